@@ -1,0 +1,2 @@
+//! Conflux: Redux for a cluster.
+pub mod raft;

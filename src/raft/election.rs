@@ -1,0 +1,201 @@
+//! Terms, votes, and when to stand (paper §5.2, §5.4.1; dissertation §4.2.3, §9.6).
+
+use rand::RngExt;
+
+use super::output::{Confirmed, Event, Invalid};
+use super::role::{Follower, Poll, Role};
+use super::types::{Body, HardState, Message, NodeId, PersistSeq, Position, Term};
+use super::{Outgoing, Raft};
+
+impl Raft {
+    /// Draws the next election timeout. Anew for every attempt, so that two nodes that collided
+    /// once part ways (paper §5.2).
+    pub(super) fn draw_election_deadline(&mut self) {
+        let (min, max) = self.config.election_timeout;
+        self.election_deadline = self.now + self.rng.random_range(min..=max);
+    }
+
+    /// Whether this node leads, or has heard a leader so lately that it wants no other.
+    pub(super) fn is_sticky(&self) -> bool {
+        let recently = |heard| self.now < heard + self.config.election_timeout.0;
+        self.role.is_leader() || self.leader.is_some() && self.heard.is_some_and(recently)
+    }
+
+    /// Becomes a follower in `term`, which is this node's own or a newer one.
+    pub(super) fn become_follower(&mut self, term: Term) {
+        debug_assert!(term >= self.hard.term, "terms never go back");
+        let was_follower = matches!(self.role, Role::Follower(_));
+        if term > self.hard.term {
+            self.hard = HardState { term, vote: None };
+            self.dirty_hard = true;
+            self.set_leader(None);
+        } else if was_follower {
+            return;
+        }
+        if self.leader == Some(self.config.id) {
+            self.set_leader(None);
+        }
+        let old = std::mem::replace(&mut self.role, Role::Follower(Follower::default()));
+        if let Role::Leader(leader) = old {
+            let lost = leader.reads.iter().map(|read| Confirmed { id: read.id, index: None });
+            self.out.reads.extend(lost);
+        }
+        // A follower's deadline stays: only a leader's voice or a vote given away puts it off.
+        if !was_follower {
+            self.draw_election_deadline();
+        }
+    }
+
+    /// Records who leads the current term and tells the caller.
+    pub(super) fn set_leader(&mut self, leader: Option<NodeId>) {
+        self.leader = leader;
+        self.out.events.retain(|event| !matches!(event, Event::Leader { .. }));
+        self.out.events.push(Event::Leader { term: self.hard.term, leader });
+    }
+
+    /// A leader of the current term spoke: follow it, if it can be one.
+    pub(super) fn follow(&mut self, from: NodeId) -> Result<(), Invalid> {
+        if self.role.is_leader() || self.leader.is_some_and(|leader| leader != from) {
+            return Err(Invalid::SecondLeader);
+        }
+        self.become_follower(self.hard.term);
+        if self.leader.is_none() {
+            self.set_leader(Some(from));
+        }
+        self.heard = Some(self.now);
+        self.draw_election_deadline();
+        Ok(())
+    }
+
+    /// The election timeout has passed: ask whether an election could be won.
+    pub(super) fn campaign(&mut self) {
+        if self.leader.is_some() {
+            self.set_leader(None);
+        }
+        self.draw_election_deadline();
+        let poll = Poll { granted: [self.config.id].into(), ..Poll::default() };
+        self.role = Role::PreCandidate(poll);
+        let body = Body::PreVote { last: self.log.last() };
+        let message = Message { term: self.hard.term + 1, body };
+        for to in self.others() {
+            self.out.messages.push(Outgoing { to, message: message.clone(), after: 0 });
+        }
+        self.count_votes();
+    }
+
+    /// Stands for election in a new term. `transfer`: because the leader said so.
+    fn become_candidate(&mut self, transfer: bool) {
+        debug_assert!(!self.role.is_leader(), "a leader does not stand again");
+        self.hard = HardState { term: self.hard.term + 1, vote: Some(self.config.id) };
+        self.dirty_hard = true;
+        self.set_leader(None);
+        self.draw_election_deadline();
+        self.role = Role::Candidate(Poll {
+            own_vote: Some(self.persist_seq + 1), // The write that `finish` will ask for.
+            ..Poll::default()
+        });
+        let last = self.log.last();
+        for to in self.others() {
+            self.send_durable(to, Body::Vote { last, transfer });
+        }
+    }
+
+    /// A write is durable; if it holds this candidate's vote for itself, that counts now.
+    pub(super) fn vote_is_durable(&mut self, seq: PersistSeq) {
+        let id = self.config.id;
+        if let Role::Candidate(poll) = &mut self.role
+            && poll.own_vote.is_some_and(|write| write <= seq)
+        {
+            poll.granted.insert(id);
+            self.count_votes();
+        }
+    }
+
+    pub(super) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: Position) {
+        let granted =
+            term > self.hard.term && !self.is_sticky() && last.is_up_to_date_with(self.log.last());
+        // A grant speaks of the term to come, a refusal of ours, so that the asker learns it.
+        let term = if granted { term } else { self.hard.term };
+        if term == 0 {
+            return; // A node that never saw a term has nothing to refuse in the name of.
+        }
+        let message = Message { term, body: Body::PreVoteReply { granted } };
+        // A refusal shows our term, and a term that is shown must survive a crash.
+        let after = if granted { 0 } else { PersistSeq::MAX };
+        self.out.messages.push(Outgoing { to: from, message, after });
+    }
+
+    pub(super) fn handle_pre_vote_reply(&mut self, from: NodeId, term: Term, granted: bool) {
+        let current = self.hard.term;
+        if let Role::PreCandidate(poll) = &mut self.role {
+            if granted && term == current + 1 {
+                poll.granted.insert(from);
+            } else if !granted {
+                poll.rejected.insert(from);
+            }
+            self.count_votes();
+        }
+    }
+
+    pub(super) fn handle_vote(&mut self, from: NodeId, last: Position) {
+        let free = match self.hard.vote {
+            Some(vote) => vote == from,
+            None => self.leader.is_none(),
+        };
+        let granted = free && last.is_up_to_date_with(self.log.last());
+        if granted {
+            self.become_follower(self.hard.term);
+            if self.hard.vote.is_none() {
+                self.hard.vote = Some(from);
+                self.dirty_hard = true;
+            }
+            self.draw_election_deadline();
+        }
+        self.send_durable(from, Body::VoteReply { granted });
+    }
+
+    pub(super) fn handle_vote_reply(&mut self, from: NodeId, granted: bool) {
+        if let Role::Candidate(poll) = &mut self.role {
+            if granted {
+                poll.granted.insert(from);
+            } else {
+                poll.rejected.insert(from);
+            }
+            self.count_votes();
+        }
+    }
+
+    pub(super) fn handle_timeout_now(&mut self, from: NodeId) -> Result<(), Invalid> {
+        if self.role.is_leader() {
+            return Err(Invalid::SecondLeader);
+        }
+        // A transfer of an earlier leadership that arrives late is no reason to hold an election.
+        if self.leader == Some(from) {
+            self.become_candidate(true);
+        }
+        Ok(())
+    }
+
+    fn count_votes(&mut self) {
+        let quorum = self.config.quorum();
+        let (poll, pre) = match &self.role {
+            Role::PreCandidate(poll) => (poll, true),
+            Role::Candidate(poll) => (poll, false),
+            Role::Follower(_) | Role::Leader(_) => return,
+        };
+        if poll.granted.len() >= quorum {
+            if pre {
+                self.become_candidate(false);
+            } else {
+                self.become_leader();
+            }
+        } else if poll.rejected.len() >= quorum {
+            self.become_follower(self.hard.term);
+        }
+    }
+
+    /// Every voter but this node, in order.
+    pub(super) fn others(&self) -> Vec<NodeId> {
+        self.config.voters.iter().copied().filter(|id| *id != self.config.id).collect()
+    }
+}

@@ -1,0 +1,175 @@
+//! Receiving entries and snapshots (paper §5.3, §7).
+
+use super::Raft;
+use super::output::{Committed, Invalid};
+use super::role::{Incoming, Role};
+use super::types::{
+    AppendResult, Blob, Body, Entry, Index, NodeId, Payload, Position, Snapshot, Whole,
+};
+
+/// The fields of [`Body::Piece`].
+pub(super) struct Piece {
+    pub(super) of: Whole,
+    pub(super) total: u64,
+    pub(super) offset: u64,
+    pub(super) round: u64,
+    pub(super) data: Blob,
+}
+
+impl Raft {
+    pub(super) fn handle_append(
+        &mut self,
+        from: NodeId,
+        prev: Position,
+        commit: Index,
+        round: u64,
+        entries: Vec<Entry>,
+    ) -> Result<(), Invalid> {
+        self.check_entries(prev, &entries)?;
+        let result = self.append_entries(prev, commit, entries)?;
+        self.send_durable(from, Body::AppendReply { round, result });
+        Ok(())
+    }
+
+    /// A leader's entries follow each other and `prev`, and none is newer than the leader.
+    fn check_entries(&self, prev: Position, entries: &[Entry]) -> Result<(), Invalid> {
+        let mut last = prev;
+        for entry in entries {
+            let follows = last.index.checked_add(1) == Some(entry.at.index);
+            if !follows || entry.at.term < last.term || entry.at.term > self.hard.term {
+                return Err(Invalid::Entries);
+            }
+            last = entry.at;
+        }
+        if prev.term > self.hard.term || (prev.index == 0) != (prev.term == 0) {
+            return Err(Invalid::Entries);
+        }
+        Ok(())
+    }
+
+    /// The log check and what follows from it. `commit` is the leader's.
+    fn append_entries(
+        &mut self,
+        mut prev: Position,
+        commit: Index,
+        mut entries: Vec<Entry>,
+    ) -> Result<AppendResult, Invalid> {
+        let end = prev.index + entries.len() as Index;
+        // Committed entries equal the leader's, whatever else the message says.
+        if prev.index < self.commit {
+            entries.retain(|entry| entry.at.index > self.commit);
+            if entries.is_empty() {
+                return Ok(AppendResult::Accepted { matched: end.min(self.commit) });
+            }
+            prev = Position::new(self.commit, self.log.term(self.commit).unwrap_or_default());
+        }
+        if !self.log.contains(prev) {
+            let hint = self.log.agreement(prev);
+            return Ok(AppendResult::Rejected { prev: prev.index, hint });
+        }
+        // Entries that are here already stay: the message may be old, and what follows them
+        // acknowledged. Only a real conflict cuts the log (paper figure 2, step 3).
+        let fresh = entries.iter().position(|entry| !self.log.contains(entry.at));
+        if let Some(fresh) = fresh {
+            let from = entries[fresh].at.index;
+            if from <= self.log.last().index {
+                if from <= self.commit {
+                    return Err(Invalid::CommittedConflict);
+                }
+                self.log.truncate(from);
+                self.durable = self.durable.min(from - 1);
+            }
+            self.mark_dirty(from);
+            entries.drain(..fresh);
+            for entry in entries {
+                self.log.push(entry);
+            }
+        }
+        // Never past what this message has verified: a tail behind it may be another leader's.
+        if commit.min(end) > self.commit {
+            self.set_commit(commit.min(end));
+        }
+        Ok(AppendResult::Accepted { matched: end })
+    }
+
+    pub(super) fn handle_piece(&mut self, from: NodeId, piece: Piece) -> Result<(), Invalid> {
+        let Piece { of, total, offset, round, .. } = piece;
+        let length = piece.data.len() as u64;
+        let end = offset.checked_add(length).ok_or(Invalid::Piece)?;
+        if end > total || total > self.config.max_transfer_bytes || (length == 0 && total > 0) {
+            return Err(Invalid::Piece);
+        }
+        if let Some(result) = self.answer_without_piece(of)? {
+            self.send_durable(from, Body::AppendReply { round, result });
+            return Ok(());
+        }
+        let Role::Follower(follower) = &mut self.role else { unreachable!("`follow` was called") };
+        let mut incoming = match follower.incoming.take() {
+            Some(incoming) if incoming.of == of && incoming.total == total => incoming,
+            _ => Incoming { of, total, data: Vec::new() },
+        };
+        if offset == incoming.data.len() as u64 {
+            incoming.data.extend_from_slice(piece.data.as_slice());
+        }
+        let have = incoming.data.len() as u64;
+        if have < total {
+            follower.incoming = Some(incoming);
+            self.send_durable(from, Body::PieceReply { of, offset: have, round });
+            return Ok(());
+        }
+        let data = Blob::from(incoming.data);
+        let result = match of {
+            Whole::Snapshot { last } => self.install(Snapshot { last, data }),
+            Whole::Entry { prev, at } => {
+                let entry = Entry { at, payload: Payload::Command(data) };
+                self.append_entries(prev, self.commit, vec![entry])?
+            }
+        };
+        self.send_durable(from, Body::AppendReply { round, result });
+        Ok(())
+    }
+
+    /// The answer to a piece of something that is here already, or that does not fit this log.
+    fn answer_without_piece(&mut self, of: Whole) -> Result<Option<AppendResult>, Invalid> {
+        match of {
+            Whole::Snapshot { last } => {
+                if last.index == 0 || last.term == 0 || last.term > self.hard.term {
+                    return Err(Invalid::Entries);
+                }
+                if last.index > self.commit && self.log.contains(last) {
+                    // The entries themselves are here: they say the same and more.
+                    self.set_commit(last.index);
+                }
+                let have = last.index <= self.commit;
+                Ok(have.then_some(AppendResult::Accepted { matched: last.index }))
+            }
+            Whole::Entry { prev, at } => {
+                let entry = Entry { at, payload: Payload::Noop };
+                self.check_entries(prev, std::slice::from_ref(&entry))?;
+                if at.index <= self.commit || self.log.contains(at) {
+                    Ok(Some(AppendResult::Accepted { matched: at.index }))
+                } else if !self.log.contains(prev) {
+                    let hint = self.log.agreement(prev);
+                    Ok(Some(AppendResult::Rejected { prev: prev.index, hint }))
+                } else {
+                    Ok(None)
+                }
+            }
+        }
+    }
+
+    /// Replaces log and state by a snapshot that is newer than both.
+    fn install(&mut self, snapshot: Snapshot) -> AppendResult {
+        let last = snapshot.last;
+        debug_assert!(last.index > self.commit, "`answer_without_piece` sorted the others out");
+        self.log.reset(snapshot.clone());
+        self.durable = 0;
+        self.dirty_from = None;
+        self.dirty_snapshot = true;
+        self.dirty_reset = true;
+        self.set_commit(last.index);
+        self.reported = last.index;
+        self.out.committed.push(Committed::Snapshot(snapshot));
+        AppendResult::Accepted { matched: last.index }
+    }
+}

@@ -1,0 +1,405 @@
+//! Sending entries and snapshots, committing, confirming, handing over (paper §5.3, §5.4, §7;
+//! dissertation §3.10, §6.2, §6.4, §10.2).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Raft;
+use super::output::{Confirmed, Invalid, Refused};
+use super::role::{Flow, Leader, Outbound, Peer, Read, Role, Transfer};
+use super::types::{AppendResult, Blob, Body, Index, NodeId, Payload, Position, Time, Whole};
+
+impl Raft {
+    pub(super) fn become_leader(&mut self) {
+        debug_assert!(matches!(self.role, Role::Candidate(_)), "leaders are elected");
+        let next = self.log.last().index + 1;
+        let peers: BTreeMap<_, _> =
+            self.others().into_iter().map(|id| (id, Peer::new(next, self.now))).collect();
+        let uncommitted_bytes =
+            self.log.iter_from(self.commit + 1).map(|entry| entry.payload.size()).sum();
+        self.role = Role::Leader(Leader {
+            peers,
+            term_start: next,
+            round: 0,
+            reads: VecDeque::new(),
+            transfer: None,
+            uncommitted_bytes,
+        });
+        self.set_leader(Some(self.config.id));
+        self.append(Payload::Noop);
+    }
+
+    fn append(&mut self, payload: Payload) -> Index {
+        let size = payload.size();
+        let at = self.log.append(self.hard.term, payload);
+        self.mark_dirty(at.index);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.uncommitted_bytes += size;
+        }
+        at.index
+    }
+
+    pub(super) fn propose(&mut self, commands: Vec<Blob>) -> Result<Index, Refused> {
+        let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader) };
+        if leader.transfer.is_some() {
+            return Err(Refused::Transferring);
+        }
+        let payloads: Vec<_> = commands.into_iter().map(Payload::Command).collect();
+        let size: usize = payloads.iter().map(Payload::size).sum();
+        if !self.has_room(size) {
+            return Err(Refused::Busy);
+        }
+        let first = self.log.last().index + 1;
+        for payload in payloads {
+            self.append(payload);
+        }
+        Ok(first)
+    }
+
+    /// Whether a leader takes `bytes` more of proposals now. The first one always fits, however
+    /// large it is.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        match &self.role {
+            Role::Leader(leader) => {
+                let uncommitted = leader.uncommitted_bytes;
+                uncommitted == 0 || uncommitted + bytes <= self.config.max_uncommitted_bytes
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether this node leads and is not about to stop.
+    pub fn takes_proposals(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.transfer.is_none())
+    }
+
+    pub(super) fn confirm(&mut self, id: u64, at_least: Index) {
+        let commit = self.commit;
+        let Role::Leader(leader) = &mut self.role else {
+            self.out.reads.push(Confirmed { id, index: None });
+            return;
+        };
+        // Until an entry of this term is committed, a leader does not know what is.
+        let index = at_least.max(commit).max(leader.term_start);
+        leader.round += 1;
+        leader.reads.push_back(Read { id, index, round: leader.round });
+        self.release_reads();
+    }
+
+    pub(super) fn transfer(&mut self, to: Option<NodeId>) {
+        let (now, timeout) = (self.now, self.config.election_timeout);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let alive = |peer: &Peer| now <= peer.heard + timeout.1;
+        let furthest = || {
+            let alive = leader.peers.iter().filter(|(_, peer)| alive(peer));
+            alive.max_by_key(|(id, peer)| (peer.matched, u64::MAX - **id)).map(|(id, _)| *id)
+        };
+        if let Some(to) = to.filter(|to| leader.peers.contains_key(to)).or_else(furthest) {
+            leader.transfer = Some(Transfer { to, deadline: now + timeout.0, told: false });
+        }
+    }
+
+    /// Steps down when a majority has been silent for an election timeout (dissertation §6.2).
+    pub(super) fn check_quorum(&mut self) {
+        if let Some(lapse) = self.quorum_lapses()
+            && self.now >= lapse
+        {
+            self.become_follower(self.hard.term);
+        }
+    }
+
+    /// When this leader steps down unless it hears more; `None` when it needs nobody, or does not
+    /// lead.
+    fn quorum_lapses(&self) -> Option<Time> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let others = self.config.quorum().checked_sub(2)?;
+        let mut heard: Vec<_> = leader.peers.values().map(|peer| peer.heard).collect();
+        heard.sort_unstable_by(|a, b| b.cmp(a));
+        Some(heard[others] + self.config.election_timeout.1 + 1)
+    }
+
+    pub(super) fn leader_deadline(&self) -> Time {
+        let Role::Leader(leader) = &self.role else { return Time::MAX };
+        let beat = self.config.heartbeat_interval;
+        let beats = leader.peers.values().map(|peer| peer.sent.map_or(self.now, |s| s + beat));
+        let transfer = leader.transfer.as_ref().map(|transfer| transfer.deadline);
+        beats.chain(transfer).chain(self.quorum_lapses()).min().unwrap_or(Time::MAX)
+    }
+
+    pub(super) fn handle_append_reply(
+        &mut self,
+        from: NodeId,
+        round: u64,
+        result: AppendResult,
+    ) -> Result<(), Invalid> {
+        let last = self.log.last().index;
+        let Some(peer) = self.heard_from(from, round)? else { return Ok(()) };
+        match result {
+            AppendResult::Accepted { matched } => {
+                if matched > last {
+                    return Err(Invalid::MatchedBeyondLog);
+                }
+                peer.matched = peer.matched.max(matched);
+                match &mut peer.flow {
+                    Flow::Replicate { inflight } => {
+                        while inflight.front().is_some_and(|end| *end <= matched) {
+                            inflight.pop_front();
+                        }
+                        peer.next = peer.next.max(matched + 1);
+                    }
+                    Flow::Probe { .. } => peer.replicate(),
+                    Flow::Pieces(outbound) => {
+                        if matched >= outbound.of.end().index {
+                            peer.replicate();
+                        }
+                    }
+                }
+                self.advance_commit();
+            }
+            AppendResult::Rejected { prev, hint } => self.handle_rejection(from, prev, hint)?,
+        }
+        self.release_reads();
+        Ok(())
+    }
+
+    fn handle_rejection(
+        &mut self,
+        from: NodeId,
+        prev: Index,
+        hint: Position,
+    ) -> Result<(), Invalid> {
+        // Every log agrees at 0, so nobody rejects that.
+        let before = prev.checked_sub(1).ok_or(Invalid::Unasked)?;
+        let agreement = self.log.agreement(hint).index.min(before);
+        let Role::Leader(leader) = &mut self.role else { return Ok(()) };
+        let peer = leader.peers.get_mut(&from).expect("`heard_from` found it");
+        let is_current = match &peer.flow {
+            Flow::Replicate { .. } => prev > peer.matched && prev < peer.next,
+            Flow::Probe { .. } => prev > peer.matched && prev + 1 == peer.next,
+            Flow::Pieces(Outbound { of: Whole::Entry { prev: p, .. }, .. }) => p.index == prev,
+            Flow::Pieces(_) => false,
+        };
+        if is_current {
+            // Below the base there is only the snapshot, and `replicate` sends that.
+            peer.probe(agreement + 1);
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_piece_reply(
+        &mut self,
+        from: NodeId,
+        of: Whole,
+        offset: u64,
+        round: u64,
+    ) -> Result<(), Invalid> {
+        let Some(peer) = self.heard_from(from, round)? else { return Ok(()) };
+        if let Flow::Pieces(outbound) = &mut peer.flow
+            && outbound.of == of
+        {
+            let offset = usize::try_from(offset).map_err(|_| Invalid::Piece)?;
+            if offset >= outbound.data.len() {
+                return Err(Invalid::Piece);
+            }
+            // An answer that brings nothing new may be a repeated one. To send again because of
+            // it would double the traffic for good; the heartbeat's turn comes anyway.
+            if offset != outbound.offset {
+                outbound.offset = offset;
+                outbound.waiting = false;
+            }
+        }
+        self.release_reads();
+        Ok(())
+    }
+
+    /// A member answered in this term. `None` when this node does not lead it any more.
+    fn heard_from(&mut self, from: NodeId, round: u64) -> Result<Option<&mut Peer>, Invalid> {
+        let now = self.now;
+        let Role::Leader(leader) = &mut self.role else { return Ok(None) };
+        if round > leader.round {
+            return Err(Invalid::Unasked);
+        }
+        let peer = leader.peers.get_mut(&from).ok_or(Invalid::NotMember)?;
+        peer.heard = now;
+        peer.round_heard = peer.round_heard.max(round);
+        Ok(Some(peer))
+    }
+
+    /// Commits what a majority has, if it is of this term (paper §5.4.2).
+    pub(super) fn advance_commit(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let mut matched: Vec<_> = leader.peers.values().map(|peer| peer.matched).collect();
+        matched.push(self.durable);
+        matched.sort_unstable_by(|a, b| b.cmp(a));
+        let index = matched[self.config.quorum() - 1];
+        if index <= self.commit || self.log.term(index) != Some(self.hard.term) {
+            return;
+        }
+        let newly = self.log.iter_from(self.commit + 1);
+        let newly = newly.take_while(|entry| entry.at.index <= index);
+        let bytes: usize = newly.map(|entry| entry.payload.size()).sum();
+        if let Role::Leader(leader) = &mut self.role {
+            leader.uncommitted_bytes -= bytes;
+        }
+        self.set_commit(index);
+        self.release_reads();
+    }
+
+    /// Answers the confirmations whose round a majority has answered and whose index is committed.
+    fn release_reads(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let mut rounds: Vec<_> = leader.peers.values().map(|peer| peer.round_heard).collect();
+        rounds.push(leader.round);
+        rounds.sort_unstable_by(|a, b| b.cmp(a));
+        let confirmed = rounds[self.config.quorum() - 1];
+        let (commit, out) = (self.commit, &mut self.out.reads);
+        leader.reads.retain(|read| {
+            let done = read.round <= confirmed && read.index <= commit;
+            if done {
+                out.push(Confirmed { id: read.id, index: Some(read.index) });
+            }
+            !done
+        });
+    }
+
+    /// Sends every peer what it lacks: the one place where a leader speaks.
+    pub(super) fn replicate(&mut self) {
+        if !self.role.is_leader() {
+            return;
+        }
+        for id in self.others() {
+            self.replicate_to(id);
+        }
+        self.drive_transfer();
+    }
+
+    fn replicate_to(&mut self, id: NodeId) {
+        let (now, beat) = (self.now, self.config.heartbeat_interval);
+        let (commit, last) = (self.commit, self.log.last().index);
+        let max_inflight = self.config.max_inflight;
+        let Some((peer, round)) = self.peer(id) else { return };
+        let due = peer.sent.is_none_or(|sent| now >= sent + beat);
+        let news = peer.round_sent < round;
+        match &peer.flow {
+            Flow::Probe { waiting: true } if !due && !news => {}
+            Flow::Probe { waiting } => {
+                let entries = due || !waiting;
+                self.send_append(id, entries);
+            }
+            Flow::Replicate { .. } => {
+                let mut silent = true;
+                while let Some((peer, _)) = self.peer(id)
+                    && let Flow::Replicate { inflight } = &peer.flow
+                    && inflight.len() < max_inflight
+                    && peer.next <= last
+                {
+                    self.send_append(id, true);
+                    silent = false;
+                }
+                let Some((peer, _)) = self.peer(id) else { return };
+                if silent && (due || news || peer.commit_sent < commit) {
+                    self.send_append(id, false);
+                }
+            }
+            Flow::Pieces(outbound) => {
+                if due || news || !outbound.waiting {
+                    self.send_piece(id);
+                }
+            }
+        }
+    }
+
+    fn peer(&mut self, id: NodeId) -> Option<(&mut Peer, u64)> {
+        let Role::Leader(leader) = &mut self.role else { return None };
+        let round = leader.round;
+        leader.peers.get_mut(&id).map(|peer| (peer, round))
+    }
+
+    /// Sends one AppendEntries from the peer's `next` on, with or without entries. What is too
+    /// large or compacted goes in pieces instead.
+    fn send_append(&mut self, id: NodeId, with_entries: bool) {
+        let (now, commit, max) = (self.now, self.commit, self.config.max_message_bytes);
+        let Some((peer, round)) = self.peer(id) else { return };
+        let next = peer.next;
+        let Some(prev_term) = self.log.term(next - 1) else { return self.send_snapshot(id) };
+        let prev = Position::new(next - 1, prev_term);
+        let mut entries = if with_entries { self.log.slice(next, max) } else { Vec::new() };
+        if let [entry] = entries.as_slice()
+            && entry.payload.size() > max
+            && let Payload::Command(data) = entry.payload.clone()
+        {
+            let of = Whole::Entry { prev, at: entry.at };
+            let Some((peer, _)) = self.peer(id) else { return };
+            if matches!(peer.flow, Flow::Replicate { .. }) {
+                peer.flow = Flow::Pieces(Outbound { of, data, offset: 0, waiting: false });
+                return self.send_piece(id);
+            }
+            entries.clear(); // First find out where the logs agree.
+        }
+        let Some((peer, _)) = self.peer(id) else { return };
+        peer.sent = Some(now);
+        peer.round_sent = round;
+        let end = prev.index + entries.len() as Index;
+        peer.commit_sent = commit.min(end).max(peer.commit_sent);
+        match &mut peer.flow {
+            Flow::Probe { waiting } => *waiting = true,
+            Flow::Replicate { inflight } if !entries.is_empty() => {
+                inflight.push_back(end);
+                peer.next = end + 1;
+            }
+            Flow::Replicate { .. } | Flow::Pieces(_) => {}
+        }
+        self.send(id, Body::Append { prev, commit, round, entries });
+    }
+
+    fn send_snapshot(&mut self, id: NodeId) {
+        let snapshot = self.log.snapshot().expect("what is compacted is in a snapshot").clone();
+        let of = Whole::Snapshot { last: snapshot.last };
+        let Some((peer, _)) = self.peer(id) else { return };
+        let data = snapshot.data;
+        peer.flow = Flow::Pieces(Outbound { of, data, offset: 0, waiting: false });
+        self.send_piece(id);
+    }
+
+    fn send_piece(&mut self, id: NodeId) {
+        let (now, max) = (self.now, self.config.max_message_bytes);
+        let Some((peer, round)) = self.peer(id) else { return };
+        peer.sent = Some(now);
+        peer.round_sent = round;
+        let Flow::Pieces(outbound) = &mut peer.flow else { return };
+        outbound.waiting = true;
+        let bytes = outbound.data.as_slice();
+        let end = (outbound.offset + max).min(bytes.len());
+        let body = Body::Piece {
+            of: outbound.of,
+            total: bytes.len() as u64,
+            offset: outbound.offset as u64,
+            round,
+            data: Blob::from(&bytes[outbound.offset..end]),
+        };
+        self.send(id, body);
+    }
+
+    /// Tells the target of a transfer to stand once it has everything, or gives up.
+    fn drive_transfer(&mut self) {
+        let (now, last) = (self.now, self.log.last().index);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(transfer) = &mut leader.transfer else { return };
+        let to = transfer.to;
+        if now >= transfer.deadline {
+            leader.transfer = None;
+        } else if !transfer.told && leader.peers[&to].matched == last {
+            transfer.told = true;
+            self.send(to, Body::TimeoutNow);
+        }
+    }
+}
+
+impl Whole {
+    /// The last position that the whole covers.
+    fn end(self) -> Position {
+        match self {
+            Self::Snapshot { last } => last,
+            Self::Entry { at, .. } => at,
+        }
+    }
+}

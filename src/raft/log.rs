@@ -1,0 +1,155 @@
+//! The log: a snapshot's end, and the entries behind it.
+
+use std::collections::VecDeque;
+
+use super::types::{Blob, Entry, Index, Payload, Position, Snapshot, Term};
+
+/// The log. It may start after any index: what lies before is in the snapshot.
+#[derive(Debug, Default)]
+pub struct Log {
+    snapshot: Option<Snapshot>,
+    /// The position right before the first entry: the end of the snapshot, or 0.
+    base: Position,
+    entries: VecDeque<Entry>,
+}
+
+impl Log {
+    /// A log as storage had it.
+    ///
+    /// # Panics
+    /// When the entries do not follow each other and the snapshot: storage is not a peer, so this
+    /// is a bug or a broken disk, and running on would lose acknowledged entries.
+    pub fn new(snapshot: Option<Snapshot>, entries: Vec<Entry>) -> Self {
+        let base = snapshot.as_ref().map(|s| s.last).unwrap_or_default();
+        let mut last = base;
+        for entry in &entries {
+            assert_eq!(entry.at.index, last.index + 1, "the saved log has a gap");
+            assert!(entry.at.term >= last.term, "the saved log goes back in terms");
+            last = entry.at;
+        }
+        Self { snapshot, base, entries: entries.into() }
+    }
+
+    /// The position right before the first entry.
+    pub fn base(&self) -> Position {
+        self.base
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    /// The end of the log.
+    pub fn last(&self) -> Position {
+        self.entries.back().map_or(self.base, |e| e.at)
+    }
+
+    /// How many entries there are behind the snapshot.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entry at `index`, unless it is compacted or not there yet.
+    pub fn get(&self, index: Index) -> Option<&Entry> {
+        let offset = index.checked_sub(self.base.index + 1)?;
+        self.entries.get(usize::try_from(offset).ok()?)
+    }
+
+    /// The term at `index`; known for the base and every entry.
+    pub fn term(&self, index: Index) -> Option<Term> {
+        if index == self.base.index {
+            return Some(self.base.term);
+        }
+        self.get(index).map(|e| e.at.term)
+    }
+
+    /// Whether this log has an entry at that position: the log check of AppendEntries.
+    pub fn contains(&self, at: Position) -> bool {
+        self.term(at.index) == Some(at.term)
+    }
+
+    /// The entries from `from` on, at most `max_bytes` of them but at least one.
+    pub fn slice(&self, from: Index, max_bytes: usize) -> Vec<Entry> {
+        let mut bytes = 0;
+        let mut taken = Vec::new();
+        for entry in self.iter_from(from) {
+            bytes += entry.payload.size();
+            if bytes > max_bytes && !taken.is_empty() {
+                break;
+            }
+            taken.push(entry.clone());
+        }
+        taken
+    }
+
+    /// Every entry from `from` on.
+    pub fn iter_from(&self, from: Index) -> impl Iterator<Item = &Entry> {
+        let offset = from.saturating_sub(self.base.index + 1);
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(self.entries.len());
+        self.entries.range(offset..)
+    }
+
+    /// Appends one entry in `term` and returns its position.
+    pub fn append(&mut self, term: Term, payload: Payload) -> Position {
+        let at = Position::new(self.last().index + 1, term);
+        self.entries.push_back(Entry { at, payload });
+        at
+    }
+
+    /// Appends an entry that already has its position.
+    pub fn push(&mut self, entry: Entry) {
+        debug_assert_eq!(entry.at.index, self.last().index + 1, "entries follow each other");
+        self.entries.push_back(entry);
+    }
+
+    /// Cuts off every entry from `from` on.
+    pub fn truncate(&mut self, from: Index) {
+        debug_assert!(from > self.base.index, "what a snapshot covers is committed");
+        let keep = usize::try_from(from - self.base.index - 1).expect("the log fits in memory");
+        self.entries.truncate(keep);
+    }
+
+    /// The newest position at or before `at` whose term is not newer than `at.term`: the furthest
+    /// place at which two logs can still agree when one of them has `at` (paper §5.3, end).
+    pub fn agreement(&self, at: Position) -> Position {
+        let mut index = at.index.min(self.last().index);
+        while index > self.base.index {
+            let term = self.term(index).expect("between base and last");
+            if term <= at.term {
+                return Position::new(index, term);
+            }
+            index -= 1;
+        }
+        self.base
+    }
+
+    /// Forgets the entries that `snapshot` covers and keeps those behind it.
+    pub fn compact(&mut self, snapshot: Snapshot) {
+        while self.entries.front().is_some_and(|e| e.at.index <= snapshot.last.index) {
+            self.entries.pop_front();
+        }
+        self.base = snapshot.last;
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Forgets everything and starts at `snapshot`.
+    pub fn reset(&mut self, snapshot: Snapshot) {
+        self.entries.clear();
+        self.base = snapshot.last;
+        self.snapshot = Some(snapshot);
+    }
+
+    /// The command at `index`, if there is one.
+    pub fn command(&self, index: Index) -> Option<&Blob> {
+        match &self.get(index)?.payload {
+            Payload::Command(data) => Some(data),
+            Payload::Noop => None,
+        }
+    }
+}

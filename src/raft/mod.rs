@@ -1,0 +1,367 @@
+//! Consensus: Raft, without clock, network or disk.
+//!
+//! One value goes in ([`Input`], with the time), one comes out ([`Output`]), and nothing else
+//! happens: the same seed and the same inputs give the same outputs, in a browser tab, in a test
+//! and under a model checker. The protocol is that of Ongaro and Ousterhout's paper ("In Search of
+//! an Understandable Consensus Algorithm", extended version) with these parts of Ongaro's
+//! dissertation: PreVote (§9.6), leader stickiness and CheckQuorum (§4.2.3, §6.2), leadership
+//! transfer (§3.10), ReadIndex (§6.4), pipelining and parallel writes to the leader's disk (§10.2).
+//!
+//! What a reader should know before changing it:
+//!
+//! - **Durability is explicit.** [`Output::persist`] is written before any message that names it
+//!   leaves, and writes become durable in order. A leader replicates before its own write is done
+//!   and counts itself only once it is.
+//! - **One place sends.** What a follower lacks is decided at the end of a call, in
+//!   `replicate`, whatever happened in the call. Handlers only change what the leader knows.
+//! - **A heartbeat is an append without entries.** It passes the same log check, so a follower's
+//!   tail that nobody verified is never committed, and a lost message is found by the next one.
+//! - **Only the current term commits by counting** (paper §5.4.2), and each leader opens its term
+//!   with a no-op, so that an older tail never stays uncommitted for want of new proposals.
+//! - **Peers are input.** What cannot be is an [`Invalid`], reported and ignored. Assertions guard
+//!   only what this code alone decides.
+//!
+//! Files: `types` (words), `output` (in and out), `log`, `role` (what each role knows),
+//! `election` (terms and votes), `follower` (receiving entries and snapshots), `leader` (sending
+//! them, committing, confirming), this one (the node and its dispatch).
+
+mod election;
+mod follower;
+mod leader;
+mod log;
+mod output;
+mod role;
+mod types;
+
+use std::collections::VecDeque;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+pub use self::log::Log;
+pub use self::output::{
+    Committed, Confirmed, Event, Input, Invalid, Outgoing, Output, Persist, Refused,
+};
+pub use self::role::RoleName;
+use self::role::{Follower, Role};
+pub use self::types::{
+    AppendResult, Blob, Body, Config, Entry, HardState, Index, Message, NodeId, Payload,
+    PersistSeq, Position, Saved, Snapshot, Term, Time, Whole,
+};
+
+/// Terms above this are taken for garbage: at one election a millisecond it takes 8,900 years.
+const MAX_TERM: Term = 1 << 48;
+
+/// One node of a cluster.
+#[derive(Debug)]
+pub struct Raft {
+    config: Config,
+    rng: SmallRng,
+    now: Time,
+    role: Role,
+    hard: HardState,
+    leader: Option<NodeId>,
+    log: Log,
+    commit: Index,
+    /// The commit index that the caller has been told.
+    reported: Index,
+    /// When a leader was last heard: its voters stick to it for a while.
+    heard: Option<Time>,
+    /// When this node stands for election, unless it leads.
+    election_deadline: Time,
+
+    persist_seq: PersistSeq,
+    /// For each write under way that touches the log, where the log ended.
+    writes: VecDeque<(PersistSeq, Position)>,
+    /// The log is durable here up to this index.
+    durable: Index,
+
+    out: Output,
+    /// What the call has changed that must be written: term or vote, the log from an index on, a
+    /// new snapshot, and whether that replaces the log.
+    dirty_hard: bool,
+    dirty_from: Option<Index>,
+    dirty_snapshot: bool,
+    dirty_reset: bool,
+}
+
+impl Raft {
+    /// A node that starts, with what storage has of it. `seed` decides every random choice.
+    ///
+    /// # Panics
+    /// When the configuration makes no sense (this node is no voter, a timeout is 0 or its range
+    /// is empty) or the saved log has gaps. Callers validate what users give them.
+    pub fn new(config: Config, saved: Saved, now: Time, seed: u64) -> Self {
+        assert!(config.voters.contains(&config.id), "the node is a voter of its own cluster");
+        assert!(!config.voters.contains(&0), "0 is nobody's number");
+        assert!(0 < config.heartbeat_interval, "a heartbeat takes time");
+        assert!(config.heartbeat_interval < config.election_timeout.0, "heartbeats keep a leader");
+        assert!(config.election_timeout.0 <= config.election_timeout.1, "a timeout range");
+        let log = Log::new(saved.snapshot, saved.entries);
+        let mut raft = Self {
+            config,
+            rng: SmallRng::seed_from_u64(seed),
+            now,
+            role: Role::Follower(Follower::default()),
+            hard: saved.hard,
+            leader: None,
+            commit: log.base().index,
+            reported: log.base().index,
+            heard: None,
+            election_deadline: 0,
+            persist_seq: 0,
+            writes: VecDeque::new(),
+            durable: log.last().index,
+            log,
+            out: Output::default(),
+            dirty_hard: false,
+            dirty_from: None,
+            dirty_snapshot: false,
+            dirty_reset: false,
+        };
+        raft.draw_election_deadline();
+        raft
+    }
+
+    /// Takes one input at the time `now` and says what to do. Time that goes back is taken for
+    /// time that stands still.
+    pub fn handle(&mut self, now: Time, input: Input) -> Output {
+        self.now = self.now.max(now);
+        // Before anything is done in the name of a leadership that may have lapsed in the meantime.
+        self.check_quorum();
+        match input {
+            Input::Tick => {}
+            Input::Receive { from, message } => {
+                if let Err(error) = self.receive(from, message) {
+                    self.out.events.push(Event::Invalid { from, error });
+                }
+            }
+            Input::Propose(commands) => {
+                let result = self.propose(commands);
+                self.out.proposed = Some(result);
+            }
+            Input::Confirm { id, at_least } => self.confirm(id, at_least),
+            Input::Persisted(seq) => self.persisted(seq),
+            Input::Transfer(to) => self.transfer(to),
+            Input::Compact(snapshot) => self.compact(snapshot),
+        }
+        // After it: a leader's message that waited while this node was frozen counts first.
+        if !self.role.is_leader() && self.now >= self.election_deadline {
+            self.campaign();
+        }
+        self.replicate();
+        self.finish()
+    }
+
+    /// When [`Self::handle`] wants to be called next, if nothing happens before.
+    pub fn deadline(&self) -> Time {
+        match &self.role {
+            Role::Leader(_) => self.leader_deadline(),
+            _ => self.election_deadline,
+        }
+    }
+
+    /// This node's number.
+    pub fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        self.hard.term
+    }
+
+    /// Term and vote.
+    pub fn hard_state(&self) -> HardState {
+        self.hard
+    }
+
+    /// The role.
+    pub fn role(&self) -> RoleName {
+        self.role.name()
+    }
+
+    /// Who leads the current term, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// Whether this node leads.
+    pub fn is_leader(&self) -> bool {
+        self.role.is_leader()
+    }
+
+    /// The commit index.
+    pub fn commit_index(&self) -> Index {
+        self.commit
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The entry at `index`, unless it is compacted or not there yet.
+    pub fn entry(&self, index: Index) -> Option<&Entry> {
+        self.log.get(index)
+    }
+
+    /// How far the log of each other member is known to equal this leader's, and `None` when this
+    /// node does not lead.
+    pub fn matched(&self) -> Option<Vec<(NodeId, Index)>> {
+        match &self.role {
+            Role::Leader(leader) => {
+                Some(leader.peers.iter().map(|(id, peer)| (*id, peer.matched)).collect())
+            }
+            _ => None,
+        }
+    }
+
+    fn receive(&mut self, from: NodeId, message: Message) -> Result<(), Invalid> {
+        let Message { term, body } = message;
+        if from == self.config.id || !self.config.voters.contains(&from) {
+            return Err(Invalid::NotMember);
+        }
+        if term == 0 || term > MAX_TERM {
+            return Err(Invalid::Term);
+        }
+        if term > self.hard.term {
+            match &body {
+                // Neither the question nor a grant is about a term that exists yet.
+                Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
+                // Whoever hears a leader lets no other one disturb it (dissertation §4.2.3).
+                Body::Vote { transfer: false, .. } if self.is_sticky() => return Ok(()),
+                _ => self.become_follower(term),
+            }
+        } else if term < self.hard.term {
+            self.answer_stale(from, &body);
+            return Ok(());
+        }
+        match body {
+            Body::PreVote { last } => self.handle_pre_vote(from, term, last),
+            Body::PreVoteReply { granted } => self.handle_pre_vote_reply(from, term, granted),
+            Body::Vote { last, transfer: _ } => self.handle_vote(from, last),
+            Body::VoteReply { granted } => self.handle_vote_reply(from, granted),
+            Body::Append { prev, commit, round, entries } => {
+                self.follow(from)?;
+                return self.handle_append(from, prev, commit, round, entries);
+            }
+            Body::Piece { of, total, offset, round, data } => {
+                self.follow(from)?;
+                return self.handle_piece(from, follower::Piece { of, total, offset, round, data });
+            }
+            Body::AppendReply { round, result } => {
+                return self.handle_append_reply(from, round, result);
+            }
+            Body::PieceReply { of, offset, round } => {
+                return self.handle_piece_reply(from, of, offset, round);
+            }
+            Body::TimeoutNow => return self.handle_timeout_now(from),
+        }
+        Ok(())
+    }
+
+    /// Tells the sender of an older term's request about the newer term; answers are just late.
+    fn answer_stale(&mut self, from: NodeId, body: &Body) {
+        let reply = match body {
+            Body::PreVote { .. } => Body::PreVoteReply { granted: false },
+            Body::Vote { .. } => Body::VoteReply { granted: false },
+            Body::Append { prev, round, .. } => Body::AppendReply {
+                round: *round,
+                result: AppendResult::Rejected { prev: prev.index, hint: self.log.base() },
+            },
+            Body::Piece { of, round, .. } => Body::PieceReply { of: *of, offset: 0, round: *round },
+            _ => return,
+        };
+        self.send_durable(from, reply);
+    }
+
+    fn persisted(&mut self, seq: PersistSeq) {
+        while let Some((write, end)) = self.writes.front().copied()
+            && write <= seq
+        {
+            self.writes.pop_front();
+            // If the end is not there any more, it was cut off after the write had been asked for.
+            if self.log.contains(end) {
+                self.durable = self.durable.max(end.index);
+            }
+        }
+        self.vote_is_durable(seq);
+        if self.role.is_leader() {
+            self.advance_commit();
+        }
+    }
+
+    fn compact(&mut self, snapshot: Snapshot) {
+        let last = snapshot.last;
+        // A snapshot that is no newer than what is there has been overtaken.
+        if last.index <= self.log.base().index || last.index > self.commit {
+            return;
+        }
+        debug_assert!(self.log.contains(last), "a snapshot of this node's own state");
+        self.log.compact(snapshot);
+        self.dirty_snapshot = true;
+    }
+
+    /// Sends a message that depends on nothing being durable.
+    fn send(&mut self, to: NodeId, body: Body) {
+        let message = Message { term: self.hard.term, body };
+        self.out.messages.push(Outgoing { to, message, after: 0 });
+    }
+
+    /// Sends a message that may leave only when everything before it is durable, this call's
+    /// changes included: votes, and whatever acknowledges entries or a term.
+    fn send_durable(&mut self, to: NodeId, body: Body) {
+        let message = Message { term: self.hard.term, body };
+        // `finish` knows whether this call writes, and puts the real number in.
+        self.out.messages.push(Outgoing { to, message, after: PersistSeq::MAX });
+    }
+
+    fn set_commit(&mut self, index: Index) {
+        debug_assert!(index >= self.commit, "the commit index never goes back");
+        debug_assert!(index <= self.log.last().index, "what is committed is in the log");
+        self.commit = index;
+    }
+
+    fn mark_dirty(&mut self, from: Index) {
+        self.dirty_from = Some(self.dirty_from.map_or(from, |dirty| dirty.min(from)));
+    }
+
+    /// Collects what the call has changed into its output.
+    fn finish(&mut self) -> Output {
+        let from = self.dirty_from.take();
+        if self.dirty_hard || from.is_some() || self.dirty_snapshot {
+            self.persist_seq += 1;
+            self.out.persist = Some(Persist {
+                seq: self.persist_seq,
+                hard: self.dirty_hard.then_some(self.hard),
+                snapshot: self.dirty_snapshot.then(|| self.log.snapshot().cloned()).flatten(),
+                reset: self.dirty_reset,
+                entries: from.map(|f| self.log.iter_from(f).cloned().collect()).unwrap_or_default(),
+            });
+            if from.is_some() || self.dirty_reset {
+                self.writes.push_back((self.persist_seq, self.log.last()));
+            }
+            if let Some(from) = from {
+                self.out.events.push(Event::Appended { from });
+            }
+        }
+        (self.dirty_hard, self.dirty_snapshot, self.dirty_reset) = (false, false, false);
+        for message in &mut self.out.messages {
+            if message.after == PersistSeq::MAX {
+                message.after = self.persist_seq;
+            }
+        }
+        if self.commit > self.reported {
+            self.reported = self.commit;
+            self.out.committed.push(Committed::UpTo(self.commit));
+        }
+        self.out.deadline = Some(self.deadline());
+        std::mem::take(&mut self.out)
+    }
+}

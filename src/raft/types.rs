@@ -1,0 +1,330 @@
+//! The words of the protocol: terms, indexes, entries, messages, and what is saved.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A term: a logical clock that grows with every election (paper §5.1).
+pub type Term = u64;
+/// A position in the log. The first entry has index 1; 0 is the empty log.
+pub type Index = u64;
+/// A member's number, unique within its cluster and never 0.
+pub type NodeId = u64;
+/// Milliseconds on the caller's monotonic clock.
+pub type Time = u64;
+/// Numbers the writes that Raft asks for, from 1 on; 0 means "nothing needs to be written".
+pub type PersistSeq = u64;
+
+/// Immutable bytes, cheap to clone: one entry is in the log, in flight to every follower and in a
+/// write at the same time.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Blob(Arc<[u8]>);
+
+impl Blob {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<Vec<u8>> for Blob {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<&[u8]> for Blob {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<&str> for Blob {
+    fn from(text: &str) -> Self {
+        Self(text.as_bytes().into())
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) if text.len() <= 64 => write!(f, "{text:?}"),
+            _ => write!(f, "[{} bytes]", self.0.len()),
+        }
+    }
+}
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Blob;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Blob, E> {
+                Ok(bytes.into())
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+/// Where an entry stands: its index and the term in which a leader made it.
+///
+/// The order is that of "up to date" (paper §5.4.1): terms first, then indexes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The entry's index.
+    pub index: Index,
+    /// The entry's term.
+    pub term: Term,
+}
+
+impl Position {
+    /// A position from its two numbers.
+    pub fn new(index: Index, term: Term) -> Self {
+        Self { index, term }
+    }
+
+    /// Whether a log that ends here is at least as up to date as one that ends at `other`
+    /// (paper §5.4.1).
+    pub fn is_up_to_date_with(self, other: Self) -> bool {
+        (self.term, self.index) >= (other.term, other.index)
+    }
+}
+
+/// What an entry carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// Nothing: the entry with which every leader opens its term (paper §8).
+    Noop,
+    /// A command for the state machine. Raft does not look inside.
+    Command(Blob),
+}
+
+impl Payload {
+    /// The size in bytes that limits count: the command's, and a little for the entry itself.
+    pub fn size(&self) -> usize {
+        const OVERHEAD: usize = 16;
+        match self {
+            Self::Noop => OVERHEAD,
+            Self::Command(data) => OVERHEAD + data.len(),
+        }
+    }
+}
+
+/// One entry of the replicated log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where it stands.
+    pub at: Position,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// A snapshot of the state machine: it stands for every entry up to and including `last`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The last entry that it covers.
+    pub last: Position,
+    /// The state machine's bytes. Raft does not look inside.
+    pub data: Blob,
+}
+
+/// What a node must never forget besides its log (paper figure 2, "persistent state").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardState {
+    /// The newest term that the node has seen.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub vote: Option<NodeId>,
+}
+
+/// What storage gives back to a node that starts again. The default is a node that never ran.
+#[derive(Clone, Debug, Default)]
+pub struct Saved {
+    /// Term and vote.
+    pub hard: HardState,
+    /// The newest snapshot, if one was taken.
+    pub snapshot: Option<Snapshot>,
+    /// The entries behind the snapshot, without a gap.
+    pub entries: Vec<Entry>,
+}
+
+/// The settings of one node.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub id: NodeId,
+    /// Everyone who votes, this node included.
+    pub voters: BTreeSet<NodeId>,
+    /// Shortest and longest election timeout, in ms; every attempt draws anew in between.
+    pub election_timeout: (Time, Time),
+    /// How long a leader may be silent towards a follower, in ms.
+    pub heartbeat_interval: Time,
+    /// How many bytes of entries, or of one piece, go into one message. An entry larger than this
+    /// travels in pieces.
+    pub max_message_bytes: usize,
+    /// How many messages with entries may be unacknowledged per follower.
+    pub max_inflight: usize,
+    /// How many bytes of entries may be uncommitted before proposals are refused as `Busy`.
+    pub max_uncommitted_bytes: usize,
+    /// The largest entry or snapshot that is taken from a peer in pieces, in bytes.
+    pub max_transfer_bytes: u64,
+}
+
+impl Config {
+    /// The defaults for a node in a cluster of `voters`.
+    pub fn new(id: NodeId, voters: BTreeSet<NodeId>) -> Self {
+        Self {
+            id,
+            voters,
+            election_timeout: (300, 500),
+            heartbeat_interval: 50,
+            max_message_bytes: 256 << 10,
+            max_inflight: 64,
+            max_uncommitted_bytes: 16 << 20,
+            max_transfer_bytes: 1 << 30,
+        }
+    }
+
+    /// How many voters are a majority: ⌊n/2⌋ + 1.
+    pub fn quorum(&self) -> usize {
+        self.voters.len() / 2 + 1
+    }
+}
+
+/// A message between two nodes. A peer is input: nothing in a message is taken for granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The sender's term; for [`Body::PreVote`] and its grant the term it would stand for.
+    pub term: Term,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// "Would you vote for me?" Changes nothing at the receiver (dissertation §9.6).
+    PreVote {
+        /// The end of the sender's log.
+        last: Position,
+    },
+    /// The answer to [`Body::PreVote`].
+    PreVoteReply {
+        /// Whether the vote would be given.
+        granted: bool,
+    },
+    /// RequestVote (paper §5.2).
+    Vote {
+        /// The end of the candidate's log.
+        last: Position,
+        /// The leader asked for this election, so its voice does not count against it
+        /// (dissertation §4.2.3).
+        transfer: bool,
+    },
+    /// The answer to [`Body::Vote`].
+    VoteReply {
+        /// Whether the vote was given.
+        granted: bool,
+    },
+    /// AppendEntries, also the heartbeat: the log check is the same with and without entries
+    /// (paper §5.3).
+    Append {
+        /// The entry right before `entries`.
+        prev: Position,
+        /// The leader's commit index.
+        commit: Index,
+        /// The leader's newest round of confirmations, echoed in the reply (dissertation §6.4).
+        round: u64,
+        /// New entries, without a gap; empty in a heartbeat.
+        entries: Vec<Entry>,
+    },
+    /// The answer to [`Body::Append`].
+    AppendReply {
+        /// The round of the message that is answered.
+        round: u64,
+        /// Whether the log check passed.
+        result: AppendResult,
+    },
+    /// A piece of something larger than a message: InstallSnapshot (paper §7), or one large entry.
+    Piece {
+        /// What it is a piece of.
+        of: Whole,
+        /// The whole's length in bytes.
+        total: u64,
+        /// Where the piece begins.
+        offset: u64,
+        /// The leader's newest round of confirmations.
+        round: u64,
+        /// The bytes.
+        data: Blob,
+    },
+    /// The answer to [`Body::Piece`].
+    PieceReply {
+        /// What it was a piece of.
+        of: Whole,
+        /// How many bytes the follower has, from the start and without a gap.
+        offset: u64,
+        /// The round of the message that is answered.
+        round: u64,
+    },
+    /// "Stand for election now": leadership transfer (dissertation §3.10).
+    TimeoutNow,
+}
+
+/// What a [`Body::Piece`] is a piece of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Whole {
+    /// The snapshot that ends at `last`.
+    Snapshot {
+        /// The last entry that the snapshot covers.
+        last: Position,
+    },
+    /// The command of the entry at `at`, which follows `prev`.
+    Entry {
+        /// The entry right before.
+        prev: Position,
+        /// The entry itself.
+        at: Position,
+    },
+}
+
+/// The outcome of AppendEntries' log check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppendResult {
+    /// The follower's log equals the leader's up to and including `matched`.
+    Accepted {
+        /// The last index known to be equal.
+        matched: Index,
+    },
+    /// The follower has no entry at the message's `prev`.
+    Rejected {
+        /// The index of the message's `prev`.
+        prev: Index,
+        /// The newest entry of the follower that could still be the leader's: index and term let
+        /// the leader skip a whole term at once (paper §5.3, end).
+        hint: Position,
+    },
+}

@@ -1,0 +1,4 @@
+//! What several native tests share.
+#![allow(missing_docs, unreachable_pub, dead_code)] // Each test uses a part of it.
+
+pub mod raft_cluster;

@@ -1,0 +1,335 @@
+//! A few Raft nodes, a network in which every message waits until it is delivered by name, and
+//! disks that can be slow. Every node has a clock of its own.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
+
+use conflux::raft::{
+    AppendResult, Body, Committed, Config, Entry, Event, HardState, Index, Input, Message, NodeId,
+    Outgoing, Output, Payload, Persist, Position, Raft, RoleName, Saved, Snapshot, Time, Whole,
+};
+
+/// What a node's disk holds: what survives a crash.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    pub hard: HardState,
+    pub snapshot: Option<Snapshot>,
+    pub entries: Vec<Entry>,
+}
+
+impl Disk {
+    pub fn write(&mut self, persist: Persist) {
+        if let Some(hard) = persist.hard {
+            self.hard = hard;
+        }
+        if let Some(snapshot) = persist.snapshot {
+            self.entries.retain(|e| !persist.reset && e.at.index > snapshot.last.index);
+            self.snapshot = Some(snapshot);
+        }
+        if let Some(first) = persist.entries.first() {
+            self.entries.retain(|e| e.at.index < first.at.index);
+            self.entries.extend(persist.entries);
+        }
+    }
+
+    pub fn saved(&self) -> Saved {
+        let Self { hard, snapshot, entries } = self.clone();
+        Saved { hard, snapshot, entries }
+    }
+}
+
+pub struct Node {
+    pub raft: Raft,
+    pub now: Time,
+    pub disk: Disk,
+    /// Writes that the disk has not done yet, when it is slow.
+    pub writes: VecDeque<Persist>,
+    pub slow: bool,
+    /// Messages that wait for a write.
+    pub held: Vec<Outgoing>,
+    /// What the state machine was given: the commands, or the text of a snapshot.
+    pub applied: Vec<String>,
+    pub applied_to: Index,
+    pub starts: u64,
+}
+
+pub struct Cluster {
+    pub config: Config,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub down: BTreeSet<NodeId>,
+    pub network: VecDeque<(NodeId, NodeId, Message)>,
+    /// Pairs that cannot hear each other, one way.
+    pub cut: BTreeSet<(NodeId, NodeId)>,
+    pub output: String,
+    pub seed: u64,
+}
+
+impl Cluster {
+    pub fn new(size: u64, seed: u64) -> Self {
+        let config = Config::new(1, (1..=size).collect());
+        Self {
+            config,
+            nodes: BTreeMap::new(),
+            down: BTreeSet::new(),
+            network: VecDeque::new(),
+            cut: BTreeSet::new(),
+            output: String::new(),
+            seed,
+        }
+    }
+
+    pub fn start_all(&mut self) {
+        for id in self.config.voters.clone() {
+            self.start(id, Disk::default(), 0, 0);
+        }
+    }
+
+    fn start(&mut self, id: NodeId, disk: Disk, now: Time, starts: u64) {
+        let config = Config { id, ..self.config.clone() };
+        let seed = self.seed * 1000 + id * 10 + starts;
+        let raft = Raft::new(config, disk.saved(), now, seed);
+        let mut applied = Vec::new();
+        let mut applied_to = 0;
+        if let Some(snapshot) = raft.log().snapshot() {
+            applied = parse_snapshot(snapshot);
+            applied_to = snapshot.last.index;
+        }
+        let writes = VecDeque::new();
+        let node = Node {
+            raft,
+            now,
+            disk,
+            writes,
+            slow: false,
+            held: vec![],
+            applied,
+            applied_to,
+            starts,
+        };
+        self.nodes.insert(id, node);
+        self.down.remove(&id);
+    }
+
+    /// Crashes a node, so that only its disk is left, and starts it again.
+    pub fn restart(&mut self, id: NodeId) {
+        let node = self.nodes.remove(&id).expect("a node");
+        self.start(id, node.disk, node.now, node.starts + 1);
+    }
+
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[&id]
+    }
+
+    pub fn leader(&self) -> Option<NodeId> {
+        let leads = |n: &&Node| n.raft.is_leader();
+        self.nodes.values().filter(leads).max_by_key(|n| n.raft.term()).map(|n| n.raft.id())
+    }
+
+    pub fn handle(&mut self, id: NodeId, input: Input) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let output = node.raft.handle(node.now, input);
+        self.execute(id, output);
+    }
+
+    pub fn advance(&mut self, id: NodeId, ms: Time) {
+        self.nodes.get_mut(&id).expect("a node").now += ms;
+        self.handle(id, Input::Tick);
+    }
+
+    fn execute(&mut self, id: NodeId, output: Output) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        for event in output.events {
+            match event {
+                Event::Leader { term, leader } => {
+                    let leader = leader.map_or("nobody".into(), |l| format!("n{l}"));
+                    let role = role_name(node.raft.role());
+                    let _ =
+                        writeln!(self.output, "n{id} is {role} in term {term}, led by {leader}");
+                }
+                Event::Appended { .. } => {}
+                Event::Invalid { from, error } => {
+                    let _ = writeln!(self.output, "n{id} ignores n{from}: {error}");
+                }
+            }
+        }
+        if let Some(result) = output.proposed {
+            let _ = match result {
+                Ok(index) => writeln!(self.output, "n{id} appends from {index}"),
+                Err(error) => writeln!(self.output, "n{id} refuses: {error}"),
+            };
+        }
+        for committed in output.committed {
+            match committed {
+                Committed::Snapshot(snapshot) => {
+                    node.applied = parse_snapshot(&snapshot);
+                    node.applied_to = snapshot.last.index;
+                    let at = position(snapshot.last);
+                    let _ = writeln!(self.output, "n{id} loads the snapshot at {at}");
+                }
+                Committed::UpTo(index) => {
+                    let mut fresh = Vec::new();
+                    for i in node.applied_to + 1..=index {
+                        fresh.push(entry(node.raft.entry(i).expect("what is committed is there")));
+                        if let Some(command) = node.raft.log().command(i) {
+                            let text = String::from_utf8_lossy(command.as_slice()).into_owned();
+                            node.applied.push(text);
+                        }
+                    }
+                    node.applied_to = index;
+                    let _ = writeln!(self.output, "n{id} commits {}", fresh.join(" "));
+                }
+            }
+        }
+        for read in output.reads {
+            let _ = match read.index {
+                Some(index) => writeln!(self.output, "n{id} confirms read {} at {index}", read.id),
+                None => writeln!(self.output, "n{id} cannot confirm read {}", read.id),
+            };
+        }
+        node.held.extend(output.messages);
+        let mut done = None;
+        if let Some(persist) = output.persist {
+            if node.slow || !node.writes.is_empty() {
+                node.writes.push_back(persist);
+            } else {
+                done = Some(persist.seq);
+                node.disk.write(persist);
+            }
+        }
+        self.release(id);
+        if let Some(seq) = done {
+            self.handle(id, Input::Persisted(seq));
+        }
+    }
+
+    /// Lets go the messages whose write is done.
+    fn release(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let blocked = node.writes.front().map_or(u64::MAX, |w| w.seq);
+        for message in std::mem::take(&mut node.held) {
+            if message.after >= blocked {
+                node.held.push(message);
+            } else if !self.cut.contains(&(id, message.to)) {
+                self.network.push_back((id, message.to, message.message));
+            }
+        }
+    }
+
+    /// Does the first waiting write of a slow disk.
+    pub fn flush_one(&mut self, id: NodeId) -> bool {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let Some(persist) = node.writes.pop_front() else { return false };
+        let seq = persist.seq;
+        node.disk.write(persist);
+        self.release(id);
+        self.handle(id, Input::Persisted(seq));
+        true
+    }
+
+    /// Delivers the message at `position` in the network.
+    pub fn deliver(&mut self, position: usize, keep: bool) {
+        let (from, to, message) = match keep {
+            true => self.network[position].clone(),
+            false => self.network.remove(position).expect("a message"),
+        };
+        if self.cut.contains(&(from, to)) || self.down.contains(&to) {
+            return;
+        }
+        let _ = writeln!(self.output, "n{from} → n{to} {}", describe(&message));
+        self.handle(to, Input::Receive { from, message });
+    }
+
+    /// Delivers everything, and what that brings about, until nothing is under way.
+    pub fn stabilize(&mut self) {
+        let mut steps = 0;
+        while !self.network.is_empty() {
+            self.deliver(0, false);
+            steps += 1;
+            assert!(steps < 10_000, "the cluster never gets quiet");
+        }
+    }
+
+    pub fn find(&self, from: NodeId, to: NodeId, nth: usize) -> Option<usize> {
+        let between = |m: &(NodeId, NodeId, Message)| m.0 == from && m.1 == to;
+        let mut found = self.network.iter().enumerate().filter(|(_, m)| between(m));
+        found.nth(nth).map(|(position, _)| position)
+    }
+
+    pub fn snapshot_of(&self, id: NodeId) -> Snapshot {
+        let node = self.node(id);
+        let index = node.raft.commit_index();
+        let term = node.raft.log().term(index).expect("committed");
+        let text = format!("{index}|{}", node.applied.join(","));
+        Snapshot { last: Position::new(index, term), data: text.as_str().into() }
+    }
+}
+
+fn parse_snapshot(snapshot: &Snapshot) -> Vec<String> {
+    let text = String::from_utf8(snapshot.data.as_slice().to_vec()).expect("text");
+    let (_, commands) = text.split_once('|').expect("index|commands");
+    commands.split(',').filter(|c| !c.is_empty()).map(String::from).collect()
+}
+
+pub fn role_name(role: RoleName) -> &'static str {
+    match role {
+        RoleName::Follower => "follower",
+        RoleName::PreCandidate => "pre-candidate",
+        RoleName::Candidate => "candidate",
+        RoleName::Leader => "leader",
+    }
+}
+
+pub fn position(at: Position) -> String {
+    format!("{}@{}", at.index, at.term)
+}
+
+pub fn entry(entry: &Entry) -> String {
+    let at = position(entry.at);
+    match &entry.payload {
+        Payload::Noop => format!("{at}:-"),
+        Payload::Command(data) if data.len() > 24 => format!("{at}:[{} bytes]", data.len()),
+        Payload::Command(data) => format!("{at}:{}", String::from_utf8_lossy(data.as_slice())),
+    }
+}
+
+/// A message in a line, terms first: `T2 Append prev=1@1 commit=1 [2@2:foo]`.
+pub fn describe(message: &Message) -> String {
+    let yes = |granted: bool| if granted { "granted" } else { "refused" };
+    let body = match &message.body {
+        Body::PreVote { last } => format!("PreVote last={}", position(*last)),
+        Body::PreVoteReply { granted } => format!("PreVoteReply {}", yes(*granted)),
+        Body::Vote { last, transfer } => {
+            let why = if *transfer { " for a transfer" } else { "" };
+            format!("Vote last={}{why}", position(*last))
+        }
+        Body::VoteReply { granted } => format!("VoteReply {}", yes(*granted)),
+        Body::Append { prev, commit, round, entries } => {
+            let entries: Vec<_> = entries.iter().map(entry).collect();
+            let round = if *round > 0 { format!(" round={round}") } else { String::new() };
+            let prev = position(*prev);
+            format!("Append prev={prev} commit={commit}{round} [{}]", entries.join(" "))
+        }
+        Body::AppendReply { round, result } => {
+            let round = if *round > 0 { format!(" round={round}") } else { String::new() };
+            match result {
+                AppendResult::Accepted { matched } => format!("Accepted matched={matched}{round}"),
+                AppendResult::Rejected { prev, hint } => {
+                    format!("Rejected prev={prev} hint={}{round}", position(*hint))
+                }
+            }
+        }
+        Body::Piece { of, total, offset, data, .. } => {
+            format!("Piece of {} {offset}+{}/{total}", whole(*of), data.len())
+        }
+        Body::PieceReply { of, offset, .. } => format!("PieceReply {} has {offset}", whole(*of)),
+        Body::TimeoutNow => "TimeoutNow".into(),
+    };
+    format!("T{} {body}", message.term)
+}
+
+fn whole(of: Whole) -> String {
+    match of {
+        Whole::Snapshot { last } => format!("snapshot {}", position(last)),
+        Whole::Entry { prev, at } => format!("entry {} prev={}", position(at), position(prev)),
+    }
+}

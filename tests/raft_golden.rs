@@ -1,0 +1,195 @@
+//! Protocol scenarios as pages that a person can read: `tests/golden/raft/*.txt`.
+//!
+//! A changed page is regenerated with `UPDATE_GOLDENFILES=1` and its difference read before it is
+//! committed.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use common::raft_cluster::{Cluster, entry, position, role_name};
+use conflux::raft::{Input, NodeId};
+
+#[derive(goldenscript::Command)]
+enum Command {
+    /// Starts a cluster: `cluster 3 max_message=100 max_inflight=2 max_uncommitted=64`.
+    Cluster {
+        size: u64,
+        #[arg(key)]
+        max_message: Option<usize>,
+        #[arg(key)]
+        max_inflight: Option<usize>,
+        #[arg(key)]
+        max_uncommitted: Option<usize>,
+    },
+    /// Lets a node's clock run to its deadline, which makes it stand for election.
+    Campaign(NodeId),
+    /// Lets a node's clock run by so many ms.
+    Tick(NodeId, u64),
+    /// Proposes commands on a node.
+    Propose(NodeId, Vec<String>),
+    /// Proposes one command of so many bytes.
+    ProposeLarge(NodeId, usize),
+    /// Asks a node to confirm that it leads, under a number of the script's choice.
+    Read(NodeId, u64),
+    Transfer(NodeId, Option<NodeId>),
+    /// Saves a node's state and cuts its log there.
+    Compact(NodeId),
+    /// Delivers the first (or nth, from 0) message between two nodes.
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        #[arg(key, optional)]
+        nth: usize,
+    },
+    /// The same, and the message stays on its way to arrive once more.
+    Duplicate {
+        from: NodeId,
+        to: NodeId,
+        #[arg(key, optional)]
+        nth: usize,
+    },
+    /// Loses the first (or nth) message between two nodes.
+    Lose {
+        from: NodeId,
+        to: NodeId,
+        #[arg(key, optional)]
+        nth: usize,
+    },
+    /// Loses everything that is under way.
+    LoseAll,
+    /// Delivers everything until nothing is under way.
+    Stabilize,
+    /// Cuts these nodes off from all others; what is under way between them is lost.
+    Partition(Vec<NodeId>),
+    Heal,
+    /// Crashes a node and starts it from its disk.
+    Restart(NodeId),
+    /// From now on a node's disk writes only at `flush`.
+    SlowDisk(NodeId),
+    /// Lets a slow disk do everything that waits.
+    Flush(NodeId),
+    /// Prints every node.
+    Status,
+    /// Prints the log of every node.
+    Logs,
+}
+
+struct Runner(Cluster);
+
+impl goldenscript::Runner for Runner {
+    type Command = Command;
+
+    fn run(
+        &mut self,
+        command: &Command,
+        _context: &goldenscript::Context,
+    ) -> Result<String, Box<dyn Error>> {
+        let cluster = &mut self.0;
+        match command {
+            Command::Cluster { size, max_message, max_inflight, max_uncommitted } => {
+                *cluster = Cluster::new(*size, 1);
+                let config = &mut cluster.config;
+                config.max_message_bytes = max_message.unwrap_or(config.max_message_bytes);
+                config.max_inflight = max_inflight.unwrap_or(config.max_inflight);
+                config.max_uncommitted_bytes =
+                    max_uncommitted.unwrap_or(config.max_uncommitted_bytes);
+                cluster.start_all();
+            }
+            Command::Campaign(id) => {
+                let ms = cluster.node(*id).raft.deadline() - cluster.node(*id).now;
+                cluster.advance(*id, ms);
+            }
+            Command::Tick(id, ms) => cluster.advance(*id, *ms),
+            Command::Propose(id, commands) => {
+                let commands = commands.iter().map(|c| c.as_str().into()).collect();
+                cluster.handle(*id, Input::Propose(commands));
+            }
+            Command::ProposeLarge(id, bytes) => {
+                cluster.handle(*id, Input::Propose(vec![vec![b'x'; *bytes].into()]));
+            }
+            Command::Read(id, number) => {
+                cluster.handle(*id, Input::Confirm { id: *number, at_least: 0 });
+            }
+            Command::Transfer(id, to) => cluster.handle(*id, Input::Transfer(*to)),
+            Command::Compact(id) => {
+                let snapshot = cluster.snapshot_of(*id);
+                cluster.handle(*id, Input::Compact(snapshot));
+            }
+            Command::Deliver { from, to, nth } => {
+                let position = cluster.find(*from, *to, *nth).ok_or("no such message")?;
+                cluster.deliver(position, false);
+            }
+            Command::Duplicate { from, to, nth } => {
+                let position = cluster.find(*from, *to, *nth).ok_or("no such message")?;
+                cluster.deliver(position, true);
+            }
+            Command::Lose { from, to, nth } => {
+                let position = cluster.find(*from, *to, *nth).ok_or("no such message")?;
+                cluster.network.remove(position);
+            }
+            Command::LoseAll => cluster.network.clear(),
+            Command::Stabilize => cluster.stabilize(),
+            Command::Partition(ids) => {
+                for id in ids {
+                    for other in cluster.config.voters.iter().filter(|o| !ids.contains(o)) {
+                        cluster.cut.insert((*id, *other));
+                        cluster.cut.insert((*other, *id));
+                    }
+                }
+                let cut = &cluster.cut;
+                cluster.network.retain(|(from, to, _)| !cut.contains(&(*from, *to)));
+            }
+            Command::Heal => cluster.cut.clear(),
+            Command::Restart(id) => cluster.restart(*id),
+            Command::SlowDisk(id) => cluster.nodes.get_mut(id).ok_or("no such node")?.slow = true,
+            Command::Flush(id) => while cluster.flush_one(*id) {},
+            Command::Status => {
+                for (id, node) in &cluster.nodes {
+                    let raft = &node.raft;
+                    let vote = raft.hard_state().vote.map_or("-".into(), |v| format!("n{v}"));
+                    let leader = raft.leader().map_or("-".into(), |l| format!("n{l}"));
+                    let role = role_name(raft.role());
+                    let (term, commit) = (raft.term(), raft.commit_index());
+                    let last = position(raft.log().last());
+                    let applied = node.applied.join(",");
+                    writeln!(
+                        cluster.output,
+                        "n{id} {role} term={term} vote={vote} leader={leader} last={last} \
+                         commit={commit} applied=[{applied}]"
+                    )?;
+                }
+            }
+            Command::Logs => {
+                for (id, node) in &cluster.nodes {
+                    let log = node.raft.log();
+                    let entries: Vec<_> = log.iter_from(1).map(entry).collect();
+                    let base = position(log.base());
+                    writeln!(cluster.output, "n{id} base={base} {}", entries.join(" "))?;
+                }
+            }
+        }
+        Ok(std::mem::take(&mut cluster.output))
+    }
+}
+
+#[test]
+fn golden_raft_scripts() {
+    let mut scripts: Vec<_> = std::fs::read_dir("tests/golden/raft")
+        .expect("scripts")
+        .map(|file| file.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "txt"))
+        .collect();
+    scripts.sort();
+    assert!(scripts.len() >= 18, "the scripts are there");
+    let mut failed = Vec::new();
+    for script in scripts {
+        println!("{}", script.display());
+        if let Err(error) = goldenscript::run(&mut Runner(Cluster::new(1, 1)), &script) {
+            failed.push(format!("{}: {error}", script.display()));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
