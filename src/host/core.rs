@@ -1,0 +1,578 @@
+//! What a host does, without a browser: forming, one node, frames. Pure like the modules below it,
+//! so that the same code runs in tabs, in Node.js and in native tests.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::node::{self, Durability, Node, Packet};
+use crate::raft::{self, RoleName, Saved, Time};
+use crate::store::{self, Call, Failure, Outcome, Perform, Return, Settled, Trouble};
+use crate::tenancy::{self, Plan, Refusal, Set, Tenancy, To};
+use crate::wire::{self, FrameWriter, Header, WireError, hash64};
+
+/// The settings of a host.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The node's id.
+    pub id: String,
+    /// The cluster's name: frames of other clusters are not for this node.
+    pub cluster: String,
+    /// Who may become a member.
+    pub plan: Plan,
+    /// Shortest and longest election timeout, in ms.
+    pub election_timeout: (Time, Time),
+    /// The longest silence of a leader, in ms.
+    pub heartbeat_interval: Time,
+    /// The store's settings.
+    pub store: store::Config,
+}
+
+/// One thing that happened to a host.
+#[derive(Debug)]
+pub enum Input<S> {
+    /// Time has passed.
+    Tick,
+    /// A frame arrived.
+    Frame(Vec<u8>),
+    /// The user performs.
+    Perform(Vec<Perform>),
+    /// The user reads.
+    Read {
+        /// The caller's number for it.
+        ticket: u64,
+    },
+    /// User code returned.
+    Returned(Return<S>),
+    /// The user closes the node.
+    Close,
+}
+
+/// Everything that one call asks of its caller, besides the frames of [`HostCore::take_frames`].
+#[derive(Debug)]
+#[must_use]
+pub struct Output<S> {
+    /// Performs and reads that have ended, in order.
+    pub settled: Vec<Settled>,
+    /// What to tell the user.
+    pub notices: Vec<Notice>,
+    /// User code to run now; what it returns is the very next input.
+    pub call: Option<Call<S>>,
+    /// When to call next, if nothing happens before.
+    pub deadline: Option<Time>,
+}
+
+impl<S> Default for Output<S> {
+    fn default() -> Self {
+        Self { settled: Vec::new(), notices: Vec::new(), call: None, deadline: None }
+    }
+}
+
+/// Something to tell the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The term, or who leads it, changed.
+    Leader,
+    /// The cluster has formed.
+    Members,
+    /// Something went wrong.
+    Error(Failure),
+    /// The node has been closed: nothing more comes from it.
+    Closed,
+}
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting until the cluster is complete.
+    Forming,
+    /// A member of a cluster.
+    Member,
+    /// The cluster does not take it.
+    Refused,
+    /// Handing over.
+    Closing,
+    /// Gone.
+    Closed,
+}
+
+/// What a node counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames sent.
+    pub sent: u64,
+    /// Frames received.
+    pub received: u64,
+    /// Frames that were no frames, of another version, or malformed.
+    pub bad_frames: u64,
+    /// Frames of other clusters.
+    pub foreign_frames: u64,
+    /// Messages that said something impossible.
+    pub invalid_messages: u64,
+}
+
+/// Where a node stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Its role in Raft.
+    pub role: RoleName,
+    /// Its term.
+    pub term: u64,
+    /// The id of the leader, if one is known.
+    pub leader: Option<String>,
+    /// The commit index.
+    pub commit: u64,
+    /// The last index applied.
+    pub applied: u64,
+    /// The last index of its log.
+    pub last: u64,
+    /// The index of the last snapshot.
+    pub snapshot: u64,
+    /// The ids of the members, once the cluster has formed.
+    pub members: Vec<String>,
+    /// While this node leads: how far each other member's log is known to be equal.
+    pub matched: Vec<(String, u64)>,
+    /// How many members the cluster will have.
+    pub size: usize,
+    /// How many nodes are there, as far as a node that forms knows.
+    pub present: usize,
+    /// How many performs and reads wait.
+    pub waiting: usize,
+    /// What it has counted.
+    pub counters: Counters,
+}
+
+/// A message in a frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Letter {
+    /// About forming.
+    Form(tenancy::Message),
+    /// From node to node.
+    Node(Packet),
+}
+
+/// What a host does.
+#[derive(Debug)]
+pub struct HostCore<S> {
+    settings: Settings,
+    cluster: u64,
+    tenancy: Tenancy,
+    node: Node<S>,
+    phase: Phase,
+    /// Why performs are refused.
+    stopped: Option<Failure>,
+    close_by: Option<Time>,
+    counters: Counters,
+    /// The codes of errors that were told already: each is told once.
+    told: BTreeSet<&'static str>,
+    outbox: BTreeMap<Destination, FrameWriter>,
+    /// What has arrived and waits until user code has returned.
+    inbox: VecDeque<Work<S>>,
+    calling: bool,
+}
+
+/// Whom the channel gives a frame to, which start of that node it is for, and the sender's set.
+type Destination = (Option<String>, u64, u64);
+
+/// One thing to do. A frame is one for each of its messages, because each may call user code.
+#[derive(Debug)]
+enum Work<S> {
+    Input(Input<S>),
+    Letter(Header, Letter),
+}
+
+impl<S: Clone> HostCore<S> {
+    /// A host. `seed` decides every random choice.
+    pub fn new(settings: Settings, initial: S, now: Time, seed: u64) -> Self {
+        let tenancy = Tenancy::new(settings.id.clone(), settings.plan.clone(), now, seed);
+        let store = settings.store;
+        let node = Node::new(store, initial, Durability::Volatile, seed.wrapping_add(1));
+        Self {
+            cluster: hash64(&[settings.cluster.as_bytes()]),
+            settings,
+            tenancy,
+            node,
+            phase: Phase::Forming,
+            stopped: None,
+            close_by: None,
+            counters: Counters::default(),
+            told: BTreeSet::new(),
+            outbox: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            calling: false,
+        }
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node<S> {
+        &self.node
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The set of members, once the cluster has formed.
+    pub fn set(&self) -> Option<&Set> {
+        self.tenancy.set()
+    }
+
+    /// Where the node stands.
+    pub fn status(&self) -> Status {
+        let (raft, set) = (self.node.raft(), self.tenancy.set());
+        let name = |number| set.and_then(|set| set.member(number)).map(|m| m.id.clone());
+        let matched = raft.and_then(raft::Raft::matched).unwrap_or_default();
+        let matched = matched.into_iter().filter_map(|(number, at)| Some((name(number)?, at)));
+        Status {
+            phase: self.phase,
+            role: raft.map_or(RoleName::Follower, raft::Raft::role),
+            term: raft.map_or(0, raft::Raft::term),
+            leader: raft.and_then(raft::Raft::leader).and_then(name),
+            commit: raft.map_or(0, raft::Raft::commit_index),
+            applied: self.node.store().applied(),
+            last: raft.map_or(0, |raft| raft.log().last().index),
+            snapshot: raft.map_or(0, |raft| raft.log().base().index),
+            members: set
+                .map(|set| set.members().iter().map(|m| m.id.clone()).collect())
+                .unwrap_or_default(),
+            matched: matched.collect(),
+            size: self.tenancy.size(),
+            present: set.map_or(self.tenancy.present(), |set| set.members().len()),
+            waiting: self.node.store().waiting(),
+            counters: self.counters,
+        }
+    }
+
+    /// Takes one input at the time `now` and says what to do. While user code runs, other inputs
+    /// wait; what it returns comes before them.
+    pub fn handle(&mut self, now: Time, input: Input<S>) -> Output<S> {
+        let mut out = Output::default();
+        if let Input::Returned(returned) = input {
+            self.calling = false;
+            self.feed(now, node::Input::Returned(returned), &mut out);
+        } else {
+            self.inbox.push_back(Work::Input(input));
+        }
+        while !self.calling
+            && let Some(work) = self.inbox.pop_front()
+        {
+            self.work(now, work, &mut out);
+        }
+        if !self.calling {
+            self.finish_closing(now, &mut out);
+        }
+        out.deadline = self.deadline();
+        out
+    }
+
+    fn work(&mut self, now: Time, work: Work<S>, out: &mut Output<S>) {
+        match work {
+            Work::Input(input) if self.phase == Phase::Closed => self.refuse_input(input, out),
+            Work::Input(Input::Frame(frame)) => self.receive(&frame, out),
+            Work::Input(Input::Close) => self.close(now, out),
+            Work::Input(Input::Tick) => {
+                let form = self.tenancy.handle_tick(now);
+                self.take_forming(now, form, out);
+                if !self.calling {
+                    self.feed(now, node::Input::Tick, out);
+                }
+            }
+            Work::Input(input) if self.stopped.is_some() => self.refuse_input(input, out),
+            Work::Input(Input::Perform(performs)) => {
+                self.feed(now, node::Input::Perform(performs), out);
+            }
+            Work::Input(Input::Read { ticket }) => {
+                self.feed(now, node::Input::Read { ticket }, out);
+            }
+            Work::Input(Input::Returned(_)) => unreachable!("it never waits"),
+            Work::Letter(..) if self.phase == Phase::Closed => {}
+            Work::Letter(_, Letter::Form(message)) => {
+                let form = self.tenancy.handle_message(now, message);
+                self.take_forming(now, form, out);
+            }
+            Work::Letter(header, Letter::Node(packet)) => {
+                self.receive_packet(now, &header, packet, out);
+            }
+        }
+    }
+
+    /// The frames to send, each to a node's id or to everyone: all of a turn's messages to one node
+    /// in one frame.
+    #[must_use]
+    pub fn take_frames(&mut self) -> Vec<(Option<String>, Vec<u8>)> {
+        let mut frames = Vec::new();
+        for ((id, _, _), writer) in std::mem::take(&mut self.outbox) {
+            for frame in writer.finish() {
+                self.counters.sent += 1;
+                frames.push((id.clone(), frame));
+            }
+        }
+        frames
+    }
+
+    /// When something is due.
+    pub fn deadline(&self) -> Option<Time> {
+        if self.phase == Phase::Closed {
+            return None;
+        }
+        let raft = self.node.raft().map(raft::Raft::deadline);
+        let store = self.node.store().deadline();
+        [raft, store, self.tenancy.deadline(), self.close_by].into_iter().flatten().min()
+    }
+
+    fn receive(&mut self, frame: &[u8], out: &mut Output<S>) {
+        self.counters.received += 1;
+        let (header, letters) = match wire::read::<Letter>(frame) {
+            Ok(read) => read,
+            Err(error) => return self.bad_frame(error, out),
+        };
+        if header.cluster != self.cluster {
+            self.counters.foreign_frames += 1;
+            let message = format!(
+                "frames of another cluster arrive on this channel, and are ignored; this one is \
+                 called `{}`",
+                self.settings.cluster
+            );
+            return self.tell_once("OTHER_CLUSTER", message, out);
+        }
+        if header.to == 0 || header.to == self.tenancy.me().nonce {
+            // Otherwise it is for an earlier start of this node.
+            let letters = letters.into_iter().map(|letter| Work::Letter(header, letter));
+            for letter in letters.rev() {
+                self.inbox.push_front(letter);
+            }
+        }
+    }
+
+    fn receive_packet(
+        &mut self,
+        now: Time,
+        header: &Header,
+        packet: Packet,
+        out: &mut Output<S>,
+    ) {
+        let Some(set) = self.tenancy.set() else { return };
+        if header.set != set.hash() {
+            let form = self.tenancy.handle_other_set(header.from);
+            return self.take_forming(now, form, out);
+        }
+        let Some(from) = set.number(header.from) else {
+            self.counters.invalid_messages += 1;
+            return;
+        };
+        self.feed(now, node::Input::Receive { from, packet }, out);
+    }
+
+    fn bad_frame(&mut self, error: WireError, out: &mut Output<S>) {
+        self.counters.bad_frames += 1;
+        match error {
+            WireError::Version(_) => {
+                let message = format!("{error}: let all tabs load the same release of the page");
+                self.tell_once("VERSION", message, out);
+            }
+            _ => {
+                let message = format!(
+                    "{error}; it is ignored, and so are later ones, which `status().counters` counts"
+                );
+                self.tell_once("BAD_FRAME", message, out);
+            }
+        }
+    }
+
+    /// Tells an error, the first time that it happens.
+    fn tell_once(&mut self, code: &'static str, message: String, out: &mut Output<S>) {
+        if self.told.insert(code) {
+            out.notices.push(Notice::Error(Failure::new(code, message)));
+        }
+    }
+
+    fn take_forming(&mut self, now: Time, form: tenancy::Output, out: &mut Output<S>) {
+        for (to, message) in form.messages {
+            let destination = match to {
+                To::Everyone => (None, 0, 0),
+                To::Nonce(nonce) => (None, nonce, 0),
+                To::Member(member) => (Some(member.id), member.nonce, 0),
+            };
+            self.post(destination, &Letter::Form(message));
+        }
+        for event in form.events {
+            match event {
+                tenancy::Event::Formed(set) => self.start(now, &set, out),
+                tenancy::Event::Refused { why, members } => self.refused(why, &members, out),
+                tenancy::Event::SizeMismatch { id, size } => {
+                    let message = format!(
+                        "node `{id}` has clusterSize {size} and this one {}: no cluster can form \
+                         of both, give them the same",
+                        self.tenancy.size()
+                    );
+                    out.notices.push(Notice::Error(Failure::new("SIZE_MISMATCH", message)));
+                }
+                tenancy::Event::DuplicateId => {
+                    let message = format!(
+                        "another node on this channel has the id `{}`: every node needs its own",
+                        self.settings.id
+                    );
+                    out.notices.push(Notice::Error(Failure::new("DUPLICATE_ID", message)));
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, now: Time, set: &Set, out: &mut Output<S>) {
+        let number = set.number(self.tenancy.me().nonce).expect("a node forms sets with itself");
+        let voters = (1..=set.members().len() as u64).collect();
+        let config = raft::Config {
+            election_timeout: self.settings.election_timeout,
+            heartbeat_interval: self.settings.heartbeat_interval,
+            ..raft::Config::new(number, voters)
+        };
+        if self.phase == Phase::Forming {
+            self.phase = Phase::Member;
+        }
+        out.notices.push(Notice::Members);
+        self.feed(now, node::Input::Start { config, saved: Saved::default() }, out);
+    }
+
+    fn refused(&mut self, why: Refusal, members: &[String], out: &mut Output<S>) {
+        let (id, list) = (&self.settings.id, members.join(", "));
+        let message = match why {
+            Refusal::Full => format!(
+                "the cluster is full: it has its {} members ({list}) and takes no other; to start \
+                 over, close them all",
+                members.len()
+            ),
+            Refusal::Amnesia => format!(
+                "node `{id}` was a member of this cluster and has lost its memory: it must not \
+                 come back under its old id, because it may have voted; use a new id in a new \
+                 cluster"
+            ),
+            Refusal::NotAMember => {
+                format!("this cluster takes only its members ({list}), and `{id}` is none")
+            }
+            Refusal::OtherSet => {
+                let message = format!(
+                    "there is another cluster on this channel ({list}); give each a channel of \
+                     its own"
+                );
+                return self.tell_once("OTHER_CLUSTER", message, out);
+            }
+        };
+        let failure = Failure::new(why.code(), message);
+        self.phase = Phase::Refused;
+        self.stopped = Some(failure.clone());
+        out.notices.push(Notice::Error(failure.clone()));
+        self.feed(Time::default(), node::Input::Close(failure), out);
+    }
+
+    fn refuse_input(&mut self, input: Input<S>, out: &mut Output<S>) {
+        let closed = || Failure::new("CLOSED", "the node is closed");
+        let failure = self.stopped.clone().unwrap_or_else(closed);
+        let fail = |ticket| Settled { ticket, outcome: Outcome::Failed(failure.clone()) };
+        match input {
+            Input::Perform(performs) => {
+                out.settled.extend(performs.iter().map(|perform| fail(perform.ticket)));
+            }
+            Input::Read { ticket } => out.settled.push(fail(ticket)),
+            Input::Close => out.notices.push(Notice::Closed),
+            Input::Tick | Input::Frame(_) | Input::Returned(_) => {}
+        }
+    }
+
+    fn close(&mut self, now: Time, out: &mut Output<S>) {
+        if self.phase == Phase::Closing {
+            return;
+        }
+        self.phase = Phase::Closing;
+        let failure = Failure::new(
+            "CLOSED",
+            "the node was closed before this was settled; it may still take effect",
+        );
+        self.stopped = Some(Failure::new("CLOSED", "the node is closed"));
+        self.close_by = Some(now + self.settings.election_timeout.0);
+        self.feed(now, node::Input::Close(failure), out);
+    }
+
+    /// Closing is done when leadership is handed over, or when that takes too long.
+    fn finish_closing(&mut self, now: Time, out: &mut Output<S>) {
+        let Some(close_by) = self.close_by else { return };
+        let raft = self.node.raft();
+        let handing_over = raft.is_some_and(|raft| raft.is_leader() && !raft.takes_proposals());
+        if now >= close_by || !handing_over {
+            self.phase = Phase::Closed;
+            self.close_by = None;
+            out.notices.push(Notice::Closed);
+        }
+    }
+
+    fn feed(&mut self, now: Time, input: node::Input<S>, out: &mut Output<S>) {
+        let node = self.node.handle(now, input);
+        debug_assert!(node.persist.is_empty(), "a volatile node writes nothing");
+        let Some(set) = self.tenancy.set() else {
+            out.settled.extend(node.settled);
+            return;
+        };
+        let hash = set.hash();
+        let addressed: Vec<_> = (node.send.into_iter())
+            .filter_map(|(to, packet)| Some((set.member(to)?.clone(), packet)))
+            .collect();
+        for (member, packet) in addressed {
+            self.post((Some(member.id), member.nonce, hash), &Letter::Node(packet));
+        }
+        out.settled.extend(node.settled);
+        for event in node.events {
+            match event {
+                node::Event::Leader { .. } => out.notices.push(Notice::Leader),
+                node::Event::Invalid { from, error } => {
+                    self.counters.invalid_messages += 1;
+                    let message = format!("member {from} sent something impossible: {error}");
+                    self.tell_once("BAD_MESSAGE", message, out);
+                }
+                node::Event::Trouble(trouble) => {
+                    out.notices.push(Notice::Error(describe(trouble)));
+                }
+            }
+        }
+        debug_assert!(out.call.is_none(), "one call at a time");
+        out.call = node.call;
+        self.calling = out.call.is_some();
+    }
+
+    fn post(&mut self, destination: Destination, letter: &Letter) {
+        let header = Header {
+            cluster: self.cluster,
+            set: destination.2,
+            from: self.tenancy.me().nonce,
+            to: destination.1,
+        };
+        let writer = self.outbox.entry(destination);
+        writer.or_insert_with(|| FrameWriter::new(header)).push(letter);
+    }
+}
+
+fn describe(trouble: Trouble) -> Failure {
+    match trouble {
+        Trouble::ReducerFailed(failure) => Failure::new(
+            "REDUCER_FAILED",
+            format!(
+                "the reducer failed on a committed action, and this node's state is as if the \
+                 action had not been: {}",
+                failure.message
+            ),
+        ),
+        Trouble::CannotSave(failure) => Failure::new(
+            "CANNOT_SAVE",
+            format!("the state cannot be saved, so the log keeps growing: {}", failure.message),
+        ),
+        Trouble::CannotLoad(failure) => Failure::new(
+            "CANNOT_LOAD",
+            format!("a snapshot of the state cannot be loaded: {}", failure.message),
+        ),
+        Trouble::BadEntry(index) => Failure::new(
+            "BAD_ENTRY",
+            format!("the log entry at {index} cannot be read, and is skipped"),
+        ),
+    }
+}

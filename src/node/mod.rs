@@ -1,0 +1,356 @@
+//! One node: Raft, the store on top of it, and the order of their effects.
+//!
+//! Before its cluster has formed a node already takes performs and keeps them; [`Input::Start`]
+//! gives it its Raft. From then on it sees to it that no message leaves before the write on which
+//! it depends is durable, that user code returns before anything else happens, and that what a turn
+//! brings is proposed as one append.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::raft::{self, NodeId, Outgoing, Persist, PersistSeq, Raft, Saved, Term, Time};
+use crate::store::{
+    self, Call, Failure, Outcome, Perform, Return, Settled, Step, Store, Trouble,
+};
+
+/// What one node says to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Packet {
+    /// Raft to Raft.
+    Raft(raft::Message),
+    /// Store to store.
+    Store(store::Message),
+}
+
+/// Where a node's writes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nowhere: the node's memory is its storage, and a node that stops is never started again.
+    /// Every write counts as done at once.
+    Volatile,
+    /// To storage: each [`Output::persist`] is answered with [`Input::Persisted`].
+    Durable,
+}
+
+/// One thing that happened to a node.
+#[derive(Debug)]
+pub enum Input<S> {
+    /// The cluster has formed, or the node starts again in it.
+    Start {
+        /// Raft's settings, the members among them.
+        config: raft::Config,
+        /// What storage has of the node.
+        saved: Saved,
+    },
+    /// Time has passed.
+    Tick,
+    /// A member sent something.
+    Receive {
+        /// Who.
+        from: NodeId,
+        /// What.
+        packet: Packet,
+    },
+    /// Performs, in the order in which they were issued.
+    Perform(Vec<Perform>),
+    /// "Settle this when my state is at least as new as the cluster's is now."
+    Read {
+        /// The caller's number for it.
+        ticket: u64,
+    },
+    /// Everything up to this write is durable.
+    Persisted(PersistSeq),
+    /// The user code in [`Output::call`] returned.
+    Returned(Return<S>),
+    /// The node is about to stop: give up what waits, close the session, hand leadership over.
+    Close(Failure),
+}
+
+/// Everything that one call asks of its caller, in the order in which to do it.
+#[derive(Debug)]
+#[must_use = "an output that is dropped loses messages, writes and settlements"]
+pub struct Output<S> {
+    /// Writes to start, in order.
+    pub persist: Vec<Persist>,
+    /// What to send; everything it depends on is durable.
+    pub send: Vec<(NodeId, Packet)>,
+    /// Performs and reads that have ended, in order.
+    pub settled: Vec<Settled>,
+    /// What the caller may want to know.
+    pub events: Vec<Event>,
+    /// User code to run now; what it returns is the very next input.
+    pub call: Option<Call<S>>,
+    /// When to call next, if nothing happens before.
+    pub deadline: Option<Time>,
+}
+
+impl<S> Default for Output<S> {
+    fn default() -> Self {
+        Self {
+            persist: Vec::new(),
+            send: Vec::new(),
+            settled: Vec::new(),
+            events: Vec::new(),
+            call: None,
+            deadline: None,
+        }
+    }
+}
+
+/// Something that the caller may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The term, or who leads it, changed.
+    Leader {
+        /// The current term.
+        term: Term,
+        /// Who leads it, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// A member sent something that cannot be; it was ignored.
+    Invalid {
+        /// Who.
+        from: NodeId,
+        /// What was wrong.
+        error: raft::Invalid,
+    },
+    /// Something went wrong with the user's code or state.
+    Trouble(Trouble),
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node<S> {
+    durability: Durability,
+    seed: u64,
+    raft: Option<Raft>,
+    store: Store<S>,
+    /// Writes up to this one are durable.
+    durable: PersistSeq,
+    /// Messages that wait for a write.
+    held: VecDeque<Outgoing>,
+    calling: bool,
+    closing: bool,
+    hand_over: bool,
+}
+
+impl<S: Clone> Node<S> {
+    /// A node that has not started. `seed` decides every random choice.
+    pub fn new(config: store::Config, initial: S, durability: Durability, seed: u64) -> Self {
+        Self {
+            durability,
+            seed,
+            raft: None,
+            store: Store::new(config, initial, seed.wrapping_add(1)),
+            durable: 0,
+            held: VecDeque::new(),
+            calling: false,
+            closing: false,
+            hand_over: false,
+        }
+    }
+
+    /// The node's Raft, once it has started.
+    pub fn raft(&self) -> Option<&Raft> {
+        self.raft.as_ref()
+    }
+
+    /// The node's store.
+    pub fn store(&self) -> &Store<S> {
+        &self.store
+    }
+
+    /// Takes one input at the time `now` and says what to do.
+    ///
+    /// # Panics
+    /// When user code was asked for and anything but its return comes in: a bug of the caller.
+    pub fn handle(&mut self, now: Time, input: Input<S>) -> Output<S> {
+        let returned = matches!(input, Input::Returned(_));
+        assert_eq!(self.calling, returned, "user code returns before anything else happens");
+        self.calling = false;
+        let mut out = Output::default();
+        match input {
+            Input::Start { config, saved } => self.start(now, config, saved),
+            Input::Tick => {}
+            Input::Receive { from, packet } => self.receive(now, from, packet, &mut out),
+            Input::Perform(performs) => self.perform(now, performs, &mut out),
+            Input::Read { ticket } if self.closing => out.settled.push(closed(ticket)),
+            Input::Read { ticket } => self.store.handle_read(ticket),
+            Input::Persisted(seq) => self.persisted(now, seq, &mut out),
+            Input::Returned(returned) => self.returned(now, returned, &mut out),
+            Input::Close(failure) => self.close(&failure),
+        }
+        // Raft sees the time with every input; most of the time nothing of it is due.
+        if self.raft.as_ref().is_some_and(|raft| now >= raft.deadline()) {
+            self.feed(now, raft::Input::Tick, &mut out);
+        }
+        self.store.handle_tick(now);
+        self.drive(now, &mut out);
+        out.settled.extend(self.store.take_settled());
+        out.events.extend(self.store.take_troubles().into_iter().map(Event::Trouble));
+        out.deadline = self.deadline();
+        out
+    }
+
+    fn start(&mut self, now: Time, config: raft::Config, saved: Saved) {
+        debug_assert!(self.raft.is_none(), "a node starts once");
+        let raft = Raft::new(config, saved, now, self.seed);
+        if let Some(snapshot) = raft.log().snapshot() {
+            self.store.handle_snapshot(snapshot.clone());
+        }
+        self.raft = Some(raft);
+    }
+
+    fn receive(&mut self, now: Time, from: NodeId, packet: Packet, out: &mut Output<S>) {
+        match packet {
+            Packet::Raft(message) => {
+                self.feed(now, raft::Input::Receive { from, message }, out);
+            }
+            Packet::Store(message) => {
+                if let Some(raft) = &self.raft {
+                    self.store.handle_message(now, raft, from, message);
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, now: Time, performs: Vec<Perform>, out: &mut Output<S>) {
+        if self.closing {
+            out.settled.extend(performs.into_iter().map(|perform| closed(perform.ticket)));
+        } else {
+            self.store.handle_performs(now, performs);
+        }
+    }
+
+    fn close(&mut self, failure: &Failure) {
+        self.closing = true;
+        self.hand_over = true;
+        self.store.fail_all(failure);
+        if let Some(raft) = &self.raft {
+            self.store.handle_close(raft);
+        }
+    }
+
+    fn persisted(&mut self, now: Time, seq: PersistSeq, out: &mut Output<S>) {
+        self.durable = self.durable.max(seq);
+        self.release(out);
+        self.feed(now, raft::Input::Persisted(seq), out);
+    }
+
+    fn returned(&mut self, now: Time, returned: Return<S>, out: &mut Output<S>) {
+        let raft = self.raft.as_ref().expect("only a node that has started calls user code");
+        let step = self.store.handle_return(raft, returned);
+        self.take_step(now, step, out);
+    }
+
+    /// Gives one input to Raft and acts on what comes out.
+    fn feed(&mut self, now: Time, input: raft::Input, out: &mut Output<S>) {
+        let Some(raft) = &mut self.raft else { return };
+        let output = raft.handle(now, input);
+        for event in output.events {
+            match event {
+                raft::Event::Leader { term, leader } => {
+                    self.store.handle_leader(raft);
+                    out.events.push(Event::Leader { term, leader });
+                }
+                raft::Event::Appended { from } => self.store.handle_appended(from),
+                raft::Event::Invalid { from, error } => {
+                    out.events.push(Event::Invalid { from, error });
+                }
+            }
+        }
+        for committed in output.committed {
+            // Entries are found by the store itself, in the log.
+            if let raft::Committed::Snapshot(snapshot) = committed {
+                self.store.handle_snapshot(snapshot);
+            }
+        }
+        for confirmed in output.reads {
+            self.store.handle_confirmed(confirmed);
+        }
+        if let Some(result) = output.proposed {
+            self.store.proposed(raft, result);
+        }
+        self.held.extend(output.messages);
+        if let Some(persist) = output.persist {
+            let seq = persist.seq;
+            if self.durability == Durability::Volatile {
+                return self.persisted(now, seq, out);
+            }
+            out.persist.push(persist);
+        }
+        self.release(out);
+    }
+
+    /// Lets go the messages whose write is durable.
+    fn release(&mut self, out: &mut Output<S>) {
+        let durable = self.durable;
+        let mut held = std::mem::take(&mut self.held);
+        held.retain(|message| {
+            let ready = message.after <= durable;
+            if ready {
+                out.send.push((message.to, Packet::Raft(message.message.clone())));
+            }
+            !ready
+        });
+        self.held = held;
+    }
+
+    /// Lets the store work until it has nothing to do, or user code must run.
+    fn drive(&mut self, now: Time, out: &mut Output<S>) {
+        while !self.calling {
+            let Some(raft) = &self.raft else { return };
+            let step = self.store.step(raft);
+            let idle = matches!(step, Step::Idle);
+            self.take_step(now, step, out);
+            if idle && !self.deliver(now, out) {
+                // Last of all: while it hands over, a leader takes no proposals.
+                if !std::mem::take(&mut self.hand_over) {
+                    return;
+                }
+                self.feed(now, raft::Input::Transfer(None), out);
+            }
+        }
+    }
+
+    fn take_step(&mut self, now: Time, step: Step<S>, out: &mut Output<S>) {
+        match step {
+            Step::Call(call) => {
+                self.calling = true;
+                out.call = Some(call);
+            }
+            Step::Propose(commands) => self.feed(now, raft::Input::Propose(commands), out),
+            Step::Confirm { id, at_least } => {
+                self.feed(now, raft::Input::Confirm { id, at_least }, out);
+            }
+            Step::Compact(snapshot) => self.feed(now, raft::Input::Compact(snapshot), out),
+            Step::Idle => {}
+        }
+    }
+
+    /// Sends what the store has to say; what it says to this node arrives at once. Says whether
+    /// anything did.
+    fn deliver(&mut self, now: Time, out: &mut Output<S>) -> bool {
+        let Some(raft) = &self.raft else { return false };
+        let mut own = false;
+        for (to, message) in self.store.take_messages(now, raft) {
+            if to == raft.id() {
+                self.store.handle_message(now, raft, to, message);
+                own = true;
+            } else {
+                out.send.push((to, Packet::Store(message)));
+            }
+        }
+        own
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let raft = self.raft.as_ref().map(Raft::deadline);
+        [raft, self.store.deadline()].into_iter().flatten().min()
+    }
+}
+
+fn closed(ticket: u64) -> Settled {
+    Settled { ticket, outcome: Outcome::Failed(Failure::new("CLOSED", "the node is closed")) }
+}

@@ -1,0 +1,443 @@
+//! The performing side: numbers performs, sends them to whoever leads until their fate is known,
+//! and settles them in order.
+
+use std::collections::BTreeMap;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::machine::Failure;
+use super::message::{Body, Request};
+use super::session::{Recorded, Seq, SessionId, Sessions, Verdict};
+use crate::raft::{Blob, Index, NodeId, Term, Time};
+
+/// A perform as the user asked for it.
+#[derive(Clone, Debug)]
+pub struct Perform {
+    /// The caller's number, under which it will be settled.
+    pub ticket: u64,
+    /// The method's name.
+    pub method: String,
+    /// Its arguments.
+    pub args: Blob,
+    /// After how many ms it is given up.
+    pub timeout: Option<Time>,
+}
+
+/// A perform or a read has ended. Each ticket is settled exactly once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The caller's number.
+    pub ticket: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How a perform or a read ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// This action was committed, and applied here.
+    Action(Blob),
+    /// The method had nothing to do; or, for a read, the state here is new enough.
+    Nothing,
+    /// Nothing was appended, or, with the codes `TIMEOUT` and `CLOSED`, it is unknown whether.
+    Failed(Failure),
+}
+
+/// How many performs may be on their way at once.
+const WINDOW: u64 = 4096;
+
+#[derive(Debug)]
+struct Pending {
+    perform: Perform,
+    deadline: Option<Time>,
+    /// The user has been told that its time is up. Its fate is still awaited, so that it neither
+    /// runs behind a later one nor is forgotten.
+    abandoned: bool,
+    /// The fate, and the index that must be applied here before it is told.
+    fate: Option<(Outcome, Index)>,
+}
+
+#[derive(Debug)]
+struct PendingRead {
+    ticket: u64,
+    index: Option<Index>,
+}
+
+/// The performing side of a node.
+#[derive(Debug)]
+pub(super) struct Client {
+    rng: SmallRng,
+    nonce: u64,
+    session: Option<SessionId>,
+    next_seq: Seq,
+    pending: BTreeMap<Seq, Pending>,
+    pending_bytes: usize,
+    reads: BTreeMap<u64, PendingRead>,
+    next_read: u64,
+    leader: Option<(NodeId, Term)>,
+    /// The next request to send to this leader.
+    send_next: Seq,
+    /// The first request that this leader has not acknowledged, and how much of it it has.
+    received: (Seq, u64),
+    /// When to ask again, if nothing is heard before.
+    retry_at: Time,
+    settled: Vec<Settled>,
+    limits: Limits,
+}
+
+/// Sizes and times that bound the client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_message_bytes: usize,
+    pub(super) max_action_bytes: usize,
+    pub(super) max_pending_bytes: usize,
+    pub(super) retry: Time,
+}
+
+impl Client {
+    pub(super) fn new(limits: Limits, seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        Self {
+            nonce: rng.next_u64(),
+            rng,
+            session: None,
+            next_seq: 1,
+            pending: BTreeMap::new(),
+            pending_bytes: 0,
+            reads: BTreeMap::new(),
+            next_read: 1,
+            leader: None,
+            send_next: 1,
+            received: (1, 0),
+            retry_at: Time::MAX,
+            settled: Vec::new(),
+            limits,
+        }
+    }
+
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    pub(super) fn take_settled(&mut self) -> Vec<Settled> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// How many performs and reads wait for their fate.
+    pub(super) fn waiting(&self) -> usize {
+        self.pending.len() + self.reads.len()
+    }
+
+    pub(super) fn perform(&mut self, now: Time, perform: Perform) {
+        let size = perform.args.len() + perform.method.len();
+        if size > self.limits.max_action_bytes {
+            let message = format!(
+                "the arguments of `{}` are {size} bytes, and maxActionBytes is {}",
+                perform.method, self.limits.max_action_bytes
+            );
+            return self.settle(perform.ticket, Outcome::Failed(Failure::new("TOO_LARGE", message)));
+        }
+        if self.pending_bytes > 0 && self.pending_bytes + size > self.limits.max_pending_bytes {
+            let message = format!(
+                "{} bytes of performs are waiting already: await some of them first",
+                self.pending_bytes
+            );
+            return self.settle(perform.ticket, Outcome::Failed(Failure::new("BUSY", message)));
+        }
+        self.pending_bytes += size;
+        let deadline = perform.timeout.map(|timeout| now.saturating_add(timeout));
+        let pending = Pending { perform, deadline, abandoned: false, fate: None };
+        self.pending.insert(self.next_seq, pending);
+        self.next_seq += 1;
+    }
+
+    pub(super) fn read(&mut self, ticket: u64) {
+        self.reads.insert(self.next_read, PendingRead { ticket, index: None });
+        self.next_read += 1;
+        self.retry_at = 0;
+    }
+
+    /// Rejects everything that waits.
+    pub(super) fn fail_all(&mut self, failure: &Failure) {
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            if !pending.abandoned {
+                self.settle(pending.perform.ticket, Outcome::Failed(failure.clone()));
+            }
+        }
+        self.pending_bytes = 0;
+        for (_, read) in std::mem::take(&mut self.reads) {
+            self.settle(read.ticket, Outcome::Failed(failure.clone()));
+        }
+    }
+
+    fn settle(&mut self, ticket: u64, outcome: Outcome) {
+        self.settled.push(Settled { ticket, outcome });
+    }
+
+    /// When something here is due.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let timeouts = self.pending.values().filter(|p| !p.abandoned).filter_map(|p| p.deadline);
+        let retry = self.has_work().then_some(self.retry_at);
+        timeouts.chain(retry).min()
+    }
+
+    fn has_work(&self) -> bool {
+        self.leader.is_some()
+            && (self.session.is_none() || !self.pending.is_empty() || !self.reads.is_empty())
+    }
+
+    /// Gives up the performs whose time is up.
+    pub(super) fn expire(&mut self, now: Time, applied: Index) {
+        for pending in self.pending.values_mut() {
+            if !pending.abandoned && pending.deadline.is_some_and(|deadline| now >= deadline) {
+                pending.abandoned = true;
+                let message = format!(
+                    "`{}` was not settled within {} ms; it may still take effect",
+                    pending.perform.method,
+                    pending.perform.timeout.unwrap_or_default()
+                );
+                let failure = Failure::new("TIMEOUT", message);
+                let ticket = pending.perform.ticket;
+                self.settled.push(Settled { ticket, outcome: Outcome::Failed(failure) });
+            }
+        }
+        self.settle_in_order(applied);
+    }
+
+    /// Whom to send to, from now on.
+    pub(super) fn set_leader(&mut self, leader: Option<(NodeId, Term)>) {
+        if self.leader != leader {
+            self.leader = leader;
+            self.send_next = self.first_unknown();
+            self.received = (self.send_next, 0);
+            self.retry_at = 0;
+        }
+    }
+
+    /// The first perform whose fate this client does not know.
+    fn first_unknown(&self) -> Seq {
+        let unknown = |(_, pending): &(&Seq, &Pending)| pending.fate.is_none();
+        self.pending.iter().find(unknown).map_or(self.next_seq, |(seq, _)| *seq)
+    }
+
+    /// What to say to the leader now.
+    pub(super) fn take_messages(&mut self, now: Time) -> Vec<Body> {
+        if !self.has_work() {
+            return Vec::new();
+        }
+        let again = now >= self.retry_at;
+        let mut out = Vec::new();
+        let Some(session) = self.session else {
+            if again {
+                out.push(Body::Open { nonce: self.nonce });
+                self.retry_at = now + self.limits.retry;
+            }
+            return out;
+        };
+        if again {
+            self.send_next = self.received.0.max(self.first_unknown());
+            let unread = self.reads.iter().filter(|(_, read)| read.index.is_none());
+            out.extend(unread.map(|(id, _)| Body::Read { id: *id }));
+            self.retry_at = now + self.limits.retry;
+        }
+        self.take_requests(session, again, &mut out);
+        out
+    }
+
+    /// The requests that the window lets go, in as few messages as fit.
+    fn take_requests(&mut self, session: SessionId, again: bool, out: &mut Vec<Body>) {
+        let ack = self.first_unknown();
+        let (max, end) = (self.limits.max_message_bytes, ack.saturating_add(WINDOW));
+        let mut first = self.send_next;
+        let mut requests = Vec::new();
+        let mut bytes = 0;
+        for (seq, pending) in self.pending.range(self.send_next..end) {
+            let size = pending.perform.args.len() + pending.perform.method.len() + 16;
+            let is_large = size > max && !pending.abandoned;
+            if (bytes + size > max || is_large) && !requests.is_empty() {
+                let requests = std::mem::take(&mut requests);
+                out.push(Body::Perform { session, ack, first, requests });
+                bytes = 0;
+            }
+            self.send_next = seq + 1;
+            if is_large {
+                let from = if self.received.0 == *seq { self.received.1 } else { 0 };
+                push_parts(session, ack, *seq, &pending.perform, (from, max), out);
+                first = seq + 1;
+                continue;
+            }
+            if requests.is_empty() {
+                first = *seq;
+            }
+            bytes += size;
+            // Given up before it was judged: it must not run any more.
+            requests.push(match pending.abandoned {
+                true => Request { method: None, args: Blob::from("") },
+                false => Request {
+                    method: Some(pending.perform.method.clone()),
+                    args: pending.perform.args.clone(),
+                },
+            });
+        }
+        let nothing = out.iter().all(|body| matches!(body, Body::Read { .. }));
+        if !requests.is_empty() || (again && nothing && !self.pending.is_empty()) {
+            out.push(Body::Perform { session, ack, first, requests });
+        }
+    }
+
+    /// The leader has everything before `next`, and `offset` bytes of it.
+    pub(super) fn handle_received(&mut self, now: Time, next: Seq, offset: u64) {
+        if (next, offset) > self.received && next <= self.next_seq {
+            self.received = (next, offset);
+            self.retry_at = now + self.limits.retry;
+        }
+    }
+
+    pub(super) fn handle_verdicts(
+        &mut self,
+        verdicts: Vec<(Seq, Index, Verdict)>,
+        applied: Index,
+    ) {
+        for (seq, index, verdict) in verdicts {
+            self.decide(seq, index, outcome(Recorded::Verdict(verdict)));
+        }
+        self.settle_in_order(applied);
+    }
+
+    pub(super) fn handle_read_at(&mut self, id: u64, index: Index, applied: Index) {
+        if let Some(read) = self.reads.get_mut(&id) {
+            read.index = Some(index);
+            self.settle_in_order(applied);
+        }
+    }
+
+    /// The session is gone: whatever has no fate yet never ran and never will.
+    pub(super) fn expired(&mut self) {
+        let failure = Failure::new(
+            "SESSION_EXPIRED",
+            "the session of this node was closed, and the perform was not run: perform it again",
+        );
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            if !pending.abandoned {
+                self.settle(pending.perform.ticket, Outcome::Failed(failure.clone()));
+            }
+        }
+        self.pending_bytes = 0;
+        self.nonce = self.rng.next_u64();
+        self.session = None;
+        self.next_seq = 1;
+        self.send_next = 1;
+        self.received = (1, 0);
+        self.retry_at = 0;
+    }
+
+    /// A session was opened at `index`; is it this client's?
+    pub(super) fn opened(&mut self, index: SessionId, nonce: u64) {
+        if nonce == self.nonce && self.session.is_none() {
+            self.session = Some(index);
+            self.retry_at = 0;
+        }
+    }
+
+    /// An entry was applied here that settles a perform of this client's session.
+    pub(super) fn recorded(&mut self, seq: Seq, index: Index, recorded: Recorded) {
+        self.decide(seq, index, outcome(recorded));
+    }
+
+    /// The whole table was replaced by a snapshot's.
+    pub(super) fn replaced(&mut self, sessions: &Sessions, applied: Index) {
+        match self.session {
+            None => {
+                if let Some(session) = sessions.with_nonce(self.nonce) {
+                    self.opened(session, self.nonce);
+                }
+            }
+            Some(session) => match sessions.get(session) {
+                None => self.expired(),
+                Some(session) => {
+                    for (seq, result) in session.results() {
+                        self.decide(*seq, applied, outcome(result.clone()));
+                    }
+                }
+            },
+        }
+        self.settle_in_order(applied);
+    }
+
+    fn decide(&mut self, seq: Seq, index: Index, outcome: Outcome) {
+        if let Some(pending) = self.pending.get_mut(&seq)
+            && pending.fate.is_none()
+        {
+            pending.fate = Some((outcome, index));
+        }
+    }
+
+    /// Settles what is decided and applied, in the order in which it was issued. What the user has
+    /// given up holds nobody up.
+    pub(super) fn settle_in_order(&mut self, applied: Index) {
+        let mut done = Vec::new();
+        for (seq, pending) in &mut self.pending {
+            match &pending.fate {
+                Some((_, index)) if *index <= applied => done.push(*seq),
+                None if pending.abandoned => {}
+                _ => break,
+            }
+        }
+        for seq in done {
+            let pending = self.pending.remove(&seq).expect("just seen");
+            self.pending_bytes -= pending.perform.args.len() + pending.perform.method.len();
+            if let Some((outcome, _)) = pending.fate
+                && !pending.abandoned
+            {
+                self.settle(pending.perform.ticket, outcome);
+            }
+        }
+        let ready = |read: &PendingRead| read.index.is_some_and(|index| index <= applied);
+        let settled = &mut self.settled;
+        self.reads.retain(|_, read| {
+            let ready = ready(read);
+            if ready {
+                settled.push(Settled { ticket: read.ticket, outcome: Outcome::Nothing });
+            }
+            !ready
+        });
+    }
+}
+
+fn outcome(recorded: Recorded) -> Outcome {
+    match recorded {
+        Recorded::Action(action) => Outcome::Action(action),
+        Recorded::Verdict(Verdict::Nothing) => Outcome::Nothing,
+        Recorded::Verdict(Verdict::Failed(failure)) => Outcome::Failed(failure),
+        Recorded::Verdict(Verdict::Skipped) => {
+            Outcome::Failed(Failure::new("TIMEOUT", "the perform was given up before it ran"))
+        }
+    }
+}
+
+/// Cuts a request that is larger than a message into parts, beginning at a byte of its arguments.
+fn push_parts(
+    session: SessionId,
+    ack: Seq,
+    seq: Seq,
+    perform: &Perform,
+    (from, max): (u64, usize),
+    out: &mut Vec<Body>,
+) {
+    let bytes = perform.args.as_slice();
+    let mut offset = usize::try_from(from).unwrap_or(0).min(bytes.len());
+    while offset < bytes.len() {
+        let end = (offset + max).min(bytes.len());
+        out.push(Body::Part {
+            session,
+            ack,
+            seq,
+            method: perform.method.clone(),
+            total: bytes.len() as u64,
+            offset: offset as u64,
+            data: Blob::from(&bytes[offset..end]),
+        });
+        offset = end;
+    }
+}

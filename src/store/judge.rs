@@ -1,0 +1,232 @@
+//! The leading side: takes performs in order, and holds verdicts back until they are true.
+//!
+//! A verdict without an action (`null`, an error) is a linearizable read: it is told only when the
+//! prefix of the log against which it was judged is committed, and this node has been confirmed as
+//! leader since. Otherwise a deposed leader could tell of a state that never was.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::message::{Body, Request};
+use super::session::{Seq, SessionId, Sessions, Verdict};
+use crate::raft::{Blob, Index, NodeId};
+
+/// A perform whose turn it is.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) session: SessionId,
+    pub(super) seq: Seq,
+    pub(super) request: Request,
+}
+
+/// A verdict that waits to be told, or to be acknowledged.
+#[derive(Debug)]
+struct Held {
+    verdict: Verdict,
+    /// What must be committed, and applied at the client, before it counts.
+    index: Index,
+    /// Both are so: it may be told.
+    released: bool,
+}
+
+/// What a leader knows of a session besides what is in the log.
+#[derive(Debug, Default)]
+struct Live {
+    /// Where its client is.
+    client: NodeId,
+    ack: Seq,
+    /// The next perform to take: everything before it is in the log, held, or queued.
+    next: Seq,
+    verdicts: BTreeMap<Seq, Held>,
+    /// A request that is arriving in parts.
+    partial: Option<Partial>,
+}
+
+#[derive(Debug)]
+struct Partial {
+    method: String,
+    total: u64,
+    data: Vec<u8>,
+}
+
+/// What waits for a confirmation of leadership.
+#[derive(Debug)]
+enum Awaited {
+    Verdict(SessionId, Seq),
+    Read(NodeId, u64),
+}
+
+#[derive(Debug, Default)]
+struct Lives(BTreeMap<SessionId, Live>);
+
+impl Lives {
+    /// A session's live part, which begins where the log leaves off. `None` for a session that is
+    /// not open: its client finds out when it applies the entry that closed it.
+    fn open(
+        &mut self,
+        sessions: &Sessions,
+        from: NodeId,
+        id: SessionId,
+        ack: Seq,
+    ) -> Option<&mut Live> {
+        let Some(session) = sessions.get(id) else {
+            self.0.remove(&id);
+            return None;
+        };
+        let live = self.0.entry(id).or_default();
+        live.client = from;
+        live.ack = live.ack.max(ack);
+        // What the client has acknowledged was settled by an earlier leader, with a verdict that
+        // is in no log.
+        live.next = live.next.max(session.next()).max(ack);
+        live.verdicts.retain(|seq, _| *seq >= ack);
+        Some(live)
+    }
+}
+
+/// The leading side of a node, for one term.
+#[derive(Debug, Default)]
+pub(super) struct Judge {
+    live: Lives,
+    queue: VecDeque<Job>,
+    /// What was judged since the last confirmation was asked for, and the index it needs.
+    unconfirmed: Vec<Awaited>,
+    unconfirmed_index: Index,
+    confirming: BTreeMap<u64, Vec<Awaited>>,
+    out: Vec<(NodeId, Body)>,
+}
+
+impl Judge {
+    pub(super) fn take_messages(&mut self) -> Vec<(NodeId, Body)> {
+        std::mem::take(&mut self.out)
+    }
+
+    pub(super) fn take_job(&mut self) -> Option<Job> {
+        self.queue.pop_front()
+    }
+
+    pub(super) fn handle_read(&mut self, from: NodeId, id: u64) {
+        self.unconfirmed.push(Awaited::Read(from, id));
+    }
+
+    /// Requests arrived. `sessions` is the table after the last entry of the log.
+    pub(super) fn handle_perform(
+        &mut self,
+        sessions: &Sessions,
+        from: NodeId,
+        session: SessionId,
+        (ack, first): (Seq, Seq),
+        requests: Vec<Request>,
+    ) {
+        let Some(live) = self.live.open(sessions, from, session, ack) else { return };
+        for (seq, request) in (first..).zip(requests) {
+            if seq == live.next {
+                live.next += 1;
+                live.partial = None;
+                self.queue.push_back(Job { session, seq, request });
+            }
+        }
+        self.answer(session);
+    }
+
+    /// A part of a large request arrived. `max` is the largest that is taken.
+    pub(super) fn handle_part(
+        &mut self,
+        sessions: &Sessions,
+        from: NodeId,
+        session: SessionId,
+        part: Part,
+        max: u64,
+    ) {
+        let Some(live) = self.live.open(sessions, from, session, part.ack) else { return };
+        if part.seq == live.next && part.total <= max {
+            let mut partial = match live.partial.take() {
+                Some(partial) if partial.total == part.total => partial,
+                _ => Partial { method: part.method, total: part.total, data: Vec::new() },
+            };
+            if part.offset == partial.data.len() as u64 {
+                partial.data.extend_from_slice(part.data.as_slice());
+            }
+            if partial.data.len() as u64 >= part.total {
+                live.next += 1;
+                let request =
+                    Request { method: Some(partial.method), args: Blob::from(partial.data) };
+                self.queue.push_back(Job { session, seq: part.seq, request });
+            } else {
+                live.partial = Some(partial);
+            }
+        }
+        self.answer(session);
+    }
+
+    /// Says how far the session's requests have arrived, and repeats what was released.
+    fn answer(&mut self, id: SessionId) {
+        let Some(live) = self.live.0.get(&id) else { return };
+        let offset = live.partial.as_ref().map_or(0, |partial| partial.data.len() as u64);
+        let received = Body::Received { session: id, next: live.next, offset };
+        self.out.push((live.client, received));
+        let released = live.verdicts.iter().filter(|(_, held)| held.released);
+        let verdicts: Vec<_> =
+            released.map(|(seq, held)| (*seq, held.index, held.verdict.clone())).collect();
+        if !verdicts.is_empty() {
+            self.out.push((live.client, Body::Verdicts { session: id, verdicts }));
+        }
+    }
+
+    /// A perform ended without an action, judged against everything up to `index`.
+    pub(super) fn hold(&mut self, session: SessionId, seq: Seq, verdict: Verdict, index: Index) {
+        if let Some(live) = self.live.0.get_mut(&session) {
+            live.verdicts.insert(seq, Held { verdict, index, released: false });
+            self.unconfirmed.push(Awaited::Verdict(session, seq));
+            self.unconfirmed_index = self.unconfirmed_index.max(index);
+        }
+    }
+
+    /// What an action's entry must carry: what the client has acknowledged, and the verdicts
+    /// before the action that it has not.
+    pub(super) fn carried(&self, session: SessionId, seq: Seq) -> (Seq, Vec<(Seq, Verdict)>) {
+        let Some(live) = self.live.0.get(&session) else { return (seq, Vec::new()) };
+        let verdicts = live.verdicts.range(..seq).map(|(s, held)| (*s, held.verdict.clone()));
+        (live.ack, verdicts.collect())
+    }
+
+    /// Asks for one confirmation of everything that waits for one.
+    pub(super) fn take_confirmation(&mut self, id: u64) -> Option<Index> {
+        if self.unconfirmed.is_empty() {
+            return None;
+        }
+        self.confirming.insert(id, std::mem::take(&mut self.unconfirmed));
+        Some(std::mem::take(&mut self.unconfirmed_index))
+    }
+
+    /// A confirmation arrived: what waited for it may be told.
+    pub(super) fn confirmed(&mut self, id: u64, index: Index) {
+        let mut verdicts: BTreeMap<SessionId, Vec<(Seq, Index, Verdict)>> = BTreeMap::new();
+        for awaited in self.confirming.remove(&id).unwrap_or_default() {
+            match awaited {
+                Awaited::Read(client, id) => self.out.push((client, Body::ReadAt { id, index })),
+                Awaited::Verdict(session, seq) => {
+                    let live = self.live.0.get_mut(&session);
+                    if let Some(held) = live.and_then(|live| live.verdicts.get_mut(&seq)) {
+                        held.released = true;
+                        let told = (seq, held.index, held.verdict.clone());
+                        verdicts.entry(session).or_default().push(told);
+                    }
+                }
+            }
+        }
+        for (session, verdicts) in verdicts {
+            let client = self.live.0[&session].client;
+            self.out.push((client, Body::Verdicts { session, verdicts }));
+        }
+    }
+}
+
+/// The fields of [`Body::Part`] but for the session.
+pub(super) struct Part {
+    pub(super) ack: Seq,
+    pub(super) seq: Seq,
+    pub(super) method: String,
+    pub(super) total: u64,
+    pub(super) offset: u64,
+    pub(super) data: Blob,
+}

@@ -1,0 +1,710 @@
+//! The replicated state container: methods on the leader, verdicts, sessions, committed and
+//! provisional state, snapshots.
+//!
+//! It runs on top of [`crate::raft`] and, like it, takes inputs and gives effects back. User code
+//! is one of those effects ([`Call`]): nothing is borrowed while it runs, and what it returns is
+//! the next input. The way of an entry:
+//!
+//! 1. The leader judges a perform against the provisional state ([`Call::Judge`]), reduces its
+//!    action ([`Call::Reduce`]), *stages* both, and proposes what a turn has staged as one append.
+//! 2. Every node reduces each entry of its log once, when it arrives. The states wait in `tail`,
+//!    one behind each entry; the last of them is the provisional state. When entries are cut off,
+//!    their states go with them.
+//! 3. When an entry is committed, its state becomes the committed state; nothing is reduced again.
+//!
+//! Sessions make a perform that is sent twice run once; `session`, `client` and `judge` say how.
+
+mod client;
+mod judge;
+mod machine;
+mod message;
+mod session;
+
+use std::collections::VecDeque;
+
+pub use self::client::{Outcome, Perform, Settled};
+use self::client::{Client, Limits};
+use self::judge::{Job, Judge, Part};
+pub use self::machine::{Call, Failure, Machine, Return};
+pub use self::message::{Body, Message, Request};
+pub use self::session::{Command, Recorded, Seq, Session, SessionId, Sessions, Verdict};
+use crate::raft::{
+    Blob, Confirmed, Index, NodeId, Payload, Position, Raft, Refused, Snapshot, Time,
+};
+
+/// The settings of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The largest arguments and the largest action, in bytes.
+    pub max_action_bytes: usize,
+    /// How many bytes go into one message; larger arguments travel in parts.
+    pub max_message_bytes: usize,
+    /// How many bytes of performs may wait on this node.
+    pub max_pending_bytes: usize,
+    /// How long to wait for an answer before asking again, in ms.
+    pub retry: Time,
+    /// The log is compacted when it has grown by this many bytes, or by the size of the last
+    /// snapshot if that is more.
+    pub compact_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_action_bytes: 1 << 20,
+            max_message_bytes: 256 << 10,
+            max_pending_bytes: 16 << 20,
+            retry: 300,
+            compact_bytes: 1 << 20,
+        }
+    }
+}
+
+/// What the store wants its driver to do next.
+#[derive(Debug)]
+#[must_use]
+pub enum Step<S> {
+    /// Run user code and bring back what it returns.
+    Call(Call<S>),
+    /// Propose these commands, and say how it went with [`Store::proposed`].
+    Propose(Vec<Blob>),
+    /// Ask for a confirmation of leadership and of everything up to an index.
+    Confirm {
+        /// The store's number for it.
+        id: u64,
+        /// The index.
+        at_least: Index,
+    },
+    /// Compact the log.
+    Compact(Snapshot),
+    /// Nothing, until something arrives.
+    Idle,
+}
+
+/// Something that the user may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The reducer failed on a committed action, which every node has. The state stays as it was.
+    ReducerFailed(Failure),
+    /// The state cannot be saved, so the log cannot be compacted.
+    CannotSave(Failure),
+    /// A snapshot cannot be loaded.
+    CannotLoad(Failure),
+    /// A log entry cannot be read.
+    BadEntry(Index),
+}
+
+/// An entry of the log that is not committed, or not applied, and the state behind it.
+#[derive(Debug)]
+struct Item<S> {
+    at: Position,
+    command: Option<Command>,
+    /// The command counts: it is an action that is to be reduced, or a change of the sessions.
+    counts: bool,
+    size: usize,
+    state: S,
+    failure: Option<Failure>,
+}
+
+/// A command that will be proposed at the end of the turn, and the state behind it.
+#[derive(Debug)]
+struct Staged<S> {
+    command: Command,
+    encoded: Blob,
+    state: S,
+}
+
+/// What waits for user code to return.
+#[derive(Debug)]
+enum Doing {
+    Nothing,
+    /// An entry of the log is reduced; the item lacks its state.
+    Entry(Item<()>),
+    Judging(Job),
+    /// A judged action is reduced before it is proposed.
+    Staging(Job, Command),
+    Saving(Position),
+    Loading(Position, Sessions),
+    Notifying,
+}
+
+/// The replicated state container of one node.
+#[derive(Debug)]
+pub struct Store<S> {
+    config: Config,
+    client: Client,
+    judge: Option<Judge>,
+    committed: S,
+    applied: Index,
+    sessions: Sessions,
+    tail: VecDeque<Item<S>>,
+    /// The sessions after the last entry of `tail` and everything staged.
+    tail_sessions: Sessions,
+    staged: Vec<Staged<S>>,
+    doing: Doing,
+    incoming: Option<Snapshot>,
+    log_bytes: usize,
+    snapshot_bytes: usize,
+    next_confirmation: u64,
+    outbox: Vec<(NodeId, Message)>,
+    troubles: Vec<Trouble>,
+    close_wanted: Vec<SessionId>,
+    open_wanted: Vec<u64>,
+}
+
+impl<S: Clone> Store<S> {
+    /// A store in its first state. `seed` decides every random choice.
+    pub fn new(config: Config, initial: S, seed: u64) -> Self {
+        let limits = Limits {
+            max_message_bytes: config.max_message_bytes,
+            max_action_bytes: config.max_action_bytes,
+            max_pending_bytes: config.max_pending_bytes,
+            retry: config.retry,
+        };
+        Self {
+            config,
+            client: Client::new(limits, seed),
+            judge: None,
+            committed: initial,
+            applied: 0,
+            sessions: Sessions::default(),
+            tail: VecDeque::new(),
+            tail_sessions: Sessions::default(),
+            staged: Vec::new(),
+            doing: Doing::Nothing,
+            incoming: None,
+            log_bytes: 0,
+            snapshot_bytes: 0,
+            next_confirmation: 1,
+            outbox: Vec::new(),
+            troubles: Vec::new(),
+            close_wanted: Vec::new(),
+            open_wanted: Vec::new(),
+        }
+    }
+
+    /// The committed state.
+    pub fn committed(&self) -> &S {
+        &self.committed
+    }
+
+    /// The committed state plus every uncommitted action of this node's log.
+    pub fn provisional(&self) -> &S {
+        let staged = self.staged.last().map(|staged| &staged.state);
+        let tail = self.tail.back().map(|item| &item.state);
+        staged.or(tail).unwrap_or(&self.committed)
+    }
+
+    /// The index up to which the committed state has been built.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The session of this node's performs, once one is open.
+    pub fn session(&self) -> Option<SessionId> {
+        self.client.session()
+    }
+
+    /// The sessions in the committed state.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// How many performs and reads of this node wait for their fate.
+    pub fn waiting(&self) -> usize {
+        self.client.waiting()
+    }
+
+    /// When something here is due.
+    pub fn deadline(&self) -> Option<Time> {
+        self.client.deadline()
+    }
+
+    /// Performs and reads that have ended since the last call.
+    #[must_use]
+    pub fn take_settled(&mut self) -> Vec<Settled> {
+        self.client.take_settled()
+    }
+
+    /// Messages to other members, and to this one.
+    #[must_use]
+    pub fn take_messages(&mut self, now: Time, raft: &Raft) -> Vec<(NodeId, Message)> {
+        let term = raft.term();
+        if let Some(leader) = raft.leader() {
+            let bodies = self.client.take_messages(now);
+            self.outbox.extend(bodies.into_iter().map(|body| (leader, Message { term, body })));
+        }
+        if let Some(judge) = &mut self.judge {
+            let bodies = judge.take_messages();
+            self.outbox.extend(bodies.into_iter().map(|(to, body)| (to, Message { term, body })));
+        }
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// What the user may want to know.
+    #[must_use]
+    pub fn take_troubles(&mut self) -> Vec<Trouble> {
+        std::mem::take(&mut self.troubles)
+    }
+
+    /// Performs, in the order in which the user asked for them.
+    pub fn handle_performs(&mut self, now: Time, performs: Vec<Perform>) {
+        for perform in performs {
+            self.client.perform(now, perform);
+        }
+    }
+
+    /// A read: settles when this node's state is at least as new as the cluster's is now.
+    pub fn handle_read(&mut self, ticket: u64) {
+        self.client.read(ticket);
+    }
+
+    /// Gives up every perform and read of this node.
+    pub fn fail_all(&mut self, failure: &Failure) {
+        self.client.fail_all(failure);
+    }
+
+    /// Closes this node's session, as far as that is possible without waiting.
+    pub fn handle_close(&mut self, raft: &Raft) {
+        if let (Some(session), Some(leader)) = (self.client.session(), raft.leader()) {
+            let body = Body::Close { session };
+            self.outbox.push((leader, Message { term: raft.term(), body }));
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_tick(&mut self, now: Time) {
+        self.client.expire(now, self.applied);
+    }
+
+    /// The term, or who leads it, changed.
+    pub fn handle_leader(&mut self, raft: &Raft) {
+        self.client.set_leader(raft.leader().map(|leader| (leader, raft.term())));
+        // A new term is a new judge, also for a node that leads twice in a row.
+        self.judge = raft.is_leader().then(Judge::default);
+        self.unstage();
+        self.close_wanted.clear();
+        self.open_wanted.clear();
+    }
+
+    /// The log changed from `from` on: what was derived from entries that are gone, goes.
+    pub fn handle_appended(&mut self, from: Index) {
+        if self.tail.back().is_some_and(|item| item.at.index >= from) {
+            while self.tail.back().is_some_and(|item| item.at.index >= from) {
+                self.tail.pop_back();
+            }
+            self.rebuild_tail_sessions();
+        }
+        if let Doing::Entry(item) = &self.doing {
+            debug_assert!(item.at.index < from, "user code returns before the log changes");
+        }
+    }
+
+    /// A snapshot replaces everything.
+    pub fn handle_snapshot(&mut self, snapshot: Snapshot) {
+        self.tail.clear();
+        self.incoming = Some(snapshot);
+    }
+
+    /// A confirmation of leadership arrived, or cannot arrive any more.
+    pub fn handle_confirmed(&mut self, confirmed: Confirmed) {
+        if let (Some(judge), Some(index)) = (&mut self.judge, confirmed.index) {
+            judge.confirmed(confirmed.id, index);
+        }
+    }
+
+    /// A message from a member, or from this one.
+    pub fn handle_message(&mut self, now: Time, raft: &Raft, from: NodeId, message: Message) {
+        if message.term != raft.term() {
+            return;
+        }
+        match message.body {
+            Body::Received { session, next, offset } => {
+                if self.is_mine(raft, from, session) {
+                    self.client.handle_received(now, next, offset);
+                }
+            }
+            Body::Verdicts { session, verdicts } => {
+                if self.is_mine(raft, from, session) {
+                    self.client.handle_verdicts(verdicts, self.applied);
+                }
+            }
+            Body::ReadAt { id, index } => {
+                if raft.leader() == Some(from) {
+                    self.client.handle_read_at(id, index, self.applied);
+                }
+            }
+            body => self.handle_request(from, body),
+        }
+    }
+
+    fn is_mine(&self, raft: &Raft, from: NodeId, session: SessionId) -> bool {
+        raft.leader() == Some(from) && self.client.session() == Some(session)
+    }
+
+    /// A client's message to the leader.
+    fn handle_request(&mut self, from: NodeId, body: Body) {
+        let Some(judge) = &mut self.judge else { return };
+        match body {
+            Body::Open { nonce } => self.open_wanted.push(nonce),
+            Body::Close { session } => self.close_wanted.push(session),
+            Body::Perform { session, ack, first, requests } => {
+                let sessions = &self.tail_sessions;
+                judge.handle_perform(sessions, from, session, (ack, first), requests);
+            }
+            Body::Part { session, ack, seq, method, total, offset, data } => {
+                let part = Part { ack, seq, method, total, offset, data };
+                let max = self.config.max_action_bytes as u64;
+                judge.handle_part(&self.tail_sessions, from, session, part, max);
+            }
+            Body::Read { id } => judge.handle_read(from, id),
+            Body::Received { .. } | Body::Verdicts { .. } | Body::ReadAt { .. } => unreachable!("the leader's own messages are handled before"),
+        }
+    }
+
+    /// What to do next. Called again and again until it says [`Step::Idle`] or [`Step::Call`].
+    pub fn step(&mut self, raft: &Raft) -> Step<S> {
+        debug_assert!(matches!(self.doing, Doing::Nothing), "user code has not returned");
+        if let Some(call) = self.load().or_else(|| self.apply(raft.commit_index())) {
+            return Step::Call(call);
+        }
+        if let Some(call) = self.follow_log(raft).or_else(|| self.save(raft)) {
+            return Step::Call(call);
+        }
+        self.lead(raft)
+    }
+
+    /// User code returned.
+    ///
+    /// # Panics
+    /// When what it returned is no answer to the call that was asked for: a bug of the driver.
+    pub fn handle_return(&mut self, raft: &Raft, returned: Return<S>) -> Step<S> {
+        match (std::mem::replace(&mut self.doing, Doing::Nothing), returned) {
+            (Doing::Entry(item), Return::State(result)) => self.push_item(item, result),
+            (Doing::Judging(job), Return::Judged(result)) => {
+                return self.judged(raft, job, result);
+            }
+            (Doing::Staging(job, command), Return::State(result)) => match result {
+                Ok(state) => self.stage(raft, command, state),
+                Err(failure) => self.hold(raft, &job, Verdict::Failed(failure)),
+            },
+            (Doing::Saving(last), Return::Saved(result)) => return self.saved(last, result),
+            (Doing::Loading(last, sessions), Return::State(result)) => match result {
+                Ok(state) => self.loaded(last, sessions, state),
+                Err(failure) => self.troubles.push(Trouble::CannotLoad(failure)),
+            },
+            (Doing::Notifying, Return::Done) => {}
+            (doing, _) => panic!("{} got another call's result", doing.name()),
+        }
+        Step::Idle
+    }
+
+    /// Takes in a snapshot, if one has arrived.
+    fn load(&mut self) -> Option<Call<S>> {
+        let snapshot = self.incoming.take()?;
+        match postcard::from_bytes::<(Sessions, Blob)>(snapshot.data.as_slice()) {
+            Ok((sessions, state)) => {
+                self.snapshot_bytes = snapshot.data.len();
+                self.doing = Doing::Loading(snapshot.last, sessions);
+                Some(Call::Load(state))
+            }
+            Err(_) => {
+                let failure = Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read");
+                self.troubles.push(Trouble::CannotLoad(failure));
+                None
+            }
+        }
+    }
+
+    fn loaded(&mut self, last: Position, sessions: Sessions, state: S) {
+        self.committed = state;
+        self.applied = last.index;
+        self.log_bytes = 0;
+        self.tail.clear();
+        self.client.replaced(&sessions, last.index);
+        self.sessions = sessions;
+        self.rebuild_tail_sessions();
+        self.doing = Doing::Nothing;
+    }
+
+    /// Applies the next committed entry whose state is known.
+    fn apply(&mut self, commit: Index) -> Option<Call<S>> {
+        while self.tail.front().is_some_and(|item| item.at.index <= commit) {
+            let item = self.tail.pop_front().expect("just seen");
+            let index = item.at.index;
+            self.applied = index;
+            self.log_bytes += item.size;
+            self.committed = item.state;
+            let Some(command) = item.command.filter(|_| item.counts) else { continue };
+            self.sessions.apply(index, &command);
+            self.settle_own(index, &command);
+            if self.client.session().is_some_and(|mine| self.sessions.get(mine).is_none()) {
+                self.client.expired();
+            }
+            self.client.settle_in_order(index);
+            if let Some(failure) = item.failure {
+                self.troubles.push(Trouble::ReducerFailed(failure));
+            }
+            if matches!(command, Command::Action { .. }) {
+                self.doing = Doing::Notifying;
+                return Some(Call::Committed(index));
+            }
+        }
+        self.client.settle_in_order(self.applied);
+        None
+    }
+
+    fn settle_own(&mut self, index: Index, command: &Command) {
+        let mine = self.client.session();
+        match command {
+            Command::Open { nonce } => self.client.opened(index, *nonce),
+            Command::Action { session, seq, verdicts, action, .. } if mine == Some(*session) => {
+                for (seq, verdict) in verdicts {
+                    self.client.recorded(*seq, index, Recorded::Verdict(verdict.clone()));
+                }
+                self.client.recorded(*seq, index, Recorded::Action(action.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in the next entry of the log that has no state yet.
+    fn follow_log(&mut self, raft: &Raft) -> Option<Call<S>> {
+        loop {
+            let next = self.tail.back().map_or(self.applied, |item| item.at.index) + 1;
+            let entry = raft.entry(next)?;
+            debug_assert!(self.staged.is_empty(), "staged commands are the end of the log");
+            let mut item = Item {
+                at: entry.at,
+                command: None,
+                counts: false,
+                size: entry.payload.size(),
+                state: (),
+                failure: None,
+            };
+            if let Payload::Command(data) = &entry.payload {
+                match postcard::from_bytes::<Command>(data.as_slice()) {
+                    Ok(command) => {
+                        item.counts = self.tail_sessions.apply(next, &command);
+                        item.command = Some(command);
+                    }
+                    Err(_) => self.troubles.push(Trouble::BadEntry(next)),
+                }
+            }
+            let state = self.provisional().clone();
+            if let Some(Command::Action { action, .. }) = item.command.as_ref()
+                && item.counts
+            {
+                let action = action.clone();
+                self.doing = Doing::Entry(item);
+                return Some(Call::Reduce { state, action });
+            }
+            self.push_item(item, Ok(state));
+        }
+    }
+
+    fn push_item(&mut self, item: Item<()>, result: Result<S, Failure>) {
+        let Item { at, command, counts, size, .. } = item;
+        let (state, failure) = match result {
+            Ok(state) => (state, None),
+            Err(failure) => {
+                (self.provisional().clone(), Some(failure))
+            }
+        };
+        self.tail.push_back(Item { at, command, counts, size, state, failure });
+    }
+
+    /// Saves the state when the log has grown enough.
+    fn save(&mut self, raft: &Raft) -> Option<Call<S>> {
+        let threshold = self.config.compact_bytes.max(self.snapshot_bytes);
+        if self.log_bytes < threshold || self.applied <= raft.log().base().index {
+            return None;
+        }
+        let term = raft.log().term(self.applied)?;
+        self.doing = Doing::Saving(Position::new(self.applied, term));
+        Some(Call::Save(self.committed.clone()))
+    }
+
+    fn saved(&mut self, last: Position, result: Result<Vec<u8>, Failure>) -> Step<S> {
+        self.log_bytes = 0;
+        let encoded = result.map(|bytes| {
+            postcard::to_allocvec(&(&self.sessions, Blob::from(bytes))).expect("it fits in memory")
+        });
+        match encoded {
+            Ok(data) => {
+                self.snapshot_bytes = data.len();
+                Step::Compact(Snapshot { last, data: data.into() })
+            }
+            Err(failure) => {
+                self.troubles.push(Trouble::CannotSave(failure));
+                Step::Idle
+            }
+        }
+    }
+
+    /// The leader's part: judge the next perform, or propose and confirm what was judged.
+    fn lead(&mut self, raft: &Raft) -> Step<S> {
+        let Some(judge) = &mut self.judge else { return Step::Idle };
+        if raft.takes_proposals() {
+            while let Some(job) = judge.take_job() {
+                let Some(session) = self.tail_sessions.get(job.session) else { continue };
+                if job.seq < session.next() {
+                    continue;
+                }
+                match &job.request.method {
+                    None => {
+                        let index = self.staged.len() as Index + raft.log().last().index;
+                        judge.hold(job.session, job.seq, Verdict::Skipped, index);
+                    }
+                    Some(method) => {
+                        let call =
+                            Call::Judge { method: method.clone(), args: job.request.args.clone() };
+                        self.doing = Doing::Judging(job);
+                        return Step::Call(call);
+                    }
+                }
+            }
+            self.stage_sessions(raft);
+            if !self.staged.is_empty() {
+                let commands = self.staged.iter().map(|staged| staged.encoded.clone()).collect();
+                return Step::Propose(commands);
+            }
+        }
+        let id = self.next_confirmation;
+        if let Some(at_least) = self.judge.as_mut().and_then(|judge| judge.take_confirmation(id)) {
+            self.next_confirmation += 1;
+            return Step::Confirm { id, at_least };
+        }
+        Step::Idle
+    }
+
+    /// Stages the openings and closings of sessions that clients asked for.
+    fn stage_sessions(&mut self, raft: &Raft) {
+        let opens = std::mem::take(&mut self.open_wanted);
+        let closes = std::mem::take(&mut self.close_wanted);
+        let opens = opens.into_iter().map(|nonce| Command::Open { nonce });
+        let closes = closes.into_iter().map(|session| Command::Close { session });
+        for command in opens.chain(closes) {
+            if self.tail_sessions.apply(self.next_index(raft), &command) {
+                let (encoded, state) = (encode(&command), self.provisional().clone());
+                self.staged.push(Staged { command, encoded, state });
+            }
+        }
+    }
+
+    /// The index that the next staged command will get.
+    fn next_index(&self, raft: &Raft) -> Index {
+        raft.log().last().index + self.staged.len() as Index + 1
+    }
+
+    fn judged(
+        &mut self,
+        raft: &Raft,
+        job: Job,
+        result: Result<Option<Blob>, Failure>,
+    ) -> Step<S> {
+        let action = match result {
+            Ok(Some(action)) => action,
+            Ok(None) => return self.hold_then_idle(raft, &job, Verdict::Nothing),
+            Err(failure) => return self.hold_then_idle(raft, &job, Verdict::Failed(failure)),
+        };
+        let length = action.len();
+        let Some(judge) = &self.judge else { return Step::Idle };
+        let (session, seq) = (job.session, job.seq);
+        let (ack, verdicts) = judge.carried(session, seq);
+        let call = Call::Reduce { state: self.provisional().clone(), action: action.clone() };
+        let command = Command::Action { session, seq, ack, verdicts, action };
+        let staged: usize = self.staged.iter().map(Staged::size).sum();
+        let size = Payload::Command(encode(&command)).size();
+        let refusal = if length > self.config.max_action_bytes {
+            Failure::new(
+                "TOO_LARGE",
+                format!(
+                    "the action is {length} bytes, and maxActionBytes is {}",
+                    self.config.max_action_bytes
+                ),
+            )
+        } else if !raft.has_room(staged + size) {
+            Failure::new(
+                "BUSY",
+                "too many actions are waiting to be committed: await some of them first",
+            )
+        } else {
+            self.doing = Doing::Staging(job, command);
+            return Step::Call(call);
+        };
+        self.hold_then_idle(raft, &job, Verdict::Failed(refusal))
+    }
+
+    fn hold_then_idle(&mut self, raft: &Raft, job: &Job, verdict: Verdict) -> Step<S> {
+        self.hold(raft, job, verdict);
+        Step::Idle
+    }
+
+    fn hold(&mut self, raft: &Raft, job: &Job, verdict: Verdict) {
+        let last = raft.log().last().index;
+        if let Some(judge) = &mut self.judge {
+            judge.hold(job.session, job.seq, verdict, last + self.staged.len() as Index);
+        }
+    }
+
+    fn stage(&mut self, raft: &Raft, command: Command, state: S) {
+        let counts = self.tail_sessions.apply(self.next_index(raft), &command);
+        debug_assert!(counts, "it was judged against these sessions");
+        let encoded = encode(&command);
+        self.staged.push(Staged { command, encoded, state });
+    }
+
+    /// Says how a proposal went. On success the staged commands are entries from `first` on.
+    pub fn proposed(&mut self, raft: &Raft, result: Result<Index, Refused>) {
+        let Ok(first) = result else { return self.unstage() };
+        for (index, staged) in (first..).zip(std::mem::take(&mut self.staged)) {
+            let at = Position::new(index, raft.term());
+            let size = staged.size();
+            let Staged { command, state, .. } = staged;
+            let command = Some(command);
+            self.tail.push_back(Item { at, command, counts: true, size, state, failure: None });
+        }
+    }
+
+    /// Forgets what was staged: it will not be proposed.
+    fn unstage(&mut self) {
+        if !self.staged.is_empty() {
+            self.staged.clear();
+            self.rebuild_tail_sessions();
+        }
+    }
+
+    fn rebuild_tail_sessions(&mut self) {
+        self.tail_sessions = self.sessions.clone();
+        for item in &self.tail {
+            if let Some(command) = &item.command {
+                self.tail_sessions.apply(item.at.index, command);
+            }
+        }
+    }
+}
+
+impl<S> Staged<S> {
+    fn size(&self) -> usize {
+        Payload::Command(self.encoded.clone()).size()
+    }
+}
+
+impl Doing {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nobody",
+            Self::Entry(_) => "an entry",
+            Self::Judging(_) => "a perform",
+            Self::Staging(..) => "an action",
+            Self::Saving(_) => "a snapshot to save",
+            Self::Loading(..) => "a snapshot to load",
+            Self::Notifying => "a notice",
+        }
+    }
+}
+
+fn encode(command: &Command) -> Blob {
+    postcard::to_allocvec(command).expect("it fits in memory").into()
+}

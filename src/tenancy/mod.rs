@@ -1,0 +1,583 @@
+//! Which nodes are a cluster: the forming of fixed clusters.
+//!
+//! Ids are not known beforehand, so nobody may vote before it is settled who the members are: two
+//! halves of the same tabs must never take themselves for two clusters. A node proposes a *set* of
+//! n members, each an id with the random nonce that it drew when it started, and Raft starts on that
+//! set only once **all n** have accepted it. From then on any majority will do.
+//!
+//! - A node accepts one set at a time. It never goes back on that: to withdraw, it draws a new
+//!   nonce, so that to the old set it is a crashed node, and it owes that set nothing.
+//! - Everyone says hello to everyone, and with it to which set it is bound. Whoever sees that all
+//!   members of its set are bound to it starts, and says so to the others.
+//! - Of the nodes that it hears, the one with the smallest id proposes, the n smallest ids. So with
+//!   n nodes there is one possible set and no competition. With more, two sets can be proposed at
+//!   once; then the one with the smaller hash stays, and whoever sees a member of its own set bound
+//!   to a smaller one withdraws. A set that does not fill up in time is given up likewise.
+//! - A set, once formed, takes nobody in: a stranger is one too many (`CLUSTER_FULL`), and a known
+//!   id with another nonce is a member that lost its memory (`AMNESIA`): it may have voted, and
+//!   cannot know for whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use crate::raft::{NodeId, Time};
+use crate::wire::hash64;
+
+/// One start of one node: its id, and the number that it drew when it started.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Member {
+    /// The node's id.
+    pub id: String,
+    /// Its start-nonce, never 0.
+    pub nonce: u64,
+}
+
+/// A set of members, sorted by id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Set(Vec<Member>);
+
+impl Set {
+    /// A set of these members. `None` when an id is there twice, or a nonce is 0.
+    pub fn new(mut members: Vec<Member>) -> Option<Self> {
+        members.sort();
+        let twice = members.windows(2).any(|pair| pair[0].id == pair[1].id);
+        let valid = !members.is_empty() && !twice && members.iter().all(|m| m.nonce != 0);
+        valid.then_some(Self(members))
+    }
+
+    /// The members, sorted by id.
+    pub fn members(&self) -> &[Member] {
+        &self.0
+    }
+
+    /// A number for the set, which frames carry; never 0.
+    pub fn hash(&self) -> u64 {
+        let nonces: Vec<_> = self.0.iter().map(|member| member.nonce.to_le_bytes()).collect();
+        let parts: Vec<&[u8]> = (self.0.iter().zip(&nonces))
+            .flat_map(|(member, nonce)| [member.id.as_bytes(), nonce.as_slice()])
+            .collect();
+        hash64(&parts).max(1)
+    }
+
+    /// A member's number in Raft: its place in the set, from 1 on.
+    pub fn number(&self, nonce: u64) -> Option<NodeId> {
+        self.0.iter().position(|member| member.nonce == nonce).map(|place| place as NodeId + 1)
+    }
+
+    /// The member with this number in Raft.
+    pub fn member(&self, number: NodeId) -> Option<&Member> {
+        self.0.get(usize::try_from(number.checked_sub(1)?).ok()?)
+    }
+
+    fn has(&self, member: &Member) -> bool {
+        self.0.contains(member)
+    }
+
+    fn with_id(&self, id: &str) -> Option<&Member> {
+        self.0.iter().find(|member| member.id == id)
+    }
+}
+
+/// Who may become a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Any n nodes.
+    Size(usize),
+    /// The nodes with these ids.
+    Ids(BTreeSet<String>),
+}
+
+impl Plan {
+    /// How many members the cluster will have.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Size(size) => *size,
+            Self::Ids(ids) => ids.len(),
+        }
+    }
+
+    fn admits(&self, id: &str) -> bool {
+        match self {
+            Self::Size(_) => true,
+            Self::Ids(ids) => ids.contains(id),
+        }
+    }
+}
+
+/// What nodes say to each other while they form, and to whoever comes too late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The sender.
+    pub from: Member,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// "I am here."
+    Hello {
+        /// How many members the sender expects.
+        size: u64,
+        /// The hash of the set to which it is bound.
+        bound: Option<u64>,
+        /// It wants to be told who else is here.
+        ask: bool,
+    },
+    /// "Let us be the cluster." The sender is bound to the set.
+    Propose {
+        /// The set.
+        set: Set,
+    },
+    /// "All members of this set are bound to it: start."
+    Formed {
+        /// The set.
+        set: Set,
+    },
+    /// "You cannot join."
+    Refuse {
+        /// Why.
+        why: Refusal,
+        /// The ids of the members.
+        members: Vec<String>,
+    },
+}
+
+/// Why a node cannot join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The cluster has all its members.
+    Full,
+    /// A member of that id has lost its memory.
+    Amnesia,
+    /// The cluster takes only named members, and this is none.
+    NotAMember,
+    /// The sender runs in another set.
+    OtherSet,
+}
+
+impl Refusal {
+    /// The stable code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Full => "CLUSTER_FULL",
+            Self::Amnesia => "AMNESIA",
+            Self::NotAMember => "NOT_A_MEMBER",
+            Self::OtherSet => "OTHER_CLUSTER",
+        }
+    }
+}
+
+/// To whom a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum To {
+    /// Whoever listens.
+    Everyone,
+    /// One start of one node.
+    Member(Member),
+    /// The start with this nonce, whose id is not known.
+    Nonce(u64),
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The cluster has formed: start Raft.
+    Formed(Set),
+    /// This node cannot join, and stops trying.
+    Refused {
+        /// Why.
+        why: Refusal,
+        /// The ids of the cluster's members.
+        members: Vec<String>,
+    },
+    /// Another node expects another number of members. Told once for each such node.
+    SizeMismatch {
+        /// The other node's id.
+        id: String,
+        /// How many it expects.
+        size: u64,
+    },
+    /// Another node has this node's id. Told once.
+    DuplicateId,
+}
+
+/// Everything that one call asks of its caller.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Output {
+    /// What to send.
+    pub messages: Vec<(To, Message)>,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+/// How long a node that is not heard counts as being there, in ms. Hidden tabs' timers fire once
+/// a second.
+const LIVE: Time = 4_000;
+/// How long a set may take to fill up, in ms, before its members withdraw; up to half as much again
+/// is added at random.
+const BOUND: Time = 4_000;
+/// The first and the longest pause between two hellos, in ms.
+const HELLO: (Time, Time) = (100, 1_000);
+
+#[derive(Debug)]
+struct Known {
+    nonce: u64,
+    heard: Time,
+    bound: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    set: Set,
+    hash: u64,
+    /// The nonces of the members that are known to be bound to it.
+    accepted: BTreeSet<u64>,
+    /// This node proposed it, and repeats the proposal.
+    mine: bool,
+    give_up: Time,
+}
+
+#[derive(Debug)]
+enum State {
+    Forming(Option<Bound>),
+    Formed(Set),
+    Refused,
+}
+
+/// The forming of one node's cluster.
+#[derive(Debug)]
+pub struct Tenancy {
+    me: Member,
+    plan: Plan,
+    rng: SmallRng,
+    now: Time,
+    state: State,
+    known: BTreeMap<String, Known>,
+    hello_at: Time,
+    hello_pause: Time,
+    /// Not before this does the node propose again, after it has withdrawn.
+    propose_at: Time,
+    mismatched: BTreeSet<String>,
+    duplicate_told: bool,
+    out: Output,
+}
+
+impl Tenancy {
+    /// A node that has just started. `seed` decides its nonce and every other random choice.
+    pub fn new(id: String, plan: Plan, now: Time, seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let nonce = rng.next_u64().max(1);
+        Self {
+            me: Member { id, nonce },
+            plan,
+            rng,
+            now,
+            state: State::Forming(None),
+            known: BTreeMap::new(),
+            hello_at: now,
+            hello_pause: HELLO.0,
+            propose_at: now,
+            mismatched: BTreeSet::new(),
+            duplicate_told: false,
+            out: Output::default(),
+        }
+    }
+
+    /// This start of this node.
+    pub fn me(&self) -> &Member {
+        &self.me
+    }
+
+    /// The set, once it has formed.
+    pub fn set(&self) -> Option<&Set> {
+        match &self.state {
+            State::Formed(set) => Some(set),
+            _ => None,
+        }
+    }
+
+    /// How many members the cluster has or will have.
+    pub fn size(&self) -> usize {
+        self.plan.size()
+    }
+
+    /// How many nodes are there as far as this one knows, itself included.
+    pub fn present(&self) -> usize {
+        self.known.len() + 1
+    }
+
+    /// When to call [`Tenancy::handle_tick`], if nothing happens before.
+    pub fn deadline(&self) -> Option<Time> {
+        match &self.state {
+            State::Forming(bound) => {
+                let give_up = bound.as_ref().map(|bound| bound.give_up);
+                Some(give_up.map_or(self.hello_at, |at| at.min(self.hello_at)))
+            }
+            State::Formed(_) | State::Refused => None,
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_tick(&mut self, now: Time) -> Output {
+        self.now = self.now.max(now);
+        if let State::Forming(bound) = &self.state {
+            let late = bound.as_ref().is_some_and(|bound| self.now >= bound.give_up);
+            let now = self.now;
+            self.known.retain(|_, known| now < known.heard + LIVE);
+            if late {
+                self.withdraw();
+            }
+            if self.now >= self.hello_at {
+                self.say_hello();
+            }
+            self.try_propose();
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// A message arrived.
+    pub fn handle_message(&mut self, now: Time, message: Message) -> Output {
+        self.now = self.now.max(now);
+        let Message { from, body } = message;
+        if from.id == self.me.id && from.nonce != self.me.nonce && self.set().is_none() {
+            if !std::mem::replace(&mut self.duplicate_told, true) {
+                self.out.events.push(Event::DuplicateId);
+            }
+            return std::mem::take(&mut self.out);
+        }
+        match (&self.state, body) {
+            (State::Refused, _) => {}
+            (State::Formed(_), Body::Hello { .. }) => self.answer_late(from),
+            (State::Forming(_), Body::Hello { size, bound, ask }) => {
+                self.handle_hello(from, size, bound, ask);
+            }
+            (State::Forming(_), Body::Propose { set }) => self.handle_propose(from, set),
+            (State::Forming(_), Body::Formed { set }) => self.handle_formed(&set),
+            (State::Forming(_), Body::Refuse { why, members }) => {
+                self.state = State::Refused;
+                self.out.events.push(Event::Refused { why, members });
+            }
+            (State::Formed(_), Body::Refuse { why: Refusal::OtherSet, members }) => {
+                let why = Refusal::OtherSet;
+                self.out.events.push(Event::Refused { why, members });
+            }
+            (State::Formed(_), _) => {}
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// A frame of another set arrived from the node with this nonce: tell it that this is not its
+    /// cluster.
+    pub fn handle_other_set(&mut self, nonce: u64) -> Output {
+        if self.set().is_some() {
+            self.refuse(To::Nonce(nonce), Refusal::OtherSet);
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn send(&mut self, to: To, body: Body) {
+        let from = self.me.clone();
+        self.out.messages.push((to, Message { from, body }));
+    }
+
+    fn hello(&self, ask: bool) -> Body {
+        let bound = match &self.state {
+            State::Forming(bound) => bound.as_ref().map(|bound| bound.hash),
+            _ => None,
+        };
+        Body::Hello { size: self.plan.size() as u64, bound, ask }
+    }
+
+    /// Says hello to everyone, and repeats what a set that fills up may be waiting for.
+    fn say_hello(&mut self) {
+        self.send(To::Everyone, self.hello(true));
+        if let State::Forming(Some(bound)) = &self.state
+            && bound.mine
+        {
+            let set = bound.set.clone();
+            let missing = |m: &&Member| !bound.accepted.contains(&m.nonce);
+            let missing: Vec<_> = set.members().iter().filter(missing).cloned().collect();
+            for member in missing {
+                self.send(To::Member(member), Body::Propose { set: set.clone() });
+            }
+        }
+        self.hello_at = self.now + self.hello_pause;
+        self.hello_pause = (self.hello_pause * 2).min(HELLO.1);
+    }
+
+    /// A node that speaks to a cluster that has formed.
+    fn answer_late(&mut self, from: Member) {
+        let Some(set) = self.set() else { return };
+        if set.has(&from) {
+            // One of ours, who has not heard yet that all have accepted.
+            let set = set.clone();
+            self.send(To::Member(from), Body::Formed { set });
+        } else {
+            let why = match set.with_id(&from.id) {
+                Some(_) => Refusal::Amnesia,
+                None if !self.plan.admits(&from.id) => Refusal::NotAMember,
+                None => Refusal::Full,
+            };
+            self.refuse(To::Member(from), why);
+        }
+    }
+
+    fn refuse(&mut self, to: To, why: Refusal) {
+        let members = match &self.state {
+            State::Formed(set) => set.members().iter().map(|m| m.id.clone()).collect(),
+            _ => match &self.plan {
+                Plan::Ids(ids) => ids.iter().cloned().collect(),
+                Plan::Size(_) => Vec::new(),
+            },
+        };
+        self.send(to, Body::Refuse { why, members });
+    }
+
+    fn handle_hello(&mut self, from: Member, size: u64, bound: Option<u64>, ask: bool) {
+        if size != self.plan.size() as u64 {
+            if self.mismatched.insert(from.id.clone()) {
+                self.out.events.push(Event::SizeMismatch { id: from.id.clone(), size });
+                // So that it knows as well.
+                self.send(To::Member(from), self.hello(false));
+            }
+            return;
+        }
+        if !self.plan.admits(&from.id) {
+            return self.refuse(To::Member(from), Refusal::NotAMember);
+        }
+        let is_new = self.meet(&from, bound);
+        if ask {
+            self.send(To::Member(from.clone()), self.hello(false));
+        }
+        if let State::Forming(Some(mine)) = &mut self.state {
+            let in_set = mine.set.has(&from);
+            match bound {
+                Some(hash) if hash == mine.hash && in_set => {
+                    mine.accepted.insert(from.nonce);
+                    return self.check_complete();
+                }
+                // A member that is bound elsewhere. Of two sets that compete the smaller stays.
+                Some(hash) if in_set && hash < mine.hash => self.withdraw(),
+                _ => {}
+            }
+        }
+        if is_new {
+            self.hello_pause = HELLO.0;
+        }
+        self.try_propose();
+    }
+
+    /// Takes note of a node. Says whether it, or this start of it, is new.
+    fn meet(&mut self, member: &Member, bound: Option<u64>) -> bool {
+        let known = Known { nonce: member.nonce, heard: self.now, bound };
+        let before = self.known.insert(member.id.clone(), known);
+        // A new start of a member of the set to which this node is bound: the old one is dead to
+        // us, and the set can never be complete.
+        if let State::Forming(Some(mine)) = &self.state
+            && mine.set.with_id(&member.id).is_some_and(|m| m.nonce != member.nonce)
+        {
+            self.withdraw();
+        }
+        before.is_none_or(|before| before.nonce != member.nonce)
+    }
+
+    /// Draws a new nonce: to the set to which this node was bound it has crashed.
+    fn withdraw(&mut self) {
+        self.state = State::Forming(None);
+        self.me.nonce = self.rng.next_u64().max(1);
+        self.propose_at = self.now + self.rng.random_range(10..=100);
+        self.send(To::Everyone, self.hello(true));
+        self.hello_pause = HELLO.0;
+        self.hello_at = self.propose_at;
+    }
+
+    /// Proposes a set, if this is the node to do it.
+    fn try_propose(&mut self) {
+        let State::Forming(None) = &self.state else { return };
+        if self.now < self.propose_at {
+            return;
+        }
+        let others = self.known.iter().filter(|(_, known)| known.bound.is_none());
+        let others = others.map(|(id, known)| Member { id: id.clone(), nonce: known.nonce });
+        let mut members: Vec<_> = others.chain([self.me.clone()]).collect();
+        members.sort();
+        members.truncate(self.plan.size());
+        if members.len() < self.plan.size() || members[0] != self.me {
+            return;
+        }
+        let set = Set::new(members).expect("ids are the keys of a map");
+        self.bind(set.clone(), true);
+        for member in set.members().iter().filter(|m| **m != self.me).cloned().collect::<Vec<_>>() {
+            self.send(To::Member(member), Body::Propose { set: set.clone() });
+        }
+        self.check_complete();
+    }
+
+    fn bind(&mut self, set: Set, mine: bool) {
+        let give_up = self.now + BOUND + self.rng.random_range(0..=BOUND / 2);
+        let hash = set.hash();
+        let accepted = [self.me.nonce].into();
+        self.state = State::Forming(Some(Bound { set, hash, accepted, mine, give_up }));
+        self.hello_pause = HELLO.0;
+        self.hello_at = self.now + HELLO.0;
+    }
+
+    fn handle_propose(&mut self, from: Member, set: Set) {
+        // What came over the wire is checked like any other set.
+        let Some(set) = Set::new(set.0) else { return };
+        let fits = set.members().len() == self.plan.size()
+            && set.members().iter().all(|member| self.plan.admits(&member.id));
+        if !fits || !set.has(&from) || !set.has(&self.me) {
+            // Perhaps it knows an earlier start of this node.
+            return self.send(To::Member(from), self.hello(false));
+        }
+        let hash = set.hash();
+        self.meet(&from, Some(hash));
+        let State::Forming(bound) = &mut self.state else { return };
+        match bound {
+            None if set.has(&self.me) => self.bind(set.clone(), false),
+            Some(bound) if bound.hash == hash => {}
+            // Bound to another set, or `meet` has just withdrawn from it.
+            _ => return self.send(To::Member(from), self.hello(false)),
+        }
+        if let State::Forming(Some(bound)) = &mut self.state {
+            bound.accepted.insert(from.nonce);
+        }
+        // Every member counts for itself who has accepted.
+        for member in set.members().iter().filter(|m| **m != self.me).cloned().collect::<Vec<_>>() {
+            self.send(To::Member(member), self.hello(false));
+        }
+        self.check_complete();
+    }
+
+    fn check_complete(&mut self) {
+        if let State::Forming(Some(bound)) = &self.state
+            && bound.accepted.len() == bound.set.members().len()
+        {
+            let set = bound.set.clone();
+            self.form(set);
+        }
+    }
+
+    fn handle_formed(&mut self, set: &Set) {
+        if let State::Forming(Some(bound)) = &self.state
+            && bound.set == *set
+        {
+            self.form(set.clone());
+        }
+    }
+
+    fn form(&mut self, set: Set) {
+        for member in set.members().iter().filter(|m| **m != self.me).cloned().collect::<Vec<_>>() {
+            self.send(To::Member(member), Body::Formed { set: set.clone() });
+        }
+        self.state = State::Formed(set.clone());
+        self.out.events.push(Event::Formed(set));
+    }
+}

@@ -1,0 +1,189 @@
+//! Frames: what travels between nodes, on every channel alike.
+//!
+//! A frame is four bytes of preamble ([`MAGIC`] and [`VERSION`]), a header and messages, one behind the other to the end of the frame,
+//! all in postcard's encoding. Messages of one turn to one node share a frame. What cannot be read
+//! is a [`WireError`]; nothing in a frame makes the reader panic or allocate more than the frame's
+//! own size.
+
+pub mod relay;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// What every frame begins with.
+pub const MAGIC: [u8; 3] = *b"Cfx";
+/// The version of everything behind it. A node refuses other versions.
+pub const VERSION: u8 = 1;
+/// The largest frame, in bytes: what a relay passes on.
+pub const MAX_FRAME: usize = 1 << 20;
+/// A frame is closed when it has grown past this, so that one more message always fits.
+pub const TARGET_FRAME: usize = 256 << 10;
+
+/// Who a frame is from and for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The hash of the cluster's name.
+    pub cluster: u64,
+    /// The hash of the set of members in which the sender runs; 0 before it has formed.
+    pub set: u64,
+    /// The sender's start-nonce.
+    pub from: u64,
+    /// The receiver's start-nonce; 0 for everyone.
+    pub to: u64,
+}
+
+/// Why a frame was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// It does not begin as frames do.
+    #[error("this is not a Conflux frame")]
+    Foreign,
+    /// It was written by another version of Conflux.
+    #[error("the frame has version {0}, and this node speaks version {VERSION}")]
+    Version(u8),
+    /// Its bytes make no sense.
+    #[error("the frame is malformed")]
+    Malformed,
+    /// It is larger than [`MAX_FRAME`].
+    #[error("the frame is larger than {MAX_FRAME} bytes")]
+    TooLarge,
+}
+
+/// Writes messages into as many frames as it takes.
+#[derive(Debug)]
+pub struct FrameWriter {
+    header: Header,
+    frame: Vec<u8>,
+    done: Vec<Vec<u8>>,
+}
+
+impl FrameWriter {
+    /// A writer of frames with this header.
+    pub fn new(header: Header) -> Self {
+        Self { header, frame: Vec::new(), done: Vec::new() }
+    }
+
+    /// Adds a message.
+    pub fn push<M: Serialize>(&mut self, message: &M) {
+        if self.frame.is_empty() {
+            self.frame.extend_from_slice(&MAGIC);
+            self.frame.push(VERSION);
+            self.frame = postcard::to_extend(&self.header, std::mem::take(&mut self.frame))
+                .expect("memory takes any header");
+        }
+        self.frame = postcard::to_extend(message, std::mem::take(&mut self.frame))
+            .expect("memory takes any message");
+        if self.frame.len() >= TARGET_FRAME {
+            self.done.push(std::mem::take(&mut self.frame));
+        }
+    }
+
+    /// The frames.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<Vec<u8>> {
+        if !self.frame.is_empty() {
+            self.done.push(self.frame);
+        }
+        self.done
+    }
+}
+
+/// Reads a frame.
+///
+/// # Errors
+/// When the bytes are no frame of this version; nothing of it is to be used then.
+pub fn read<M: DeserializeOwned>(frame: &[u8]) -> Result<(Header, Vec<M>), WireError> {
+    if frame.len() > MAX_FRAME {
+        return Err(WireError::TooLarge);
+    }
+    let (magic, rest) = frame.split_at_checked(MAGIC.len()).ok_or(WireError::Foreign)?;
+    if magic != MAGIC {
+        return Err(WireError::Foreign);
+    }
+    let (version, rest) = rest.split_first().ok_or(WireError::Malformed)?;
+    if *version != VERSION {
+        return Err(WireError::Version(*version));
+    }
+    let malformed = |_| WireError::Malformed;
+    let (header, mut rest) = postcard::take_from_bytes::<Header>(rest).map_err(malformed)?;
+    let mut messages = Vec::new();
+    while !rest.is_empty() {
+        let (message, behind) = postcard::take_from_bytes::<M>(rest).map_err(malformed)?;
+        messages.push(message);
+        rest = behind;
+    }
+    Ok((header, messages))
+}
+
+/// A 64-bit hash (FNV-1a), the same on every machine: of names and sets, where no enemy chooses
+/// the input.
+pub fn hash64(parts: &[&[u8]]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        // The length first, so that no two lists of parts look alike.
+        for byte in (part.len() as u64).to_le_bytes().iter().chain(*part) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: Header = Header { cluster: 7, set: 8, from: 9, to: 10 };
+
+    fn frame(messages: &[String]) -> Vec<u8> {
+        let mut writer = FrameWriter::new(HEADER);
+        messages.iter().for_each(|message| writer.push(message));
+        let frames = writer.finish();
+        assert_eq!(frames.len(), 1);
+        frames.into_iter().next().expect("one frame")
+    }
+
+    #[test]
+    fn a_frame_comes_back_as_it_went() {
+        let messages = vec!["one".to_string(), String::new(), "three".to_string()];
+        let read = read::<String>(&frame(&messages)).expect("a good frame");
+        assert_eq!(read, (HEADER, messages));
+    }
+
+    #[test]
+    fn many_messages_make_several_frames_each_within_the_limit() {
+        let mut writer = FrameWriter::new(HEADER);
+        let message = "x".repeat(100_000);
+        for _ in 0..20 {
+            writer.push(&message);
+        }
+        let frames = writer.finish();
+        assert!(frames.len() > 1 && frames.iter().all(|frame| frame.len() < MAX_FRAME));
+        let all: usize = frames.iter().map(|f| read::<String>(f).expect("good").1.len()).sum();
+        assert_eq!(all, 20);
+    }
+
+    #[test]
+    fn what_is_no_frame_is_told_apart() {
+        let good = frame(&["hello".into()]);
+        assert_eq!(read::<String>(b""), Err(WireError::Foreign));
+        assert_eq!(read::<String>(b"GET / HTTP/1.1"), Err(WireError::Foreign));
+        let mut other = good.clone();
+        other[3] = 9;
+        assert_eq!(read::<String>(&other), Err(WireError::Version(9)));
+        for end in 4..good.len() {
+            let cut = read::<String>(&good[..end]);
+            let header_only = cut.as_ref().is_ok_and(|(_, messages)| messages.is_empty());
+            assert!(cut == Err(WireError::Malformed) || header_only, "cut at {end}: {cut:?}");
+        }
+        assert_eq!(read::<String>(&vec![0; MAX_FRAME + 1]), Err(WireError::TooLarge));
+    }
+
+    #[test]
+    fn an_absurd_length_allocates_nothing() {
+        let mut writer = FrameWriter::new(HEADER);
+        writer.push(&u64::MAX); // Read as a string, this is the length.
+        let bad = writer.finish().remove(0);
+        assert_eq!(read::<String>(&bad), Err(WireError::Malformed));
+        assert_eq!(read::<Vec<u64>>(&bad), Err(WireError::Malformed));
+    }
+}

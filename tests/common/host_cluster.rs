@@ -1,0 +1,264 @@
+//! Hosts without a browser: forming, Raft, store and frames, on a network that loses, repeats,
+//! delays and reorders, and a clock that the test winds.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use conflux::host::core::{HostCore, Input, Notice, Settings};
+use conflux::raft::{Blob, Index, Time};
+use conflux::store::{self, Failure, Machine, Outcome, Perform};
+use conflux::tenancy::Plan;
+
+/// A list of everything that was appended.
+pub type List = Rc<Vec<String>>;
+
+/// Methods: `append x`, `nothing`, `fail`, `once x` (refuses what is in the list already),
+/// `length n x` (appends only to a list of that length). The reducer fails on `poison`.
+#[derive(Default)]
+pub struct ListMachine {
+    pub provisional: List,
+    pub notified: Vec<Index>,
+    pub judged: u64,
+}
+
+impl Machine for ListMachine {
+    type State = List;
+
+    fn initial(&mut self) -> Result<List, Failure> {
+        Ok(List::default())
+    }
+
+    fn judge(&mut self, method: &str, args: &[u8]) -> Result<Option<Blob>, Failure> {
+        self.judged += 1;
+        let value = String::from_utf8_lossy(args).into_owned();
+        let fail = |message: &str| Err(Failure::new("METHOD_FAILED", message));
+        match method {
+            "append" => Ok(Some(args.into())),
+            "nothing" => Ok(None),
+            "fail" => fail("no"),
+            "once" if self.provisional.contains(&value) => fail("again"),
+            "once" => Ok(Some(args.into())),
+            _ => fail("unknown method"),
+        }
+    }
+
+    fn reduce(&mut self, state: &List, action: &[u8]) -> Result<List, Failure> {
+        let value = String::from_utf8(action.to_vec()).expect("text");
+        if value.starts_with("poison") {
+            return Err(Failure::new("REDUCER_FAILED", "poison"));
+        }
+        let mut list = state.as_ref().clone();
+        list.push(value);
+        Ok(Rc::new(list))
+    }
+
+    fn save(&mut self, state: &List) -> Result<Vec<u8>, Failure> {
+        Ok(state.join("\n").into_bytes())
+    }
+
+    fn load(&mut self, bytes: &[u8]) -> Result<List, Failure> {
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        Ok(Rc::new(text.lines().map(String::from).collect()))
+    }
+
+    fn committed(&mut self, index: Index) {
+        self.notified.push(index);
+    }
+}
+
+pub struct Host {
+    pub core: HostCore<List>,
+    pub machine: ListMachine,
+    pub settled: Vec<(u64, Outcome)>,
+    pub notices: Vec<Notice>,
+    pub next_ticket: u64,
+}
+
+impl Host {
+    pub fn errors(&self) -> Vec<&str> {
+        self.notices
+            .iter()
+            .filter_map(|notice| match notice {
+                Notice::Error(failure) => Some(failure.code.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn outcome(&self, ticket: u64) -> Option<&Outcome> {
+        let mut found = self.settled.iter().filter(|(t, _)| *t == ticket);
+        let outcome = found.next().map(|(_, outcome)| outcome);
+        assert!(found.next().is_none(), "ticket {ticket} was settled twice");
+        outcome
+    }
+}
+
+pub struct Frame {
+    pub from: String,
+    pub to: String,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+pub struct Hosts {
+    pub now: Time,
+    pub hosts: BTreeMap<String, Host>,
+    pub network: VecDeque<Frame>,
+    pub cut: BTreeSet<(String, String)>,
+    pub starts: u64,
+    pub seed: u64,
+    pub compact_bytes: Option<usize>,
+    pub max_message_bytes: Option<usize>,
+}
+
+impl Hosts {
+    pub fn new(seed: u64) -> Self {
+        Self { now: 1000, seed, ..Self::default() }
+    }
+
+    pub fn settings(&self, id: &str, plan: Plan) -> Settings {
+        let mut store = store::Config::default();
+        store.compact_bytes = self.compact_bytes.unwrap_or(store.compact_bytes);
+        store.max_message_bytes = self.max_message_bytes.unwrap_or(store.max_message_bytes);
+        Settings {
+            id: id.into(),
+            cluster: "test".into(),
+            plan,
+            election_timeout: (300, 500),
+            heartbeat_interval: 50,
+            store,
+        }
+    }
+
+    pub fn start(&mut self, id: &str, plan: Plan) {
+        self.starts += 1;
+        let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.starts);
+        let settings = self.settings(id, plan);
+        let core = HostCore::new(settings, List::default(), self.now, seed);
+        let machine = ListMachine::default();
+        let host =
+            Host { core, machine, settled: vec![], notices: vec![], next_ticket: 1 };
+        self.hosts.insert(id.into(), host);
+        self.handle(id, Input::Tick);
+    }
+
+    /// The tab of a node is gone.
+    pub fn kill(&mut self, id: &str) {
+        self.hosts.remove(id);
+        self.network.retain(|frame| frame.to != id);
+    }
+
+    pub fn host(&self, id: &str) -> &Host {
+        &self.hosts[id]
+    }
+
+    pub fn state(&self, id: &str) -> Vec<String> {
+        self.host(id).core.node().store().committed().as_ref().clone()
+    }
+
+    pub fn leader(&self) -> Option<String> {
+        let leads = |h: &&Host| h.core.node().raft().is_some_and(|raft| raft.is_leader());
+        let leaders = self.hosts.values().filter(leads);
+        let newest = leaders.max_by_key(|h| h.core.status().term);
+        newest.map(|h| h.core.settings().id.clone())
+    }
+
+    pub fn perform(&mut self, id: &str, method: &str, args: &str) -> u64 {
+        self.perform_within(id, method, args, None)
+    }
+
+    pub fn perform_within(
+        &mut self,
+        id: &str,
+        method: &str,
+        args: &str,
+        timeout: Option<Time>,
+    ) -> u64 {
+        let host = self.hosts.get_mut(id).expect("a host");
+        let ticket = host.next_ticket;
+        host.next_ticket += 1;
+        let perform = Perform { ticket, method: method.into(), args: args.into(), timeout };
+        self.handle(id, Input::Perform(vec![perform]));
+        ticket
+    }
+
+    pub fn read(&mut self, id: &str) -> u64 {
+        let host = self.hosts.get_mut(id).expect("a host");
+        let ticket = host.next_ticket;
+        host.next_ticket += 1;
+        self.handle(id, Input::Read { ticket });
+        ticket
+    }
+
+    pub fn handle(&mut self, id: &str, input: Input<List>) {
+        let Some(host) = self.hosts.get_mut(id) else { return };
+        let mut output = host.core.handle(self.now, input);
+        loop {
+            host.settled.extend(output.settled.into_iter().map(|s| (s.ticket, s.outcome)));
+            host.notices.extend(output.notices);
+            let Some(call) = output.call else { break };
+            host.machine.provisional = host.core.node().store().provisional().clone();
+            let returned = call.run(&mut host.machine);
+            output = host.core.handle(self.now, Input::Returned(returned));
+        }
+        let frames = host.core.take_frames();
+        for (to, bytes) in frames {
+            let receivers: Vec<_> = match to {
+                Some(to) => vec![to],
+                None => self.hosts.keys().filter(|other| *other != id).cloned().collect(),
+            };
+            for to in receivers {
+                if !self.cut.contains(&(id.to_string(), to.clone())) {
+                    self.network.push_back(Frame { from: id.into(), to, bytes: bytes.clone() });
+                }
+            }
+        }
+    }
+
+    pub fn deliver(&mut self, nth: usize, keep: bool) {
+        let frame = &self.network[nth];
+        let (to, bytes) = (frame.to.clone(), frame.bytes.clone());
+        if !keep {
+            self.network.remove(nth);
+        }
+        self.handle(&to, Input::Frame(bytes));
+    }
+
+    pub fn deliver_all(&mut self) {
+        let mut steps = 0;
+        while !self.network.is_empty() {
+            self.deliver(0, false);
+            steps += 1;
+            assert!(steps < 100_000, "the hosts never get quiet");
+        }
+    }
+
+    /// Lets time pass to the next deadline, or by at most `ms`, and wakes whoever is due.
+    pub fn advance(&mut self, ms: Time) {
+        let due = self.hosts.values().filter_map(|host| host.core.deadline()).min();
+        self.now = due.map_or(self.now + ms, |due| due.clamp(self.now, self.now + ms));
+        if due.is_some_and(|due| due <= self.now) {
+            let ids: Vec<_> = self.hosts.keys().cloned().collect();
+            for id in ids {
+                let due = self.hosts[&id].core.deadline();
+                if due.is_some_and(|due| due <= self.now) {
+                    self.handle(&id, Input::Tick);
+                }
+            }
+        }
+    }
+
+    /// Runs with a good network for so many ms.
+    pub fn run(&mut self, ms: Time) {
+        let end = self.now + ms;
+        self.deliver_all();
+        while self.now < end {
+            self.advance(end - self.now);
+            self.deliver_all();
+        }
+    }
+}
+
+pub fn size(n: usize) -> Plan {
+    Plan::Size(n)
+}

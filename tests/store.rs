@@ -1,0 +1,326 @@
+//! What the API promises, on whole hosts without a browser: exactly once, in order, read your own
+//! writes, verdicts, timeouts.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::host_cluster::{Hosts, size};
+use conflux::host::core::{Input, Notice, Phase};
+use conflux::store::{Failure, Outcome, Perform};
+
+fn three() -> Hosts {
+    let mut hosts = Hosts::new(1);
+    for id in ["a", "b", "c"] {
+        hosts.start(id, size(3));
+    }
+    hosts.run(2000);
+    assert!(hosts.leader().is_some(), "a leader is there");
+    hosts
+}
+
+fn follower(hosts: &Hosts) -> String {
+    let leader = hosts.leader().expect("a leader");
+    hosts.hosts.keys().find(|id| **id != leader).expect("a follower").clone()
+}
+
+fn failed(outcome: Option<&Outcome>) -> (&str, &str) {
+    match outcome {
+        Some(Outcome::Failed(Failure { code, message })) => (code, message),
+        other => panic!("expected a failure, got {other:?}"),
+    }
+}
+
+#[test]
+fn an_action_is_settled_when_it_is_applied_here() {
+    let mut hosts = three();
+    for id in [hosts.leader().expect("a leader"), follower(&hosts)] {
+        let ticket = hosts.perform(&id, "append", &id);
+        while hosts.host(&id).outcome(ticket).is_none() {
+            hosts.deliver(0, false);
+        }
+        assert_eq!(hosts.host(&id).outcome(ticket), Some(&Outcome::Action(id.as_str().into())));
+        assert!(hosts.state(&id).contains(&id), "its own write is there");
+        hosts.run(100);
+    }
+}
+
+#[test]
+fn a_commit_needs_no_time() {
+    let mut hosts = three();
+    let (leader, follower) = (hosts.leader().expect("a leader"), follower(&hosts));
+    let before = hosts.now;
+    let first = hosts.perform(&leader, "append", "x");
+    let second = hosts.perform(&follower, "append", "y");
+    hosts.deliver_all();
+    assert_eq!(hosts.now, before);
+    assert!(hosts.host(&leader).outcome(first).is_some());
+    assert!(hosts.host(&follower).outcome(second).is_some());
+}
+
+#[test]
+fn verdicts_without_an_action_append_nothing() {
+    let mut hosts = three();
+    let id = follower(&hosts);
+    let last = hosts.host(&id).core.status().last;
+    let nothing = hosts.perform(&id, "nothing", "");
+    let refused = hosts.perform(&id, "fail", "");
+    hosts.run(100);
+    assert_eq!(hosts.host(&id).outcome(nothing), Some(&Outcome::Nothing));
+    assert_eq!(failed(hosts.host(&id).outcome(refused)), ("METHOD_FAILED", "no"));
+    assert_eq!(hosts.host(&id).core.status().last, last);
+}
+
+#[test]
+fn a_verdict_waits_for_the_prefix_it_was_judged_against() {
+    let mut hosts = three();
+    let leader = hosts.leader().expect("a leader");
+    let others: Vec<_> = hosts.hosts.keys().filter(|id| **id != leader).cloned().collect();
+    for other in &others {
+        hosts.cut.insert((leader.clone(), other.clone()));
+        hosts.cut.insert((other.clone(), leader.clone()));
+    }
+    // Judged against an entry that never commits, on a leader that is one no more.
+    let first = hosts.perform(&leader, "once", "x");
+    let second = hosts.perform(&leader, "once", "x");
+    hosts.deliver_all();
+    assert_eq!(hosts.host(&leader).outcome(second), None, "not confirmed, not told");
+    let rival = hosts.perform(&others[0], "once", "x");
+    hosts.run(3000);
+    assert_eq!(hosts.host(&others[0]).outcome(rival), Some(&Outcome::Action("x".into())));
+    hosts.cut.clear();
+    hosts.run(3000);
+    // Judged again by the new leader, behind the rival's.
+    assert_eq!(failed(hosts.host(&leader).outcome(first)).1, "again");
+    assert_eq!(failed(hosts.host(&leader).outcome(second)).1, "again");
+    assert_eq!(hosts.state(&leader), ["x"]);
+}
+
+#[test]
+fn performs_of_one_node_keep_their_order_and_settle_in_it() {
+    let mut hosts = three();
+    let id = follower(&hosts);
+    let mut tickets = Vec::new();
+    for i in 0..50 {
+        let method = if i % 7 == 3 { "nothing" } else { "append" };
+        tickets.push(hosts.perform(&id, method, &i.to_string()));
+    }
+    hosts.run(500);
+    let settled: Vec<_> = hosts.host(&id).settled.iter().map(|(ticket, _)| *ticket).collect();
+    assert_eq!(settled, tickets);
+    let expected: Vec<_> = (0..50).filter(|i| i % 7 != 3).map(|i| i.to_string()).collect();
+    assert_eq!(hosts.state(&id), expected);
+}
+
+#[test]
+fn performs_of_one_turn_are_one_append() {
+    let mut hosts = three();
+    let leader = hosts.leader().expect("a leader");
+    let performs = (0..100).map(|i| Perform {
+        ticket: 1000 + i,
+        method: "append".into(),
+        args: "x".into(),
+        timeout: None,
+    });
+    let sent = hosts.host(&leader).core.status().counters.sent;
+    hosts.handle(&leader, Input::Perform(performs.collect()));
+    assert_eq!(hosts.host(&leader).core.status().counters.sent, sent + 2, "one frame a follower");
+    hosts.deliver_all();
+    assert_eq!(hosts.host(&leader).settled.len(), 100);
+}
+
+#[test]
+fn a_reducer_that_throws_on_the_leader_rejects_and_appends_nothing() {
+    let mut hosts = three();
+    let id = follower(&hosts);
+    let last = hosts.host(&id).core.status().last;
+    let poison = hosts.perform(&id, "append", "poison");
+    let after = hosts.perform(&id, "append", "fine");
+    hosts.run(100);
+    assert_eq!(failed(hosts.host(&id).outcome(poison)), ("REDUCER_FAILED", "poison"));
+    assert_eq!(hosts.host(&id).outcome(after), Some(&Outcome::Action("fine".into())));
+    assert_eq!(hosts.host(&id).core.status().last, last + 1);
+}
+
+#[test]
+fn a_perform_survives_the_leader() {
+    for seed in 1..40 {
+        let mut hosts = Hosts::new(seed);
+        for id in ["a", "b", "c"] {
+            hosts.start(id, size(3));
+        }
+        hosts.run(2000);
+        let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
+        let tickets: Vec<_> =
+            (0..30).map(|i| hosts.perform(&id, "append", &i.to_string())).collect();
+        // The leader dies after some of it.
+        for _ in 0..seed % 13 {
+            if !hosts.network.is_empty() {
+                hosts.deliver(0, false);
+            }
+        }
+        hosts.kill(&leader);
+        hosts.run(4000);
+        for ticket in tickets {
+            assert!(matches!(hosts.host(&id).outcome(ticket), Some(Outcome::Action(_))));
+        }
+        let expected: Vec<_> = (0..30).map(|i| i.to_string()).collect();
+        assert_eq!(hosts.state(&id), expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_timeout_rejects_and_blocks_nobody() {
+    let mut hosts = three();
+    let id = follower(&hosts);
+    let others: Vec<_> = hosts.hosts.keys().filter(|other| **other != id).cloned().collect();
+    for other in &others {
+        hosts.cut.insert((id.clone(), other.clone()));
+    }
+    let late = hosts.perform_within(&id, "append", "late", Some(100));
+    let patient = hosts.perform(&id, "append", "patient");
+    hosts.run(150);
+    let (code, message) = failed(hosts.host(&id).outcome(late));
+    assert_eq!((code, message.contains("may still take effect")), ("TIMEOUT", true));
+    hosts.cut.clear();
+    hosts.run(3000);
+    assert_eq!(hosts.host(&id).outcome(patient), Some(&Outcome::Action("patient".into())));
+    assert_eq!(hosts.state(&id), ["patient"], "what was given up unsent never runs");
+}
+
+#[test]
+fn a_timeout_before_the_cluster_has_formed() {
+    let mut hosts = Hosts::new(1);
+    hosts.start("a", size(3));
+    let ticket = hosts.perform_within("a", "append", "x", Some(200));
+    hosts.run(199);
+    assert_eq!(hosts.host("a").outcome(ticket), None);
+    hosts.run(2);
+    assert_eq!(failed(hosts.host("a").outcome(ticket)).0, "TIMEOUT");
+}
+
+#[test]
+fn performs_before_the_cluster_has_formed_are_kept() {
+    let mut hosts = Hosts::new(1);
+    hosts.start("a", size(2));
+    let ticket = hosts.perform("a", "append", "early");
+    hosts.run(500);
+    hosts.start("b", size(2));
+    hosts.run(2000);
+    assert_eq!(hosts.host("a").outcome(ticket), Some(&Outcome::Action("early".into())));
+}
+
+#[test]
+fn large_arguments_travel_in_parts_and_too_large_ones_not_at_all() {
+    let mut hosts = Hosts::new(3);
+    hosts.max_message_bytes = Some(1000);
+    for id in ["a", "b", "c"] {
+        hosts.start(id, size(3));
+    }
+    hosts.run(2000);
+    let id = follower(&hosts);
+    let small = hosts.perform(&id, "append", "before");
+    let large = hosts.perform(&id, "append", &"x".repeat(300_000));
+    let after = hosts.perform(&id, "append", "after");
+    // Some parts are lost.
+    for nth in 0..40 {
+        if nth % 9 == 5 && !hosts.network.is_empty() {
+            hosts.network.pop_front();
+        } else if !hosts.network.is_empty() {
+            hosts.deliver(0, false);
+        }
+    }
+    hosts.run(4000);
+    for ticket in [small, large, after] {
+        assert!(matches!(hosts.host(&id).outcome(ticket), Some(Outcome::Action(_))));
+    }
+    let lengths: Vec<_> = hosts.state(&id).iter().map(String::len).collect();
+    assert_eq!(lengths, [6, 300_000, 5]);
+    let monster = hosts.perform(&id, "append", &"x".repeat((1 << 20) + 1));
+    let (code, message) = failed(hosts.host(&id).outcome(monster));
+    assert!(code == "TOO_LARGE" && message.contains("maxActionBytes is 1048576"), "{message}");
+}
+
+#[test]
+fn a_read_is_as_new_as_the_cluster() {
+    let mut hosts = three();
+    let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
+    hosts.cut.insert((leader.clone(), id.clone()));
+    let write = hosts.perform(&leader, "append", "new");
+    hosts.deliver_all();
+    assert!(hosts.host(&leader).outcome(write).is_some());
+    assert!(hosts.state(&id).is_empty(), "it has not heard");
+    let read = hosts.read(&id);
+    hosts.deliver_all();
+    assert_eq!(hosts.host(&id).outcome(read), None);
+    hosts.cut.clear();
+    hosts.run(1000);
+    assert_eq!(hosts.host(&id).outcome(read), Some(&Outcome::Nothing));
+    assert_eq!(hosts.state(&id), ["new"]);
+}
+
+#[test]
+fn closing_hands_leadership_over_and_rejects_what_waits() {
+    let mut hosts = three();
+    let leader = hosts.leader().expect("a leader");
+    let id = follower(&hosts);
+    let write = hosts.perform(&leader, "append", "pending");
+    hosts.handle(&leader, Input::Close);
+    assert_eq!(failed(hosts.host(&leader).outcome(write)).0, "CLOSED");
+    let before = hosts.now;
+    hosts.deliver_all();
+    assert_eq!(hosts.now, before, "no timeout is waited for");
+    assert!(hosts.host(&leader).notices.contains(&Notice::Closed));
+    assert_eq!(hosts.host(&leader).core.status().phase, Phase::Closed);
+    assert_ne!(hosts.leader(), Some(leader.clone()));
+    let next = hosts.perform(&id, "append", "next");
+    let refused = hosts.perform(&leader, "append", "refused");
+    hosts.run(1000);
+    assert!(hosts.host(&id).outcome(next).is_some());
+    assert_eq!(failed(hosts.host(&leader).outcome(refused)).0, "CLOSED");
+}
+
+#[test]
+fn a_log_is_compacted_and_a_lagging_node_gets_the_snapshot() {
+    let mut hosts = Hosts::new(7);
+    hosts.compact_bytes = Some(2000);
+    for id in ["a", "b", "c"] {
+        hosts.start(id, size(3));
+    }
+    hosts.run(2000);
+    let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
+    let own = hosts.perform(&id, "append", "own");
+    hosts.run(100);
+    assert!(hosts.host(&id).outcome(own).is_some());
+    for other in ["a", "b", "c"] {
+        hosts.cut.insert((other.into(), id.clone()));
+    }
+    // It is cut off with a perform of its own under way, which gets there.
+    let swallowed = hosts.perform(&id, "append", "swallowed");
+    for i in 0..200 {
+        hosts.perform(&leader, "append", &i.to_string());
+        hosts.deliver_all();
+    }
+    assert!(hosts.host(&leader).core.status().snapshot > 100, "the log is cut");
+    hosts.cut.clear();
+    hosts.run(3000);
+    assert_eq!(hosts.host(&id).outcome(swallowed), Some(&Outcome::Action("swallowed".into())));
+    assert_eq!(hosts.state(&id), hosts.state(&leader));
+    let after = hosts.perform(&id, "append", "after");
+    hosts.run(1000);
+    assert!(hosts.host(&id).outcome(after).is_some());
+    assert_eq!(hosts.state(&id).len(), 203);
+}
+
+#[test]
+fn every_committed_action_is_told_once() {
+    let mut hosts = three();
+    let id = follower(&hosts);
+    for i in 0..5 {
+        hosts.perform(&id, "append", &i.to_string());
+    }
+    hosts.perform(&id, "nothing", "");
+    hosts.run(200);
+    for host in hosts.hosts.values() {
+        assert_eq!(host.machine.notified.len(), 5);
+    }
+}
