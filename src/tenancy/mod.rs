@@ -353,6 +353,11 @@ impl Tenancy {
         }
         match (&self.state, body) {
             (State::Refused, _) => {}
+            (State::Formed(_), Body::Hello { size, .. }) if size != self.plan.size() as u64 => {
+                // It sees the difference, and says so to its user.
+                let body = Body::Hello { size: self.plan.size() as u64, bound: None, ask: false };
+                self.send(To::Member(from), body);
+            }
             (State::Formed(_), Body::Hello { .. }) => self.answer_late(from),
             (State::Forming(_), Body::Hello { size, bound, ask }) => {
                 self.handle_hello(from, size, bound, ask);

@@ -1,0 +1,223 @@
+//! How fixed clusters form, as pages that a person can read: `tests/golden/forming/*.txt`.
+#![allow(missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::error::Error;
+use std::fmt::Write as _;
+
+use conflux::raft::Time;
+use conflux::tenancy::{Body, Event, Member, Message, Output, Plan, Refusal, Set, Tenancy, To};
+
+#[derive(goldenscript::Command)]
+enum Command {
+    /// Starts a node: `start a 3`, or among fixed ids: `start a members=a,b,c`.
+    Start {
+        id: String,
+        size: Option<usize>,
+        #[arg(key)]
+        members: Option<String>,
+    },
+    /// A node's tab dies; what is on its way to it is lost.
+    Kill(String),
+    /// Time passes for everyone, in ms.
+    Tick(Time),
+    /// Delivers the first (or nth) message between two nodes.
+    Deliver {
+        from: String,
+        to: String,
+        #[arg(key, optional)]
+        nth: usize,
+    },
+    /// Loses all that is under way between two nodes.
+    Lose(String, String),
+    LoseAll,
+    /// Delivers everything, the last sent first with `order=reverse`.
+    Stabilize {
+        #[arg(key)]
+        order: Option<String>,
+    },
+    /// A frame of another set arrives from this node.
+    OtherSet(String, String),
+    Status,
+}
+
+#[derive(Default)]
+struct Runner {
+    now: Time,
+    nodes: BTreeMap<String, (Tenancy, String)>,
+    network: VecDeque<(Member, String, Message)>,
+    names: BTreeMap<u64, String>,
+    starts: u64,
+    output: String,
+}
+
+impl Runner {
+    /// Names a nonce by the order of its appearance: `a1` is the first start of `a`.
+    fn name(&mut self, member: &Member) -> String {
+        let count = self.names.values().filter(|name| name.starts_with(&member.id)).count();
+        let fresh = format!("{}{}", member.id, count + 1);
+        self.names.entry(member.nonce).or_insert(fresh).clone()
+    }
+
+    fn set(&mut self, set: &Set) -> String {
+        let names: Vec<_> = set.members().iter().map(|member| self.name(member)).collect();
+        names.join(" ")
+    }
+
+    fn execute(&mut self, id: &str, output: Output) {
+        let me = self.nodes[id].0.me().clone();
+        let name = self.name(&me);
+        for event in output.events {
+            let text = match event {
+                Event::Formed(set) => {
+                    let set = self.set(&set);
+                    format!("starts with [{set}]")
+                }
+                Event::Refused { why, members } => {
+                    format!("is refused: {} [{}]", why.code(), members.join(" "))
+                }
+                Event::SizeMismatch { id, size } => format!("sees that {id} expects {size}"),
+                Event::DuplicateId => "sees another node with its id".into(),
+            };
+            let _ = writeln!(self.output, "{name} {text}");
+            self.nodes.get_mut(id).expect("a node").1 = text;
+        }
+        for (to, message) in output.messages {
+            let receivers: Vec<String> = match to {
+                To::Everyone | To::Nonce(_) => {
+                    self.nodes.keys().filter(|other| *other != id).cloned().collect()
+                }
+                // The frame says for which start it is; the host drops those for earlier ones.
+                To::Member(member) => {
+                    let lives = |(t, _): &(Tenancy, String)| t.me().nonce == member.nonce;
+                    let lives = self.nodes.get(&member.id).is_some_and(lives);
+                    if lives { vec![member.id] } else { vec![] }
+                }
+            };
+            for receiver in receivers {
+                self.network.push_back((me.clone(), receiver, message.clone()));
+            }
+        }
+    }
+
+    fn deliver(&mut self, nth: usize) {
+        let (_, to, message) = self.network.remove(nth).expect("a message");
+        let body = match &message.body {
+            Body::Hello { size, bound, ask } => {
+                let bound = if bound.is_some() { " bound" } else { "" };
+                let ask = if *ask { " who is there?" } else { "" };
+                format!("hello of {size}{bound}{ask}")
+            }
+            Body::Propose { set } => format!("propose [{}]", self.set(set)),
+            Body::Formed { set } => format!("formed [{}]", self.set(set)),
+            Body::Refuse { why, .. } => format!("refuse {}", why.code()),
+        };
+        let from = self.name(&message.from.clone());
+        if !self.nodes.contains_key(&to) {
+            return;
+        }
+        let _ = writeln!(self.output, "{from} → {to}: {body}");
+        let now = self.now;
+        let output =
+            self.nodes.get_mut(&to).expect("a node").0.handle_message(now, message);
+        self.execute(&to, output);
+    }
+}
+
+impl goldenscript::Runner for Runner {
+    type Command = Command;
+
+    fn run(
+        &mut self,
+        command: &Command,
+        _context: &goldenscript::Context,
+    ) -> Result<String, Box<dyn Error>> {
+        match command {
+            Command::Start { id, size, members } => {
+                let plan = match (size, members) {
+                    (Some(size), None) => Plan::Size(*size),
+                    (None, Some(ids)) => {
+                        Plan::Ids(ids.split(',').map(String::from).collect::<BTreeSet<_>>())
+                    }
+                    _ => return Err("either a size or members".into()),
+                };
+                self.starts += 1;
+                let mut tenancy = Tenancy::new(id.clone(), plan, self.now, self.starts);
+                let output = tenancy.handle_tick(self.now);
+                self.nodes.insert(id.clone(), (tenancy, "forming".into()));
+                self.execute(id, output);
+            }
+            Command::Kill(id) => {
+                self.nodes.remove(id).ok_or("no such node")?;
+                self.network.retain(|(_, to, _)| to != id);
+            }
+            Command::Tick(ms) => {
+                self.now += ms;
+                for id in self.nodes.keys().cloned().collect::<Vec<_>>() {
+                    let (tenancy, _) = self.nodes.get_mut(&id).expect("a node");
+                    if tenancy.deadline().is_some_and(|deadline| deadline <= self.now) {
+                        let output = tenancy.handle_tick(self.now);
+                        self.execute(&id, output);
+                    }
+                }
+            }
+            Command::Deliver { from, to, nth } => {
+                let fits = |m: &(Member, String, Message)| m.0.id == *from && m.1 == *to;
+                let mut found = self.network.iter().enumerate().filter(|(_, m)| fits(m));
+                let position = found.nth(*nth).ok_or("no such message")?.0;
+                self.deliver(position);
+            }
+            Command::Lose(from, to) => {
+                self.network.retain(|m| !(m.0.id == *from && m.1 == *to));
+            }
+            Command::LoseAll => self.network.clear(),
+            Command::Stabilize { order } => {
+                let mut steps = 0;
+                while !self.network.is_empty() {
+                    let reverse = order.as_deref() == Some("reverse");
+                    self.deliver(if reverse { self.network.len() - 1 } else { 0 });
+                    steps += 1;
+                    assert!(steps < 1000, "never quiet");
+                }
+            }
+            Command::OtherSet(from, to) => {
+                let nonce = self.nodes[from].0.me().nonce;
+                let (tenancy, _) = self.nodes.get_mut(to).ok_or("no such node")?;
+                let output = tenancy.handle_other_set(nonce);
+                let why = |(_, m): &(To, Message)| match &m.body {
+                    Body::Refuse { why, .. } => *why == Refusal::OtherSet,
+                    _ => false,
+                };
+                let told = output.messages.iter().any(why);
+                let _ = writeln!(self.output, "{to} tells {from} that it is another set: {told}");
+                self.execute(&to.clone(), output);
+            }
+            Command::Status => {
+                for id in self.nodes.keys().cloned().collect::<Vec<_>>() {
+                    let me = self.nodes[&id].0.me().clone();
+                    let name = self.name(&me);
+                    let _ = writeln!(self.output, "{name} {}", self.nodes[&id].1);
+                }
+            }
+        }
+        Ok(std::mem::take(&mut self.output))
+    }
+}
+
+#[test]
+fn golden_forming_scripts() {
+    let mut scripts: Vec<_> = std::fs::read_dir("tests/golden/forming")
+        .expect("scripts")
+        .map(|file| file.expect("a file").path())
+        .collect();
+    scripts.sort();
+    assert!(scripts.len() >= 7, "the scripts are there");
+    let mut failed = Vec::new();
+    for script in scripts {
+        println!("{}", script.display());
+        if let Err(error) = goldenscript::run(&mut Runner::default(), &script) {
+            failed.push(format!("{}: {error}", script.display()));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
