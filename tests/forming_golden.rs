@@ -118,8 +118,7 @@ impl Runner {
         }
         let _ = writeln!(self.output, "{from} → {to}: {body}");
         let now = self.now;
-        let output =
-            self.nodes.get_mut(&to).expect("a node").0.handle_message(now, message);
+        let output = self.nodes.get_mut(&to).expect("a node").0.handle_message(now, message);
         self.execute(&to, output);
     }
 }

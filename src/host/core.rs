@@ -347,13 +347,7 @@ impl<S: Clone> HostCore<S> {
         }
     }
 
-    fn receive_packet(
-        &mut self,
-        now: Time,
-        header: &Header,
-        packet: Packet,
-        out: &mut Output<S>,
-    ) {
+    fn receive_packet(&mut self, now: Time, header: &Header, packet: Packet, out: &mut Output<S>) {
         let Some(set) = self.tenancy.set() else { return };
         if header.set != set.hash() {
             let form = self.tenancy.handle_other_set(header.from);

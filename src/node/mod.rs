@@ -10,9 +10,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::raft::{self, NodeId, Outgoing, Persist, PersistSeq, Raft, Saved, Term, Time};
-use crate::store::{
-    self, Call, Failure, Outcome, Perform, Return, Settled, Step, Store, Trouble,
-};
+use crate::store::{self, Call, Failure, Outcome, Perform, Return, Settled, Step, Store, Trouble};
 
 /// What one node says to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

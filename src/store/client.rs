@@ -136,7 +136,8 @@ impl Client {
                 "the arguments of `{}` are {size} bytes, and maxActionBytes is {}",
                 perform.method, self.limits.max_action_bytes
             );
-            return self.settle(perform.ticket, Outcome::Failed(Failure::new("TOO_LARGE", message)));
+            return self
+                .settle(perform.ticket, Outcome::Failed(Failure::new("TOO_LARGE", message)));
         }
         if self.pending_bytes > 0 && self.pending_bytes + size > self.limits.max_pending_bytes {
             let message = format!(
@@ -294,11 +295,7 @@ impl Client {
         }
     }
 
-    pub(super) fn handle_verdicts(
-        &mut self,
-        verdicts: Vec<(Seq, Index, Verdict)>,
-        applied: Index,
-    ) {
+    pub(super) fn handle_verdicts(&mut self, verdicts: Vec<(Seq, Index, Verdict)>, applied: Index) {
         for (seq, index, verdict) in verdicts {
             self.decide(seq, index, outcome(Recorded::Verdict(verdict)));
         }

@@ -117,9 +117,7 @@ impl<S> Call<S> {
     /// Runs the call on a machine.
     pub fn run<M: Machine<State = S>>(self, machine: &mut M) -> Return<S> {
         match self {
-            Self::Judge { method, args } => {
-                Return::Judged(machine.judge(&method, args.as_slice()))
-            }
+            Self::Judge { method, args } => Return::Judged(machine.judge(&method, args.as_slice())),
             Self::Reduce { state, action } => {
                 Return::State(machine.reduce(&state, action.as_slice()))
             }

@@ -22,8 +22,8 @@ mod session;
 
 use std::collections::VecDeque;
 
-pub use self::client::{Outcome, Perform, Settled};
 use self::client::{Client, Limits};
+pub use self::client::{Outcome, Perform, Settled};
 use self::judge::{Job, Judge, Part};
 pub use self::machine::{Call, Failure, Machine, Return};
 pub use self::message::{Body, Message, Request};
@@ -358,7 +358,9 @@ impl<S: Clone> Store<S> {
                 judge.handle_part(&self.tail_sessions, from, session, part, max);
             }
             Body::Read { id } => judge.handle_read(from, id),
-            Body::Received { .. } | Body::Verdicts { .. } | Body::ReadAt { .. } => unreachable!("the leader's own messages are handled before"),
+            Body::Received { .. } | Body::Verdicts { .. } | Body::ReadAt { .. } => {
+                unreachable!("the leader's own messages are handled before")
+            }
         }
     }
 
@@ -507,9 +509,7 @@ impl<S: Clone> Store<S> {
         let Item { at, command, counts, size, .. } = item;
         let (state, failure) = match result {
             Ok(state) => (state, None),
-            Err(failure) => {
-                (self.provisional().clone(), Some(failure))
-            }
+            Err(failure) => (self.provisional().clone(), Some(failure)),
         };
         self.tail.push_back(Item { at, command, counts, size, state, failure });
     }
@@ -597,12 +597,7 @@ impl<S: Clone> Store<S> {
         raft.log().last().index + self.staged.len() as Index + 1
     }
 
-    fn judged(
-        &mut self,
-        raft: &Raft,
-        job: Job,
-        result: Result<Option<Blob>, Failure>,
-    ) -> Step<S> {
+    fn judged(&mut self, raft: &Raft, job: Job, result: Result<Option<Blob>, Failure>) -> Step<S> {
         let action = match result {
             Ok(Some(action)) => action,
             Ok(None) => return self.hold_then_idle(raft, &job, Verdict::Nothing),

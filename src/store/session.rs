@@ -132,9 +132,9 @@ impl Sessions {
                 }
                 session.active = index;
                 session.next = seq + 1;
-                session.results.extend(
-                    verdicts.iter().map(|(seq, v)| (*seq, Recorded::Verdict(v.clone()))),
-                );
+                session
+                    .results
+                    .extend(verdicts.iter().map(|(seq, v)| (*seq, Recorded::Verdict(v.clone()))));
                 session.results.insert(*seq, Recorded::Action(action.clone()));
                 session.results.retain(|seq, _| seq >= ack);
                 true

@@ -136,8 +136,7 @@ impl Hosts {
         let settings = self.settings(id, plan);
         let core = HostCore::new(settings, List::default(), self.now, seed);
         let machine = ListMachine::default();
-        let host =
-            Host { core, machine, settled: vec![], notices: vec![], next_ticket: 1 };
+        let host = Host { core, machine, settled: vec![], notices: vec![], next_ticket: 1 };
         self.hosts.insert(id.into(), host);
         self.handle(id, Input::Tick);
     }

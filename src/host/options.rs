@@ -1,0 +1,468 @@
+//! The options of `conflux({...})`, checked. Pure: the JavaScript values arrive as [`Value`]s.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::core::Settings;
+use crate::raft::Time;
+use crate::store::{self, Failure};
+use crate::tenancy::Plan;
+use crate::wire::relay::MAX_ID;
+
+/// The channels that there are.
+pub const CHANNELS: [&str; 4] = ["memory", "broadcast", "websocket", "custom"];
+/// The most members that a cluster can have.
+const MAX_MEMBERS: f64 = 63.0;
+/// The longest time that an option can say, in ms: a day.
+const MAX_TIME: f64 = 86_400_000.0;
+
+/// A JavaScript value, as far as options hold any.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Value {
+    /// `undefined`, `null`, or not there.
+    #[default]
+    Nothing,
+    /// A boolean.
+    Bool(bool),
+    /// A number.
+    Number(f64),
+    /// A string.
+    Text(String),
+    /// An array.
+    List(Vec<Value>),
+    /// An object.
+    Object(BTreeMap<String, Value>),
+}
+
+/// How frames travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelOptions {
+    /// Between nodes of one JavaScript process.
+    Memory {
+        /// The channel's name.
+        channel: String,
+    },
+    /// Between tabs of one browser.
+    Broadcast {
+        /// The channel's name.
+        channel: String,
+    },
+    /// Through a relay.
+    Websocket {
+        /// The relay's address, `ws:` or `wss:`.
+        url: String,
+        /// The room.
+        room: String,
+    },
+    /// As the user's object does it.
+    Custom,
+}
+
+/// Checked options.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the host's core needs.
+    pub settings: Settings,
+    /// How frames travel.
+    pub channel: ChannelOptions,
+}
+
+/// Checks the options.
+///
+/// # Errors
+/// With the code `INVALID_OPTIONS`, a sentence that names the option and says that it `is required`,
+/// or what came and what was wanted.
+pub fn parse(value: &Value) -> Result<Options, Failure> {
+    let Value::Object(options) = value else {
+        return Err(invalid(format!("conflux() wants an object of options, and got {value}")));
+    };
+    let id = text(options, "id")?;
+    if id.is_empty() || id.len() > MAX_ID {
+        let length = id.len();
+        return Err(invalid(format!(
+            "`id` must be a string of 1 to {MAX_ID} bytes, and has {length}"
+        )));
+    }
+    let plan = plan(options, &id)?;
+    let channel = channel(options)?;
+    let name = match &channel {
+        ChannelOptions::Memory { channel } | ChannelOptions::Broadcast { channel } => channel,
+        ChannelOptions::Websocket { room, .. } => room,
+        ChannelOptions::Custom => "custom",
+    };
+    let cluster = match get(options, "cluster") {
+        Value::Nothing => name.to_string(),
+        _ => text(options, "cluster")?,
+    };
+    storage(options)?;
+    let heartbeat = number(options, "heartbeatInterval", 50.0, (1.0, MAX_TIME))?;
+    let election_timeout = election_timeout(options, heartbeat)?;
+    let max_action_bytes =
+        number(options, "maxActionBytes", f64::from(1 << 20), (1.0, f64::from(1 << 28)))? as usize;
+    let settings = Settings {
+        id,
+        cluster,
+        plan,
+        election_timeout,
+        heartbeat_interval: heartbeat,
+        store: store::Config {
+            max_action_bytes,
+            retry: election_timeout.0,
+            ..store::Config::default()
+        },
+    };
+    Ok(Options { settings, channel })
+}
+
+fn plan(options: &BTreeMap<String, Value>, id: &str) -> Result<Plan, Failure> {
+    match (get(options, "clusterSize"), get(options, "members")) {
+        (Value::Nothing, Value::Nothing) => Err(required("clusterSize")),
+        (Value::Number(size), Value::Nothing)
+            if size.fract() == 0.0 && (1.0..=MAX_MEMBERS).contains(size) =>
+        {
+            Ok(Plan::Size(*size as usize))
+        }
+        (other, Value::Nothing) => {
+            Err(wanted("clusterSize", &format!("a whole number from 1 to {MAX_MEMBERS}"), other))
+        }
+        (size, Value::List(list)) => {
+            let ids: Option<Vec<&String>> = list
+                .iter()
+                .map(|value| match value {
+                    Value::Text(id) if !id.is_empty() && id.len() <= MAX_ID => Some(id),
+                    _ => None,
+                })
+                .collect();
+            let ids =
+                ids.ok_or_else(|| wanted("members", "a list of ids", get(options, "members")))?;
+            let set: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
+            if set.len() != ids.len() || set.is_empty() || set.len() as f64 > MAX_MEMBERS {
+                return Err(invalid(format!(
+                    "`members` must be 1 to {MAX_MEMBERS} ids, each once, and has {} with {} \
+                     different ones",
+                    ids.len(),
+                    set.len()
+                )));
+            }
+            if !set.contains(id) {
+                return Err(invalid(format!("`members` must contain this node's id, `{id}`")));
+            }
+            match size {
+                Value::Nothing => Ok(Plan::Ids(set)),
+                Value::Number(n) if *n == set.len() as f64 => Ok(Plan::Ids(set)),
+                other => Err(wanted(
+                    "clusterSize",
+                    &format!("the number of `members`, {}, or nothing", set.len()),
+                    other,
+                )),
+            }
+        }
+        (_, other) => Err(wanted("members", "a list of ids", other)),
+    }
+}
+
+fn channel(options: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure> {
+    let channel = match get(options, "channel") {
+        Value::Object(channel) => channel,
+        Value::Nothing => return Err(required("channel")),
+        other => return Err(wanted("channel", "an object with a name", other)),
+    };
+    let name = || -> Result<String, Failure> {
+        match get(channel, "channel") {
+            Value::Nothing => Err(required("channel.channel")),
+            Value::Text(name) if !name.is_empty() => Ok(name.clone()),
+            other => Err(wanted("channel.channel", "a name that is not empty", other)),
+        }
+    };
+    match get(channel, "name") {
+        Value::Nothing => Err(required("channel.name")),
+        Value::Text(kind) => match kind.as_str() {
+            "memory" => Ok(ChannelOptions::Memory {
+                channel: match get(channel, "channel") {
+                    Value::Nothing => "default".into(),
+                    _ => name()?,
+                },
+            }),
+            "broadcast" => Ok(ChannelOptions::Broadcast { channel: name()? }),
+            "websocket" => websocket(channel),
+            "custom" => Ok(ChannelOptions::Custom),
+            other => Err(invalid(format!(
+                "`channel.name` must be one of {}, and is \"{other}\"",
+                CHANNELS.join(", ")
+            ))),
+        },
+        other => Err(wanted("channel.name", &format!("one of {}", CHANNELS.join(", ")), other)),
+    }
+}
+
+fn websocket(channel: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure> {
+    let part = |key: &'static str, wish: &str| match get(channel, key) {
+        Value::Nothing => Err(required(&format!("channel.{key}"))),
+        Value::Text(text) if !text.is_empty() => Ok(text.clone()),
+        other => Err(wanted(&format!("channel.{key}"), wish, other)),
+    };
+    let url = part("url", "an address like ws://host:port/ws")?;
+    if !url.starts_with("ws://") && !url.starts_with("wss://") {
+        return Err(invalid(format!(
+            "`channel.url` must begin with ws:// or wss://, and is \"{url}\""
+        )));
+    }
+    let room = part("room", "a name that is not empty")?;
+    if room.len() > MAX_ID {
+        return Err(invalid(format!("`channel.room` must be at most {MAX_ID} bytes")));
+    }
+    Ok(ChannelOptions::Websocket { url, room })
+}
+
+/// Only memory so far; the option is there so that nobody believes a node durable that is not.
+fn storage(options: &BTreeMap<String, Value>) -> Result<(), Failure> {
+    match get(options, "storage") {
+        Value::Nothing => Ok(()),
+        Value::Text(name) if name == "memory" => Ok(()),
+        other => Err(wanted("storage", "\"memory\", the only storage so far", other)),
+    }
+}
+
+fn election_timeout(
+    options: &BTreeMap<String, Value>,
+    heartbeat: Time,
+) -> Result<(Time, Time), Failure> {
+    let (min, max) = match get(options, "electionTimeout") {
+        Value::Nothing => (300.max(heartbeat * 6), 500.max(heartbeat * 10)),
+        Value::Object(range) => {
+            let (low, high) = (get(range, "min"), get(range, "max"));
+            let wish = "a number of milliseconds";
+            match (low, high) {
+                (Value::Nothing, _) => return Err(required("electionTimeout.min")),
+                (_, Value::Nothing) => return Err(required("electionTimeout.max")),
+                (Value::Number(min), Value::Number(max)) if is_time(*min) && is_time(*max) => {
+                    (*min as Time, *max as Time)
+                }
+                (Value::Number(min), other) if is_time(*min) => {
+                    return Err(wanted("electionTimeout.max", wish, other));
+                }
+                (other, _) => return Err(wanted("electionTimeout.min", wish, other)),
+            }
+        }
+        other => return Err(wanted("electionTimeout", "an object with min and max", other)),
+    };
+    if min > max {
+        return Err(invalid(format!(
+            "`electionTimeout.min` ({min}) must not be greater than `electionTimeout.max` ({max})"
+        )));
+    }
+    if min <= heartbeat {
+        return Err(invalid(format!(
+            "`electionTimeout.min` ({min}) must be greater than `heartbeatInterval` ({heartbeat}), \
+             or no leader lasts"
+        )));
+    }
+    Ok((min, max))
+}
+
+fn is_time(number: f64) -> bool {
+    (1.0..=MAX_TIME).contains(&number)
+}
+
+fn number(
+    options: &BTreeMap<String, Value>,
+    name: &str,
+    default: f64,
+    (min, max): (f64, f64),
+) -> Result<Time, Failure> {
+    match get(options, name) {
+        Value::Nothing => Ok(default as Time),
+        Value::Number(number) if (min..=max).contains(number) => Ok(*number as Time),
+        other => Err(wanted(name, &format!("a number from {min} to {max}"), other)),
+    }
+}
+
+fn text(options: &BTreeMap<String, Value>, name: &str) -> Result<String, Failure> {
+    match get(options, name) {
+        Value::Nothing => Err(required(name)),
+        Value::Text(text) => Ok(text.clone()),
+        other => Err(wanted(name, "a string", other)),
+    }
+}
+
+fn get<'a>(options: &'a BTreeMap<String, Value>, name: &str) -> &'a Value {
+    options.get(name).unwrap_or(&Value::Nothing)
+}
+
+fn required(name: &str) -> Failure {
+    invalid(format!("`{name}` is required"))
+}
+
+fn wanted(name: &str, wish: &str, got: &Value) -> Failure {
+    invalid(format!("`{name}` must be {wish}, and is {got}"))
+}
+
+fn invalid(message: String) -> Failure {
+    Failure::new("INVALID_OPTIONS", format!("Invalid options: {message}"))
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Number(value) => write!(f, "{value}"),
+            Self::Text(value) if value.chars().count() > 40 => {
+                write!(f, "\"{}…\"", value.chars().take(40).collect::<String>())
+            }
+            Self::Text(value) => write!(f, "\"{value}\""),
+            Self::List(value) => write!(f, "a list of {}", value.len()),
+            Self::Object(_) => f.write_str("an object"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Values)
+    }
+}
+
+struct Values;
+
+impl<'de> Visitor<'de> for Values {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a plain value")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Nothing)
+    }
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Nothing)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value as f64))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value as f64))
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Number(value))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.into()))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(value) = seq.next_element()? {
+            list.push(value);
+        }
+        Ok(Value::List(list))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = BTreeMap::new();
+        while let Some((key, value)) = map.next_entry::<String, Value>()? {
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: &str) -> Value {
+        Value::Text(value.into())
+    }
+
+    fn object(pairs: &[(&str, Value)]) -> Value {
+        Value::Object(pairs.iter().map(|(k, v)| (k.to_string(), v.clone())).collect())
+    }
+
+    fn good() -> Vec<(&'static str, Value)> {
+        let channel = object(&[("name", text("memory"))]);
+        vec![("id", text("a")), ("clusterSize", Value::Number(3.0)), ("channel", channel)]
+    }
+
+    fn with(key: &'static str, value: Value) -> Result<Options, String> {
+        let mut options = good();
+        options.retain(|(k, _)| *k != key);
+        options.push((key, value));
+        parse(&object(&options)).map_err(|failure| failure.message)
+    }
+
+    fn error(key: &'static str, value: Value) -> String {
+        with(key, value).map(|_| ()).expect_err("a wrong option")
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_original() {
+        let options = parse(&object(&good())).expect("good options");
+        assert_eq!(options.settings.election_timeout, (300, 500));
+        assert_eq!(options.settings.heartbeat_interval, 50);
+        assert_eq!(options.settings.plan, Plan::Size(3));
+    }
+
+    #[test]
+    fn a_missing_option_is_named() {
+        for key in ["id", "clusterSize", "channel"] {
+            let message = error(key, Value::Nothing);
+            assert_eq!(message, format!("Invalid options: `{key}` is required"));
+        }
+        let websocket = |url: Value| object(&[("name", text("websocket")), ("url", url)]);
+        assert!(error("channel", websocket(Value::Nothing)).contains("`channel.url` is required"));
+        let url = text("ws://localhost/ws");
+        assert!(error("channel", websocket(url)).contains("`channel.room` is required"));
+        let broadcast = object(&[("name", text("broadcast"))]);
+        assert!(error("channel", broadcast).contains("`channel.channel` is required"));
+    }
+
+    #[test]
+    fn a_wrong_option_says_what_came_and_what_was_wanted() {
+        let cases = [
+            ("id", Value::Number(4.0), "`id` must be a string, and is 4"),
+            (
+                "clusterSize",
+                text("3"),
+                "`clusterSize` must be a whole number from 1 to 63, and is \"3\"",
+            ),
+            ("clusterSize", Value::Number(2.5), "and is 2.5"),
+            ("channel", text("redis"), "`channel` must be an object with a name, and is \"redis\""),
+            (
+                "heartbeatInterval",
+                Value::Number(0.0),
+                "`heartbeatInterval` must be a number from 1",
+            ),
+            ("heartbeatInterval", Value::Number(f64::NAN), "and is NaN"),
+            ("electionTimeout", Value::Bool(true), "an object with min and max, and is true"),
+            ("members", Value::List(vec![text("b")]), "must contain this node's id, `a`"),
+            ("storage", text("indexeddb"), "`storage` must be \"memory\""),
+            ("maxActionBytes", Value::Number(-1.0), "`maxActionBytes` must be a number from 1"),
+        ];
+        for (key, value, expected) in cases {
+            let message = error(key, value);
+            assert!(message.contains(expected), "{message} should say {expected}");
+        }
+        let unknown = object(&[("name", text("carrier pigeon"))]);
+        let message = error("channel", unknown);
+        assert!(message.contains("one of memory, broadcast, websocket, custom"), "{message}");
+        let swapped = object(&[("min", Value::Number(500.0)), ("max", Value::Number(300.0))]);
+        assert!(error("electionTimeout", swapped).contains("must not be greater"));
+        let short = object(&[("min", Value::Number(20.0)), ("max", Value::Number(30.0))]);
+        assert!(error("electionTimeout", short).contains("greater than `heartbeatInterval` (50)"));
+    }
+
+    #[test]
+    fn members_may_stand_in_for_a_size() {
+        let list = Value::List(vec![text("b"), text("a")]);
+        let mut options = good();
+        options.retain(|(key, _)| *key != "clusterSize");
+        options.push(("members", list.clone()));
+        let parsed = parse(&object(&options)).expect("good options");
+        assert_eq!(parsed.settings.plan.size(), 2);
+        assert!(error("members", list).contains("the number of `members`, 2"));
+    }
+}
