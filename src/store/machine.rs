@@ -39,12 +39,6 @@ pub trait Machine {
     /// A state.
     type State: Clone;
 
-    /// The state before the first action.
-    ///
-    /// # Errors
-    /// When the reducer fails on no state and no action.
-    fn initial(&mut self) -> Result<Self::State, Failure>;
-
     /// Runs a method: an action to append, `None` for none, or why it is rejected.
     ///
     /// # Errors

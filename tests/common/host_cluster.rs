@@ -24,10 +24,6 @@ pub struct ListMachine {
 impl Machine for ListMachine {
     type State = List;
 
-    fn initial(&mut self) -> Result<List, Failure> {
-        Ok(List::default())
-    }
-
     fn judge(&mut self, method: &str, args: &[u8]) -> Result<Option<Blob>, Failure> {
         self.judged += 1;
         let value = String::from_utf8_lossy(args).into_owned();

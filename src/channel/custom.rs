@@ -1,0 +1,60 @@
+//! The user's own channel: an object with `connect`, `disconnect`, `send` and `broadcast`.
+
+use wasm_bindgen::prelude::*;
+
+use super::{Channel, Sink};
+use crate::store::Failure;
+
+#[wasm_bindgen]
+extern "C" {
+    type UserChannel;
+    #[wasm_bindgen(method, catch)]
+    fn connect(this: &UserChannel, id: &str, receive: &js_sys::Function) -> Result<(), JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn disconnect(this: &UserChannel) -> Result<(), JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn send(this: &UserChannel, to: &str, frame: js_sys::Uint8Array) -> Result<(), JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn broadcast(this: &UserChannel, frame: js_sys::Uint8Array) -> Result<(), JsValue>;
+}
+
+pub(super) struct Custom {
+    object: UserChannel,
+    trouble: std::rc::Rc<dyn Fn(Failure)>,
+    _receive: Closure<dyn FnMut(JsValue)>,
+}
+
+impl Custom {
+    pub(super) fn new(object: &JsValue, id: &str, sink: &Sink) -> Result<Self, JsValue> {
+        let object: UserChannel = object.clone().unchecked_into();
+        let inner = sink.clone();
+        let receive =
+            Closure::<dyn FnMut(JsValue)>::new(move |frame: JsValue| inner.receive_js(&frame));
+        object.connect(id, receive.as_ref().unchecked_ref())?;
+        Ok(Self { object, trouble: sink.trouble.clone(), _receive: receive })
+    }
+
+    fn check(&self, what: &str, result: Result<(), JsValue>) {
+        if let Err(error) = result {
+            let message = format!(
+                "the channel's `{what}` threw, which counts as a lost frame: {}",
+                crate::js::message_of(&error)
+            );
+            (self.trouble)(Failure::new("CHANNEL_FAILED", message));
+        }
+    }
+}
+
+impl Channel for Custom {
+    fn send(&self, to: Option<&str>, frame: &[u8]) {
+        let bytes = js_sys::Uint8Array::from(frame);
+        match to {
+            Some(to) => self.check("send", self.object.send(to, bytes)),
+            None => self.check("broadcast", self.object.broadcast(bytes)),
+        }
+    }
+
+    fn close(&self) {
+        self.check("disconnect", self.object.disconnect());
+    }
+}

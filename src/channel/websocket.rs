@@ -1,0 +1,170 @@
+//! Through a relay, across browsers and machines. Connects again by itself.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use gloo_timers::callback::Timeout;
+use wasm_bindgen::prelude::*;
+use web_sys::{CloseEvent, MessageEvent, WebSocket};
+
+use super::{Channel, Sink, backoff};
+use crate::store::Failure;
+use crate::wire::relay;
+
+/// The relay's close code for "another connection with your id took your place".
+const REPLACED: u16 = 4409;
+/// A socket with more than this many bytes unsent is too slow: frames are lost rather than queued.
+const MAX_BUFFERED: u32 = 8 << 20;
+
+pub(super) struct Websocket(Rc<Inner>);
+
+struct Inner {
+    this: Weak<Inner>,
+    url: String,
+    constructor: js_sys::Function,
+    sink: Sink,
+    socket: RefCell<Option<Socket>>,
+    open: Cell<bool>,
+    closed: Cell<bool>,
+    attempt: Cell<u32>,
+    retry: RefCell<Option<Timeout>>,
+}
+
+struct Socket {
+    socket: WebSocket,
+    _on_open: Closure<dyn FnMut()>,
+    _on_message: Closure<dyn FnMut(MessageEvent)>,
+    _on_close: Closure<dyn FnMut(CloseEvent)>,
+    _on_error: Closure<dyn FnMut()>,
+}
+
+impl Websocket {
+    pub(super) fn new(
+        url: &str,
+        room: &str,
+        object: &JsValue,
+        id: &str,
+        sink: Sink,
+    ) -> Result<Self, JsValue> {
+        // Node.js 20 has no WebSocket of its own, so the user may bring one.
+        let own = js_sys::Reflect::get(object, &"WebSocket".into())?;
+        let global = js_sys::Reflect::get(&js_sys::global(), &"WebSocket".into())?;
+        let constructor = [own, global].into_iter().find_map(|c| c.dyn_into().ok());
+        let Some(constructor) = constructor else {
+            let message = "the channel `websocket` needs WebSocket, which is not there: pass one, \
+                           such as that of the npm package ws, as `channel.WebSocket`";
+            return Err(crate::js::error(&Failure::new("UNSUPPORTED", message)));
+        };
+        let encode = |text| String::from(js_sys::encode_uri_component(text));
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let url = format!("{url}{separator}room={}&id={}", encode(room), encode(id));
+        let inner = Rc::new_cyclic(|this| Inner {
+            this: this.clone(),
+            url,
+            constructor,
+            sink,
+            socket: RefCell::default(),
+            open: Cell::new(false),
+            closed: Cell::new(false),
+            attempt: Cell::new(0),
+            retry: RefCell::default(),
+        });
+        inner.connect()?;
+        Ok(Self(inner))
+    }
+}
+
+impl Inner {
+    fn connect(&self) -> Result<(), JsValue> {
+        let args = js_sys::Array::of1(&self.url.as_str().into());
+        let socket: WebSocket =
+            js_sys::Reflect::construct(&self.constructor, &args)?.unchecked_into();
+        socket.set_binary_type(web_sys::BinaryType::Arraybuffer);
+        let this = self.this.clone();
+        let on_open = Closure::<dyn FnMut()>::new(move || {
+            if let Some(this) = this.upgrade() {
+                this.open.set(true);
+                this.attempt.set(0);
+            }
+        });
+        let sink = self.sink.clone();
+        let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+            sink.receive_js(&event.data());
+        });
+        let this = self.this.clone();
+        let on_close = Closure::<dyn FnMut(CloseEvent)>::new(move |event: CloseEvent| {
+            if let Some(this) = this.upgrade() {
+                this.handle_close(event.code(), &event.reason());
+            }
+        });
+        // A close always follows; without a listener, Node.js would take the error for uncaught.
+        let on_error = Closure::<dyn FnMut()>::new(|| {});
+        socket.set_onopen(Some(on_open.as_ref().unchecked_ref()));
+        socket.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+        socket.set_onclose(Some(on_close.as_ref().unchecked_ref()));
+        socket.set_onerror(Some(on_error.as_ref().unchecked_ref()));
+        let socket = Socket {
+            socket,
+            _on_open: on_open,
+            _on_message: on_message,
+            _on_close: on_close,
+            _on_error: on_error,
+        };
+        // The socket before is dropped by its own close handler no more: that has returned.
+        self.socket.replace(Some(socket));
+        Ok(())
+    }
+
+    fn handle_close(&self, code: u16, reason: &str) {
+        self.open.set(false);
+        if self.closed.get() {
+            return;
+        }
+        // 4000 and above, and policy violations, are the relay's own words.
+        if code >= 4000 || code == 1008 || code == 1009 {
+            let message = format!("the relay closed the connection: {reason} ({code})");
+            (self.sink.trouble)(Failure::new("RELAY", message));
+        }
+        if code == REPLACED {
+            return; // The two would throw each other out for ever.
+        }
+        let attempt = self.attempt.get();
+        self.attempt.set(attempt.saturating_add(1));
+        let this = self.this.clone();
+        let pause = backoff::pause(attempt, js_sys::Math::random());
+        self.retry.replace(Some(Timeout::new(pause, move || {
+            if let Some(this) = this.upgrade()
+                && !this.closed.get()
+                && this.connect().is_err()
+            {
+                this.handle_close(0, "");
+            }
+        })));
+    }
+}
+
+impl Channel for Websocket {
+    fn send(&self, to: Option<&str>, frame: &[u8]) {
+        let socket = self.0.socket.borrow();
+        if let Some(Socket { socket, .. }) = socket.as_ref().filter(|_| self.0.open.get())
+            && socket.buffered_amount() < MAX_BUFFERED
+        {
+            // It fails only on a socket that is closing: a lost frame.
+            let _ = socket.send_with_u8_array(&relay::seal(to, frame));
+        }
+    }
+
+    fn close(&self) {
+        self.0.closed.set(true);
+        self.0.open.set(false);
+        self.0.retry.take();
+        if let Some(Socket { socket, .. }) = &*self.0.socket.borrow() {
+            socket.set_onmessage(None);
+            let _ = socket.close();
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.open.get()
+    }
+}

@@ -1,0 +1,124 @@
+//! A node's handle.
+
+use std::rc::Rc;
+
+use wasm_bindgen::prelude::*;
+
+use super::{Hooks, error};
+use crate::host::core::{Input, Phase};
+use crate::host::options::{self, Value};
+use crate::host::web::WebHost;
+use crate::raft::RoleName;
+use crate::store::{Failure, Perform};
+
+/// A node, as the shell holds it. Every method may be called from within user code.
+#[wasm_bindgen]
+pub struct CoreNode(Rc<WebHost>);
+
+#[wasm_bindgen]
+impl CoreNode {
+    /// Starts a node. `options` holds plain values only; `channel` is the user's own object.
+    ///
+    /// # Errors
+    /// An Error with a `code` when an option is missing or wrong, or the channel cannot be had.
+    #[wasm_bindgen(constructor)]
+    pub fn new(
+        options: JsValue,
+        channel: &JsValue,
+        hooks: Hooks,
+        initial: JsValue,
+    ) -> Result<CoreNode, JsValue> {
+        let value: Value = serde_wasm_bindgen::from_value(options).map_err(|problem| {
+            error(&Failure::new("INVALID_OPTIONS", format!("Invalid options: {problem}")))
+        })?;
+        let options = options::parse(&value).map_err(|failure| error(&failure))?;
+        WebHost::start(options, channel, hooks, initial).map(Self)
+    }
+
+    /// Performs a method on arguments in JSON.
+    pub fn perform(&self, ticket: f64, method: String, args: String, timeout: Option<f64>) {
+        let args = args.as_str().into();
+        let timeout = timeout.map(|ms| ms as u64);
+        self.0.perform(Perform { ticket: ticket as u64, method, args, timeout });
+    }
+
+    /// Settles when the committed state is at least as new as the cluster's is now.
+    pub fn read(&self, ticket: f64) {
+        self.0.enqueue(Input::Read { ticket: ticket as u64 });
+    }
+
+    /// Hands over and closes; a notice says when it is done.
+    pub fn close(&self) {
+        self.0.set_faults(false, self.0.faults().1);
+        self.0.enqueue(Input::Close);
+    }
+
+    /// Pauses the node, as if its tab were frozen, or cuts it off from the others.
+    pub fn simulate(&self, paused: bool, isolated: bool) {
+        self.0.set_faults(paused, isolated);
+    }
+
+    /// The committed state.
+    pub fn state(&self) -> JsValue {
+        self.0.core().node().store().committed().clone()
+    }
+
+    /// The provisional state.
+    pub fn provisional(&self) -> JsValue {
+        self.0.core().node().store().provisional().clone()
+    }
+
+    /// Where the node stands.
+    pub fn status(&self) -> js_sys::Object {
+        let core = self.0.core();
+        let status = core.status();
+        let object = js_sys::Object::new();
+        let phase = match status.phase {
+            Phase::Forming => "forming",
+            Phase::Member => "member",
+            Phase::Refused => "refused",
+            Phase::Closing => "closing",
+            Phase::Closed => "closed",
+        };
+        let role = match status.role {
+            RoleName::Leader => "leader",
+            RoleName::Candidate | RoleName::PreCandidate => "candidate",
+            RoleName::Follower => "follower",
+        };
+        let (paused, isolated) = self.0.faults();
+        set(&object, "id", core.settings().id.as_str());
+        set(&object, "phase", phase);
+        set(&object, "role", role);
+        set(&object, "term", status.term as f64);
+        set(&object, "leaderId", status.leader.as_deref().map_or(JsValue::NULL, JsValue::from));
+        set(&object, "commitIndex", status.commit as f64);
+        set(&object, "lastApplied", status.applied as f64);
+        set(&object, "lastIndex", status.last as f64);
+        set(&object, "snapshotIndex", status.snapshot as f64);
+        set(&object, "members", status.members.iter().map(JsValue::from).collect::<js_sys::Array>());
+        set(&object, "clusterSize", status.size as f64);
+        set(&object, "present", status.present as f64);
+        set(&object, "pending", status.waiting as f64);
+        set(&object, "connected", self.0.is_connected());
+        set(&object, "paused", paused);
+        set(&object, "isolated", isolated);
+        let matched = js_sys::Object::new();
+        for (id, index) in &status.matched {
+            set(&matched, id, *index as f64);
+        }
+        set(&object, "matchIndex", matched);
+        let counters = js_sys::Object::new();
+        set(&counters, "framesSent", status.counters.sent as f64);
+        set(&counters, "framesReceived", status.counters.received as f64);
+        set(&counters, "badFrames", status.counters.bad_frames as f64);
+        set(&counters, "foreignFrames", status.counters.foreign_frames as f64);
+        set(&counters, "invalidMessages", status.counters.invalid_messages as f64);
+        set(&object, "counters", counters);
+        object
+    }
+}
+
+fn set(object: &js_sys::Object, key: &str, value: impl Into<JsValue>) {
+    // It fails only on frozen objects and proxies, and this is a fresh one.
+    let _ = js_sys::Reflect::set(object, &key.into(), &value.into());
+}
