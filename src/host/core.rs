@@ -11,6 +11,9 @@ use crate::store::{self, Call, Failure, Outcome, Perform, Return, Settled, Troub
 use crate::tenancy::{self, Plan, Refusal, Set, Tenancy, To};
 use crate::wire::{self, FrameWriter, Header, WireError, hash64};
 
+/// How soon after its cluster has formed the first member stands for election, in ms.
+const FIRST_ELECTION: Time = 5;
+
 /// The settings of a host.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -419,6 +422,8 @@ impl<S: Clone> HostCore<S> {
         let number = set.number(self.tenancy.me().nonce).expect("a node forms sets with itself");
         let voters = (1..=set.members().len() as u64).collect();
         let config = raft::Config {
+            // The others have started, too, by the time that this one asks them.
+            first_election: (number == 1).then_some(FIRST_ELECTION),
             election_timeout: self.settings.election_timeout,
             heartbeat_interval: self.settings.heartbeat_interval,
             ..raft::Config::new(number, voters)

@@ -120,6 +120,9 @@ impl Raft {
             dirty_reset: false,
         };
         raft.draw_election_deadline();
+        if let Some(soon) = raft.config.first_election {
+            raft.election_deadline = now + soon;
+        }
         raft
     }
 

@@ -180,6 +180,10 @@ pub struct Config {
     pub voters: BTreeSet<NodeId>,
     /// Shortest and longest election timeout, in ms; every attempt draws anew in between.
     pub election_timeout: (Time, Time),
+    /// How soon the node stands for election after it was made, in ms; `None` for an election
+    /// timeout like any other. In a cluster that has just formed nobody leads, and one node need not
+    /// wait to find out.
+    pub first_election: Option<Time>,
     /// How long a leader may be silent towards a follower, in ms.
     pub heartbeat_interval: Time,
     /// How many bytes of entries, or of one piece, go into one message. An entry larger than this
@@ -200,6 +204,7 @@ impl Config {
             id,
             voters,
             election_timeout: (300, 500),
+            first_election: None,
             heartbeat_interval: 50,
             max_message_bytes: 256 << 10,
             max_inflight: 64,

@@ -1,7 +1,7 @@
 //! The performing side: numbers performs, sends them to whoever leads until their fate is known,
 //! and settles them in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -73,6 +73,8 @@ pub(super) struct Client {
     next_seq: Seq,
     pending: BTreeMap<Seq, Pending>,
     pending_bytes: usize,
+    /// When performs are given up.
+    timeouts: BTreeSet<(Time, Seq)>,
     reads: BTreeMap<u64, PendingRead>,
     next_read: u64,
     leader: Option<(NodeId, Term)>,
@@ -105,6 +107,7 @@ impl Client {
             next_seq: 1,
             pending: BTreeMap::new(),
             pending_bytes: 0,
+            timeouts: BTreeSet::new(),
             reads: BTreeMap::new(),
             next_read: 1,
             leader: None,
@@ -148,6 +151,7 @@ impl Client {
         }
         self.pending_bytes += size;
         let deadline = perform.timeout.map(|timeout| now.saturating_add(timeout));
+        self.timeouts.extend(deadline.map(|deadline| (deadline, self.next_seq)));
         let pending = Pending { perform, deadline, abandoned: false, fate: None };
         self.pending.insert(self.next_seq, pending);
         self.next_seq += 1;
@@ -167,6 +171,7 @@ impl Client {
             }
         }
         self.pending_bytes = 0;
+        self.timeouts.clear();
         for (_, read) in std::mem::take(&mut self.reads) {
             self.settle(read.ticket, Outcome::Failed(failure.clone()));
         }
@@ -178,9 +183,9 @@ impl Client {
 
     /// When something here is due.
     pub(super) fn deadline(&self) -> Option<Time> {
-        let timeouts = self.pending.values().filter(|p| !p.abandoned).filter_map(|p| p.deadline);
+        let timeout = self.timeouts.first().map(|(deadline, _)| *deadline);
         let retry = self.has_work().then_some(self.retry_at);
-        timeouts.chain(retry).min()
+        [timeout, retry].into_iter().flatten().min()
     }
 
     fn has_work(&self) -> bool {
@@ -190,18 +195,19 @@ impl Client {
 
     /// Gives up the performs whose time is up.
     pub(super) fn expire(&mut self, now: Time, applied: Index) {
-        for pending in self.pending.values_mut() {
-            if !pending.abandoned && pending.deadline.is_some_and(|deadline| now >= deadline) {
-                pending.abandoned = true;
-                let message = format!(
-                    "`{}` was not settled within {} ms; it may still take effect",
-                    pending.perform.method,
-                    pending.perform.timeout.unwrap_or_default()
-                );
-                let failure = Failure::new("TIMEOUT", message);
-                let ticket = pending.perform.ticket;
-                self.settled.push(Settled { ticket, outcome: Outcome::Failed(failure) });
-            }
+        while let Some((deadline, seq)) = self.timeouts.first().copied()
+            && now >= deadline
+        {
+            self.timeouts.pop_first();
+            let Some(pending) = self.pending.get_mut(&seq) else { continue };
+            pending.abandoned = true;
+            let message = format!(
+                "`{}` was not settled within {} ms; it may still take effect",
+                pending.perform.method,
+                pending.perform.timeout.unwrap_or_default()
+            );
+            let ticket = pending.perform.ticket;
+            self.settle(ticket, Outcome::Failed(Failure::new("TIMEOUT", message)));
         }
         self.settle_in_order(applied);
     }
@@ -321,6 +327,7 @@ impl Client {
             }
         }
         self.pending_bytes = 0;
+        self.timeouts.clear();
         self.nonce = self.rng.next_u64();
         self.session = None;
         self.next_seq = 1;
@@ -384,6 +391,9 @@ impl Client {
         for seq in done {
             let pending = self.pending.remove(&seq).expect("just seen");
             self.pending_bytes -= pending.perform.args.len() + pending.perform.method.len();
+            if let Some(deadline) = pending.deadline {
+                self.timeouts.remove(&(deadline, seq));
+            }
             if let Some((outcome, _)) = pending.fate
                 && !pending.abandoned
             {

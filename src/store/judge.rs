@@ -78,7 +78,7 @@ impl Lives {
         // What the client has acknowledged was settled by an earlier leader, with a verdict that
         // is in no log.
         live.next = live.next.max(session.next()).max(ack);
-        live.verdicts.retain(|seq, _| *seq >= ack);
+        live.verdicts = live.verdicts.split_off(&ack);
         Some(live)
     }
 }

@@ -122,7 +122,7 @@ enum Doing {
     Entry(Item<()>),
     Judging(Job),
     /// A judged action is reduced before it is proposed.
-    Staging(Job, Command),
+    Staging(Job, Command, Blob),
     Saving(Position),
     Loading(Position, Sessions),
     Notifying,
@@ -141,6 +141,7 @@ pub struct Store<S> {
     /// The sessions after the last entry of `tail` and everything staged.
     tail_sessions: Sessions,
     staged: Vec<Staged<S>>,
+    staged_bytes: usize,
     doing: Doing,
     incoming: Option<Snapshot>,
     log_bytes: usize,
@@ -171,6 +172,7 @@ impl<S: Clone> Store<S> {
             tail: VecDeque::new(),
             tail_sessions: Sessions::default(),
             staged: Vec::new(),
+            staged_bytes: 0,
             doing: Doing::Nothing,
             incoming: None,
             log_bytes: 0,
@@ -386,8 +388,12 @@ impl<S: Clone> Store<S> {
             (Doing::Judging(job), Return::Judged(result)) => {
                 return self.judged(raft, job, result);
             }
-            (Doing::Staging(job, command), Return::State(result)) => match result {
-                Ok(state) => self.stage(raft, command, state),
+            (Doing::Staging(job, command, encoded), Return::State(result)) => match result {
+                Ok(state) => {
+                    let counts = self.tail_sessions.apply(self.next_index(raft), &command);
+                    debug_assert!(counts, "it was judged against these sessions");
+                    self.stage(Staged { command, encoded, state });
+                }
                 Err(failure) => self.hold(raft, &job, Verdict::Failed(failure)),
             },
             (Doing::Saving(last), Return::Saved(result)) => return self.saved(last, result),
@@ -587,7 +593,7 @@ impl<S: Clone> Store<S> {
         for command in opens.chain(closes) {
             if self.tail_sessions.apply(self.next_index(raft), &command) {
                 let (encoded, state) = (encode(&command), self.provisional().clone());
-                self.staged.push(Staged { command, encoded, state });
+                self.stage(Staged { command, encoded, state });
             }
         }
     }
@@ -609,8 +615,8 @@ impl<S: Clone> Store<S> {
         let (ack, verdicts) = judge.carried(session, seq);
         let call = Call::Reduce { state: self.provisional().clone(), action: action.clone() };
         let command = Command::Action { session, seq, ack, verdicts, action };
-        let staged: usize = self.staged.iter().map(Staged::size).sum();
-        let size = Payload::Command(encode(&command)).size();
+        let encoded = encode(&command);
+        let size = self.staged_bytes + Payload::Command(encoded.clone()).size();
         let refusal = if length > self.config.max_action_bytes {
             Failure::new(
                 "TOO_LARGE",
@@ -619,13 +625,13 @@ impl<S: Clone> Store<S> {
                     self.config.max_action_bytes
                 ),
             )
-        } else if !raft.has_room(staged + size) {
+        } else if !raft.has_room(size) {
             Failure::new(
                 "BUSY",
                 "too many actions are waiting to be committed: await some of them first",
             )
         } else {
-            self.doing = Doing::Staging(job, command);
+            self.doing = Doing::Staging(job, command, encoded);
             return Step::Call(call);
         };
         self.hold_then_idle(raft, &job, Verdict::Failed(refusal))
@@ -643,16 +649,15 @@ impl<S: Clone> Store<S> {
         }
     }
 
-    fn stage(&mut self, raft: &Raft, command: Command, state: S) {
-        let counts = self.tail_sessions.apply(self.next_index(raft), &command);
-        debug_assert!(counts, "it was judged against these sessions");
-        let encoded = encode(&command);
-        self.staged.push(Staged { command, encoded, state });
+    fn stage(&mut self, staged: Staged<S>) {
+        self.staged_bytes += staged.size();
+        self.staged.push(staged);
     }
 
     /// Says how a proposal went. On success the staged commands are entries from `first` on.
     pub fn proposed(&mut self, raft: &Raft, result: Result<Index, Refused>) {
         let Ok(first) = result else { return self.unstage() };
+        self.staged_bytes = 0;
         for (index, staged) in (first..).zip(std::mem::take(&mut self.staged)) {
             let at = Position::new(index, raft.term());
             let size = staged.size();
@@ -666,6 +671,7 @@ impl<S: Clone> Store<S> {
     fn unstage(&mut self) {
         if !self.staged.is_empty() {
             self.staged.clear();
+            self.staged_bytes = 0;
             self.rebuild_tail_sessions();
         }
     }

@@ -136,7 +136,7 @@ impl Sessions {
                     .results
                     .extend(verdicts.iter().map(|(seq, v)| (*seq, Recorded::Verdict(v.clone()))));
                 session.results.insert(*seq, Recorded::Action(action.clone()));
-                session.results.retain(|seq, _| seq >= ack);
+                session.results = session.results.split_off(ack);
                 true
             }
         }

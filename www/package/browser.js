@@ -1,0 +1,9 @@
+// The entry for browsers and bundlers. The module is ready when the import is: `conflux()` itself
+// is synchronous.
+import init, { CoreNode } from './conflux.js'
+import { createConflux } from './shell.js'
+
+await init({ module_or_path: new URL('conflux_bg.wasm', import.meta.url) })
+
+export const conflux = createConflux(CoreNode)
+export default conflux

@@ -1,0 +1,192 @@
+/** A value that JSON can carry. */
+export type Json = string | number | boolean | null | Json[] | { [key: string]: Json | undefined }
+
+/** What a method may return: an action, nothing, or an Error. */
+type Returned<R> = Exclude<R, Error | null | undefined | void>
+
+/** The methods of a node: action creators that run on the leader, `this` being the node there. */
+// The arguments are checked where a method is performed; here they are whatever the method takes.
+export type Methods = { [name: string]: (...args: never[]) => unknown }
+
+/** An error of a perform, a read or an event. `code` is stable; `message` is for people. */
+export interface ConfluxError extends Error {
+  /**
+   * `TIMEOUT`, `CLOSED`, `BUSY`, `TOO_LARGE`, `NOT_JSON`, `ASYNC_METHOD`, `UNKNOWN_METHOD`,
+   * `METHOD_FAILED`, `REDUCER_FAILED`, `SESSION_EXPIRED`, `CLUSTER_FULL`, `AMNESIA`,
+   * `NOT_A_MEMBER`, `SIZE_MISMATCH`, `DUPLICATE_ID`, `OTHER_CLUSTER`, `VERSION`, `BAD_FRAME`,
+   * `BAD_MESSAGE`, `RELAY`, `CHANNEL_FAILED`, `INVALID_OPTIONS`, `INVALID_ARGUMENT`,
+   * `UNSUPPORTED`, or the `code` of an error that a method threw.
+   */
+  code: string
+}
+
+/** Between nodes of one JavaScript process. */
+export interface MemoryChannel {
+  name: 'memory'
+  /** Which of the process's channels; nodes of one channel hear each other. */
+  channel?: string
+}
+
+/** Between tabs and workers of one browser and origin. */
+export interface BroadcastChannelOptions {
+  name: 'broadcast'
+  /** The channel's name; nodes of one channel hear each other. */
+  channel: string
+}
+
+/** Through a `conflux-relay`, across browsers and machines. */
+export interface WebsocketChannel {
+  name: 'websocket'
+  /** The relay's address, such as `ws://localhost:8080/ws`. */
+  url: string
+  /** The room; nodes of one room hear each other. */
+  room: string
+  /** A WebSocket class, where there is no global one: that of the npm package `ws`, say. */
+  WebSocket?: new (url: string) => object
+}
+
+/** A channel of your own. It may lose, repeat, delay and reorder frames. */
+export interface CustomChannel {
+  name: 'custom'
+  /** Called once. Give every frame that is meant for node `id`, or for everyone, to `receive`. */
+  connect(id: string, receive: (frame: Uint8Array) => void): void
+  /** Called once, at the end. */
+  disconnect(): void
+  /** Brings a frame to the node `to`. */
+  send(to: string, frame: Uint8Array): void
+  /** Brings a frame to every other node. */
+  broadcast(frame: Uint8Array): void
+}
+
+export interface Options<State, M extends Methods> {
+  /** This node's id: every node needs its own, and a new one each time that it starts. */
+  id: string
+  /** How many nodes the cluster has. Not needed with `members`. */
+  clusterSize?: number
+  /** The ids of all nodes, where they are known beforehand. */
+  members?: readonly string[]
+  /** The cluster's name, when several share a channel. The default is the channel's own name. */
+  cluster?: string
+  /** How nodes communicate. */
+  channel: MemoryChannel | BroadcastChannelOptions | WebsocketChannel | CustomChannel
+  /** The action creators. They run on the leader, synchronously. */
+  methods: M & ThisType<Node<State, M>>
+  /**
+   * The reducer. It must be pure: the same state and action give the same new state on every node.
+   * It is called with no state and no action (`null`) once, for the first state.
+   */
+  reduce: (state: State | undefined, action: Action<M> | null) => State
+  /** After how long a silence a node stands for election, in ms; drawn at random from the range. */
+  electionTimeout?: { min: number; max: number }
+  /** The longest silence of a leader, in ms. Default 50. */
+  heartbeatInterval?: number
+  /** The largest arguments and actions, in bytes of JSON. Default 1 MiB. */
+  maxActionBytes?: number
+  /** Where a node keeps its log. */
+  storage?: 'memory'
+}
+
+/** What any of the methods may return as an action. */
+export type Action<M extends Methods> = Returned<ReturnType<M[keyof M]>>
+
+export interface Status {
+  /** This node's id. */
+  id: string
+  /** Where the node is in its life. */
+  phase: 'forming' | 'member' | 'refused' | 'closing' | 'closed'
+  role: 'leader' | 'follower' | 'candidate' | 'learner'
+  /** The current term. */
+  term: number
+  /** Who leads the term, as far as this node knows. */
+  leaderId: string | null
+  commitIndex: number
+  lastApplied: number
+  /** The last index of this node's log. */
+  lastIndex: number
+  /** The index behind which the log was cut. */
+  snapshotIndex: number
+  /** The ids of the members, once the cluster has formed. */
+  members: string[]
+  /** How many members the cluster has or will have. */
+  clusterSize: number
+  /** How many nodes are there, while the cluster forms. */
+  present: number
+  /** How many performs and reads wait. */
+  pending: number
+  /** Whether the channel can carry frames now. */
+  connected: boolean
+  /** Set by `simulate`. */
+  paused: boolean
+  /** Set by `simulate`. */
+  isolated: boolean
+  /** On the leader: up to which index each other member's log is known to be equal. */
+  matchIndex: { [id: string]: number }
+  counters: {
+    framesSent: number
+    framesReceived: number
+    /** Frames that were none, malformed, or of another version. */
+    badFrames: number
+    /** Frames of other clusters. */
+    foreignFrames: number
+    /** Messages that said something impossible. */
+    invalidMessages: number
+  }
+}
+
+type Callback<R> = (error: ConfluxError | null, action?: R) => void
+type Result<F> = F extends (...args: never[]) => infer R ? Returned<R> | undefined : never
+type Args<F> = F extends (...args: infer A) => unknown ? A : never
+
+/** A node of the cluster. */
+export interface Node<State, M extends Methods> {
+  /**
+   * Runs a method on the leader. Settles once the action is committed and applied on this node:
+   * with the action, or with nothing when the method returned none.
+   * @param timeout in ms; when it passes the perform rejects with `TIMEOUT`, and whether it takes
+   * effect is unknown
+   */
+  perform<K extends keyof M & string>(
+    name: K,
+    ...rest: Parameters_<M[K]>
+  ): Promise<Result<M[K]>>
+  perform<K extends keyof M & string>(
+    name: K,
+    args: Args<M[K]>,
+    callback: Callback<Result<M[K]>>,
+  ): void
+  perform<K extends keyof M & string>(
+    name: K,
+    args: Args<M[K]>,
+    timeout: number,
+    callback: Callback<Result<M[K]>>,
+  ): void
+  /** Calls `callback` after every action that is committed on this node. */
+  subscribe(callback: () => void): () => void
+  /** The committed state; the same reference until it changes. */
+  getState(): State
+  /** The committed state plus every uncommitted action in this node's log. */
+  getProvisionalState(): State
+  /** Settles when the committed state is at least as new as the cluster's was at the call. */
+  read(): Promise<void>
+  read(callback: (error: ConfluxError | null) => void): void
+  /** Where this node stands. */
+  status(): Status
+  /** Calls `callback` with the leader's id, the members, the status, or an error. */
+  on(event: 'leader', callback: (leaderId: string | null) => void): () => void
+  on(event: 'members', callback: (members: string[]) => void): () => void
+  on(event: 'status', callback: (status: Status) => void): () => void
+  on(event: 'error', callback: (error: ConfluxError) => void): () => void
+  /** For demos and tests: pauses the node as if its tab were frozen, or cuts it off. */
+  simulate(faults: { paused?: boolean; isolated?: boolean }): void
+  /** Hands leadership over and leaves. What waits rejects with `CLOSED`. */
+  close(): Promise<void>
+  close(callback: (error: null) => void): void
+}
+
+// Arguments may be left out where the method takes none.
+type Parameters_<F> =
+  Args<F> extends [] ? [args?: [], timeout?: number] : [args: Args<F>, timeout?: number]
+
+/** Makes a node. Throws `INVALID_OPTIONS` when an option is missing or wrong. */
+export declare function conflux<State, M extends Methods>(options: Options<State, M>): Node<State, M>
+export default conflux

@@ -1,0 +1,308 @@
+// `conflux({...})` as its users know it, around the core in WebAssembly. The core decides
+// everything; this file calls methods, reducers, subscribers and callbacks, turns values into JSON
+// and back, and keeps the promises.
+
+/** @typedef {(error: Error | null, value?: unknown) => void} Callback */
+
+const fail = (code, message) => Object.assign(new Error(message), { code })
+
+/** Says a value as a person would: for error messages. */
+const say = (value) => {
+  if (value === null || value === undefined) return 'nothing'
+  if (typeof value === 'string') return JSON.stringify(value.slice(0, 40))
+  return typeof value === 'object' ? (Array.isArray(value) ? 'a list' : 'an object') : typeof value
+}
+
+const isThenable = (value) =>
+  value !== null && typeof value === 'object' && typeof value.then === 'function'
+
+/**
+ * A value as JSON. Whatever JSON would drop or change silently is refused, with its path.
+ * @param {unknown} value
+ * @param {string} root what the value is, the path's beginning
+ */
+const toJson = (value, root) => {
+  const above = new Set()
+  const check = (value, path) => {
+    const refuse = (what) => {
+      throw fail('NOT_JSON', `${path()} is ${what}, which JSON cannot carry`)
+    }
+    switch (typeof value) {
+      case 'string':
+      case 'boolean':
+        return
+      case 'number':
+        return Number.isFinite(value) ? undefined : refuse(String(value))
+      case 'object':
+        break
+      default:
+        return refuse(value === undefined ? 'undefined' : `a ${typeof value}`)
+    }
+    if (value === null) return
+    if (isThenable(value)) refuse('a Promise')
+    if (above.has(value)) refuse('part of itself (a cycle)')
+    above.add(value)
+    if (Array.isArray(value)) {
+      for (let i = 0; i < value.length; i++) check(value[i], () => `${path()}[${i}]`)
+    } else {
+      const prototype = Object.getPrototypeOf(value)
+      if (prototype !== null && Object.getPrototypeOf(prototype) !== null) {
+        refuse(`a ${prototype.constructor?.name ?? 'class instance'}`)
+      }
+      for (const key of Object.keys(value)) {
+        // An absent property and an undefined one are the same to JSON, and to most people.
+        if (value[key] !== undefined) check(value[key], () => `${path()}.${key}`)
+      }
+    }
+    above.delete(value)
+  }
+  check(value, () => root)
+  return JSON.stringify(value)
+}
+
+/** Reports what user code threw at a place where nobody can catch it. */
+const report = (error) => {
+  if (typeof reportError === 'function') reportError(error)
+  else console.error(error)
+}
+
+export const createConflux = (CoreNode) => {
+  class Conflux {
+    #core
+    #methods
+    #tickets = new Map()
+    #nextTicket = 1
+    #subscribers = []
+    #listeners = new Map()
+    #closing
+    #closed
+
+    constructor(options) {
+      if (options === null || typeof options !== 'object') {
+        throw fail(
+          'INVALID_OPTIONS',
+          `Invalid options: conflux() wants an object of options, and got ${say(options)}`,
+        )
+      }
+      const { methods, reduce, channel, ...plain } = options
+      for (const [name, value, type] of [
+        ['methods', methods, 'object'],
+        ['reduce', reduce, 'function'],
+      ]) {
+        if (value === undefined || value === null) {
+          throw fail('INVALID_OPTIONS', `Invalid options: \`${name}\` is required`)
+        }
+        if (typeof value !== type) {
+          const message = `\`${name}\` must be ${type === 'object' ? 'an' : 'a'} ${type}`
+          throw fail('INVALID_OPTIONS', `Invalid options: ${message}, and is ${say(value)}`)
+        }
+      }
+      for (const [name, method] of Object.entries(methods)) {
+        if (typeof method !== 'function') {
+          const message = `\`methods.${name}\` must be a function, and is ${say(method)}`
+          throw fail('INVALID_OPTIONS', `Invalid options: ${message}`)
+        }
+      }
+      if (channel?.name === 'custom') {
+        for (const name of ['connect', 'disconnect', 'send', 'broadcast']) {
+          if (typeof channel[name] !== 'function') {
+            const message = `\`channel.${name}\` must be a function, and is ${say(channel[name])}`
+            throw fail('INVALID_OPTIONS', `Invalid options: ${message}`)
+          }
+        }
+      }
+      // Functions and class instances stay here; the core sees plain values.
+      const pick = ({ name, channel: inner, url, room }) => ({ name, channel: inner, url, room })
+      const isObject = channel !== null && typeof channel === 'object'
+      plain.channel = isObject ? pick(channel) : channel
+      this.#methods = methods
+      const reduceOnce = (state, action) => {
+        const next = reduce(state, action)
+        if (next === undefined) {
+          throw fail('REDUCER_FAILED', 'the reducer returned nothing: it must return a state')
+        }
+        return next
+      }
+      const initial = reduceOnce(undefined, null)
+      this.#core = new CoreNode(plain, channel, this.#hooks(reduceOnce), initial)
+    }
+
+    /** What the core calls. It holds nothing borrowed meanwhile, so all of it may call back. */
+    #hooks(reduce) {
+      return {
+        judge: (name, args) => {
+          const method = Object.hasOwn(this.#methods, name) ? this.#methods[name] : undefined
+          if (typeof method !== 'function') {
+            throw fail('UNKNOWN_METHOD', `${name} is not a registered method`)
+          }
+          const action = method.apply(this, JSON.parse(args))
+          if (action === null || action === undefined) return undefined
+          if (action instanceof Error) throw action
+          if (isThenable(action)) {
+            // Its rejection, if any, would be nobody's.
+            action.then(undefined, () => {})
+            throw fail('ASYNC_METHOD', `\`${name}\` returned a Promise: methods must be synchronous`)
+          }
+          return toJson(action, `the action of \`${name}\``)
+        },
+        reduce: (state, action) => reduce(state, JSON.parse(action)),
+        save: (state) => toJson(state, 'the state'),
+        load: (json) => JSON.parse(json),
+        committed: () => {
+          // A copy, so that callbacks may subscribe and unsubscribe; whoever is removed meanwhile
+          // is not called any more.
+          for (const subscriber of [...this.#subscribers]) {
+            if (this.#subscribers.includes(subscriber)) this.#call(subscriber.callback)
+          }
+        },
+        action: (ticket, action) => this.#settle(ticket, null, JSON.parse(action)),
+        nothing: (ticket) => this.#settle(ticket, null),
+        failed: (ticket, code, message) => this.#settle(ticket, fail(code, message)),
+        notice: (kind, code, message) => this.#notice(kind, code, message),
+      }
+    }
+
+    #call(callback, ...args) {
+      try {
+        callback(...args)
+      } catch (error) {
+        report(error)
+      }
+    }
+
+    #settle(ticket, error, value) {
+      const settle = this.#tickets.get(ticket)
+      this.#tickets.delete(ticket)
+      settle?.(error, value)
+    }
+
+    /** A ticket, and what the caller gets for it: a promise, or a call of the callback. */
+    #ticket(callback) {
+      const ticket = this.#nextTicket++
+      if (typeof callback === 'function') {
+        this.#tickets.set(ticket, (error, value) => {
+          if (error) this.#call(callback, error)
+          else if (value === undefined) this.#call(callback, null)
+          else this.#call(callback, null, value)
+        })
+        return [ticket, undefined]
+      }
+      const promise = new Promise((resolve, reject) => {
+        this.#tickets.set(ticket, (error, value) => (error ? reject(error) : resolve(value)))
+      })
+      return [ticket, promise]
+    }
+
+    perform(name, ...rest) {
+      const callback = typeof rest.at(-1) === 'function' ? rest.pop() : undefined
+      let [args, timeout] = rest
+      if (typeof args === 'number') [args, timeout] = [undefined, args]
+      const [ticket, promise] = this.#ticket(callback)
+      try {
+        if (typeof name !== 'string') {
+          throw fail('INVALID_ARGUMENT', `perform() wants a method's name, and got ${say(name)}`)
+        }
+        if (args !== undefined && args !== null && !Array.isArray(args)) {
+          throw fail('INVALID_ARGUMENT', `perform() wants a list of arguments, and got ${say(args)}`)
+        }
+        if (timeout !== undefined && timeout !== null && typeof timeout !== 'number') {
+          throw fail('INVALID_ARGUMENT', `perform() wants a timeout in ms, and got ${say(timeout)}`)
+        }
+        // The original takes -1 for "no timeout".
+        const limit = timeout >= 0 && timeout < Infinity ? timeout : undefined
+        // A missing argument is `undefined`, which JSON has no word for in a list.
+        const list = (args ?? []).map((arg) => (arg === undefined ? null : arg))
+        this.#core.perform(ticket, name, toJson(list, 'the arguments'), limit)
+      } catch (error) {
+        queueMicrotask(() => this.#settle(ticket, error))
+      }
+      return promise
+    }
+
+    read(callback) {
+      const [ticket, promise] = this.#ticket(callback)
+      this.#core.read(ticket)
+      return promise
+    }
+
+    subscribe(callback) {
+      if (typeof callback !== 'function') {
+        throw fail('INVALID_ARGUMENT', `subscribe() wants a function, and got ${say(callback)}`)
+      }
+      const subscriber = { callback }
+      if (!this.#closed) this.#subscribers.push(subscriber)
+      return () => {
+        this.#subscribers = this.#subscribers.filter((other) => other !== subscriber)
+      }
+    }
+
+    getState() {
+      return this.#core.state()
+    }
+
+    getProvisionalState() {
+      return this.#core.provisional()
+    }
+
+    status() {
+      return this.#core.status()
+    }
+
+    on(event, callback) {
+      if (!['leader', 'members', 'status', 'error'].includes(event)) {
+        const message = 'on() knows the events leader, members, status and error'
+        throw fail('INVALID_ARGUMENT', `${message}, and got ${say(event)}`)
+      }
+      if (typeof callback !== 'function') {
+        throw fail('INVALID_ARGUMENT', `on() wants a function, and got ${say(callback)}`)
+      }
+      const listener = { callback }
+      this.#listeners.set(event, [...(this.#listeners.get(event) ?? []), listener])
+      return () => {
+        const listeners = this.#listeners.get(event) ?? []
+        this.#listeners.set(event, listeners.filter((other) => other !== listener))
+      }
+    }
+
+    simulate({ paused, isolated } = {}) {
+      const now = this.status()
+      this.#core.simulate(paused ?? now.paused, isolated ?? now.isolated)
+      this.#emit('status', this.status())
+    }
+
+    close(callback) {
+      this.#closing ??= new Promise((resolve) => {
+        this.#closed = resolve
+        this.#subscribers = []
+        this.#core.close()
+      })
+      if (typeof callback !== 'function') return this.#closing
+      this.#closing.then(() => this.#call(callback, null))
+      return undefined
+    }
+
+    #emit(event, value) {
+      for (const { callback } of this.#listeners.get(event) ?? []) this.#call(callback, value)
+    }
+
+    #notice(kind, code, message) {
+      const status = this.status()
+      if (kind === 'error') {
+        const error = fail(code, message)
+        if (this.#listeners.get('error')?.length) this.#emit('error', error)
+        else console.warn(`conflux: ${message} (${code})`)
+      } else if (kind === 'leader') {
+        this.#emit('leader', status.leaderId)
+      } else if (kind === 'members') {
+        this.#emit('members', status.members)
+      } else {
+        this.#closed?.()
+      }
+      this.#emit('status', status)
+    }
+  }
+
+  return function conflux(options) {
+    return new Conflux(options)
+  }
+}

@@ -1,0 +1,132 @@
+//! Finding what a task needs, and getting it where that is possible.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The target that browsers run.
+pub(crate) const WASM: &str = "wasm32-unknown-unknown";
+
+/// The repository's folder.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().expect("the xtask lies in the repository").to_path_buf()
+}
+
+/// Where Cargo builds.
+pub(crate) fn target() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    root().join(target)
+}
+
+/// A command, by name and arguments.
+pub(crate) fn command<I: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = I>) -> Command {
+    let mut command = Command::new(name);
+    command.args(args);
+    command
+}
+
+/// Cargo, as it was called.
+pub(crate) fn cargo<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> Command {
+    command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()), args)
+}
+
+/// Runs a command and fails when it does.
+pub(crate) fn run(mut command: Command) -> Result<()> {
+    let name = describe(&command);
+    let status = command.status().with_context(|| format!("`{name}` cannot be started"))?;
+    ensure!(status.success(), "`{name}` failed ({status})");
+    Ok(())
+}
+
+/// Runs a command and gives what it prints.
+pub(crate) fn output(mut command: Command) -> Result<String> {
+    let name = describe(&command);
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("`{name}` cannot be started"))?;
+    ensure!(output.status.success(), "`{name}` failed ({})", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn describe(command: &Command) -> String {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Announces a step.
+pub(crate) fn step(what: &str) {
+    eprintln!("\n── {what}");
+}
+
+/// Adds Rust's wasm target where it is missing.
+pub(crate) fn ensure_wasm_target() -> Result<()> {
+    let sysroot = output(command("rustc", ["--print", "sysroot"]))?;
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(WASM).exists() {
+        return Ok(());
+    }
+    step("adding the wasm target");
+    run(command("rustup", ["target", "add", WASM])).context(
+        "Rust's wasm target is missing and rustup cannot add it: install rustup \
+         (https://rustup.rs), or the target by your system's means",
+    )
+}
+
+/// Checks Node.js and installs the tools from the npm registry, if they are not there or old.
+pub(crate) fn ensure_node() -> Result<()> {
+    let version = output(command("node", ["--version"]))
+        .context("Node.js is missing: install version 20 or newer (https://nodejs.org)")?;
+    let major = version.trim().trim_start_matches('v').split('.').next();
+    let major: u32 = major.unwrap_or_default().parse().unwrap_or_default();
+    ensure!(major >= 20, "Node.js {} is too old: install 20 or newer", version.trim());
+    let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+    let installed = modified(&root().join("node_modules/.package-lock.json"));
+    if installed < modified(&root().join("package-lock.json")) {
+        step("installing tools from the npm registry");
+        run(command("npm", ["ci", "--silent"])).context("the tools cannot be installed")?;
+    }
+    Ok(())
+}
+
+/// A tool that npm installed.
+pub(crate) fn npm_tool(name: &str) -> String {
+    root().join("node_modules/.bin").join(name).display().to_string()
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let paths = env::var_os("PATH")?;
+    env::split_paths(&paths).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// A Chromium: `$CHROMIUM`, the system's, or one from apt where that may be used.
+pub(crate) fn ensure_chromium() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("CHROMIUM") {
+        let path = PathBuf::from(path);
+        ensure!(path.is_file(), "$CHROMIUM is {}, which is no file", path.display());
+        return Ok(path);
+    }
+    let names = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
+    let find = || names.iter().find_map(|name| on_path(name));
+    if let Some(path) = find() {
+        return Ok(path);
+    }
+    let mac = Path::new("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome");
+    if mac.is_file() {
+        return Ok(mac.into());
+    }
+    let is_root = output(command("id", ["-u"])).is_ok_and(|id| id.trim() == "0");
+    if is_root && on_path("apt-get").is_some() {
+        step("installing Chromium through apt");
+        run(command("apt-get", ["update", "-qq"]))?;
+        run(command("apt-get", ["install", "-y", "-qq", "--no-install-recommends", "chromium"]))?;
+        if let Some(path) = find() {
+            return Ok(path);
+        }
+    }
+    bail!(
+        "the browser tests need Chromium: install it (on Debian and Ubuntu: `sudo apt install \
+         chromium`), or name one in $CHROMIUM"
+    )
+}
