@@ -1,1 +1,201 @@
-fn main() {}
+//! The relay: passes frames between the nodes of a room, and serves the demo.
+//!
+//! It knows rooms and ids, and nothing of what frames say. It keeps nothing: nodes that lose their
+//! connection come back by themselves, and Raft does not care for what was lost in between.
+
+mod rooms;
+mod socket;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{Query, State, WebSocketUpgrade};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use clap::Parser;
+use conflux::wire::relay::{MAX_ENVELOPE, MAX_ID};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tower_http::services::ServeDir;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::rooms::Rooms;
+
+/// The WebSocket relay of Conflux.
+///
+/// Nodes connect to ws://HOST:PORT/ws?room=NAME&id=ID and send binary frames to each other, through
+/// rooms that do not hear of one another.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// The address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// The port to listen on; 0 for any that is free.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// A page's origin that may connect, such as https://example.org, besides the relay's own.
+    /// May be given several times; `*` allows all.
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+    /// The folder to serve at /, such as the built demo.
+    #[arg(long, value_name = "FOLDER", default_value = "target/demo")]
+    static_dir: PathBuf,
+    /// How many connections there may be.
+    #[arg(long, default_value_t = 1000)]
+    max_connections: usize,
+    /// How many bytes may wait for a socket before it is disconnected as too slow.
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
+    max_queue: usize,
+    /// How often to ping a socket, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
+    ping_interval: f64,
+    /// After how long a silence, pongs included, a socket is disconnected, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 45.0)]
+    idle_timeout: f64,
+}
+
+/// What every connection shares.
+struct Relay {
+    options: Options,
+    rooms: Rooms,
+    /// True when the relay shuts down.
+    stopping: watch::Receiver<bool>,
+}
+
+#[derive(Deserialize)]
+struct Entrance {
+    room: Option<String>,
+    id: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_target(false).with_writer(std::io::stderr).init();
+    let options = Options::parse();
+    let address = SocketAddr::new(options.host, options.port);
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: choose another --port or --host"))?;
+    let address = listener.local_addr()?;
+    let (stop, stopping) = watch::channel(false);
+    let app = app(options, stopping);
+    println!("Conflux: open http://{address}/ (the relay is at ws://{address}/ws)");
+    axum::serve(listener, app)
+        .with_graceful_shutdown(async move {
+            asked_to_stop().await;
+            tracing::info!("shutting down");
+            // Nobody listens when no socket was ever open, and that is fine.
+            let _ = stop.send(true);
+        })
+        .await?;
+    Ok(())
+}
+
+fn app(options: Options, stopping: watch::Receiver<bool>) -> Router {
+    let files = ServeDir::new(&options.static_dir);
+    if !options.static_dir.is_dir() {
+        tracing::info!(
+            "no demo in {}: `cargo xtask demo` builds and serves it",
+            options.static_dir.display()
+        );
+    }
+    let rooms = Rooms::new(options.max_connections, options.max_queue);
+    // Demos are rebuilt; a browser should ask each time whether a file is still the same.
+    let fresh = SetResponseHeaderLayer::overriding(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache"),
+    );
+    Router::new()
+        .route("/ws", get(enter))
+        .fallback_service(files)
+        .layer(fresh)
+        .with_state(Arc::new(Relay { options, rooms, stopping }))
+}
+
+/// Ends when the process is asked to: SIGTERM, or Ctrl-C.
+async fn asked_to_stop() {
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminated) => {
+                tokio::select! {
+                    () = interrupted => {}
+                    _ = terminated.recv() => {}
+                }
+            }
+            Err(_) => interrupted.await,
+        }
+    }
+    #[cfg(not(unix))]
+    interrupted.await;
+}
+
+/// A socket asks to be let in.
+async fn enter(
+    State(relay): State<Arc<Relay>>,
+    Query(entrance): Query<Entrance>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let refuse = |status: StatusCode, why: String| {
+        tracing::info!("refused: {why}");
+        (status, why).into_response()
+    };
+    if let Err(origin) = check_origin(&headers, &relay.options.allow_origin) {
+        let why = format!("the origin {origin} is not allowed: start the relay with --allow-origin {origin}");
+        return refuse(StatusCode::FORBIDDEN, why);
+    }
+    let name = |value: Option<String>, what: &str| match value {
+        Some(value) if !value.is_empty() && value.len() <= MAX_ID => Ok(value),
+        Some(value) => Err(format!("{what} must have 1 to {MAX_ID} bytes, and has {}", value.len())),
+        None => Err(format!("{what} is required: connect to /ws?room=NAME&id=ID")),
+    };
+    let (room, id) = match (name(entrance.room, "room"), name(entrance.id, "id")) {
+        (Ok(room), Ok(id)) => (room, id),
+        (Err(why), _) | (_, Err(why)) => return refuse(StatusCode::BAD_REQUEST, why),
+    };
+    let Some(seat) = relay.rooms.reserve() else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the relay is full".into());
+    };
+    upgrade
+        .max_message_size(MAX_ENVELOPE)
+        .max_frame_size(MAX_ENVELOPE)
+        .on_upgrade(move |socket| socket::serve(relay, seat, socket, room, id))
+}
+
+/// Whether the page that connects may: it comes from the relay itself, or from an allowed origin,
+/// or is no page at all. Otherwise any page that a user visits could join their rooms.
+fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), String> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().map_err(|_| "that is not ASCII".to_string())?;
+    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let is_own = origin.split_once("://").is_some_and(|(_, host)| Some(host) == own);
+    if is_own || allowed.iter().any(|a| a == "*" || a == origin) {
+        Ok(())
+    } else {
+        Err(origin.to_string())
+    }
+}
+
+impl Relay {
+    fn ping_interval(&self) -> Duration {
+        Duration::from_secs_f64(self.options.ping_interval.max(0.01))
+    }
+
+    fn idle_timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.options.idle_timeout.max(0.01))
+    }
+}

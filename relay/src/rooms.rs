@@ -1,0 +1,192 @@
+//! Who is in which room, and what waits for each.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::body::Bytes;
+use tokio::sync::{Notify, mpsc};
+
+/// Why the relay closes a socket, with the code that it gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// It sent something that is no envelope.
+    BadFrame(&'static str),
+    /// It reads too slowly.
+    TooSlow,
+    /// It came again, with a new connection.
+    Replaced,
+    /// Nothing was heard of it.
+    Idle,
+    /// It sent something too large.
+    TooLarge,
+    /// The relay shuts down.
+    GoingAway,
+}
+
+impl Farewell {
+    /// The WebSocket close code and reason.
+    pub(crate) fn words(self) -> (u16, &'static str) {
+        match self {
+            Self::BadFrame(why) => (4400, why),
+            Self::TooSlow => (4408, "this connection reads too slowly"),
+            Self::Replaced => (4409, "another connection with this id took its place"),
+            Self::Idle => (4410, "nothing was heard of this connection"),
+            Self::TooLarge => (1009, "the frame is larger than 1 MiB"),
+            Self::GoingAway => (1001, "the relay shuts down"),
+        }
+    }
+}
+
+/// A socket's place in its room: what others send to it goes in here.
+#[derive(Clone)]
+struct Place {
+    /// Tells the connections of one id apart.
+    serial: usize,
+    queue: mpsc::UnboundedSender<Bytes>,
+    inbox: Arc<Inbox>,
+}
+
+/// What a place and its socket share.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    /// How many bytes wait.
+    waiting: AtomicUsize,
+    farewell: Mutex<Option<Farewell>>,
+    dismissed: Notify,
+}
+
+impl Inbox {
+    /// A frame of this size was written.
+    pub(crate) fn written(&self, bytes: usize) {
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Waits until the socket is to be closed, and says why.
+    pub(crate) async fn dismissed(&self) -> Farewell {
+        loop {
+            if let Some(farewell) = *lock(&self.farewell) {
+                return farewell;
+            }
+            self.dismissed.notified().await;
+        }
+    }
+
+    fn dismiss(&self, farewell: Farewell) {
+        lock(&self.farewell).get_or_insert(farewell);
+        self.dismissed.notify_one();
+    }
+}
+
+/// The data under a lock stays whole even if a thread panicked with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All rooms.
+pub(crate) struct Rooms {
+    rooms: Mutex<HashMap<String, HashMap<String, Place>>>,
+    connections: Arc<AtomicUsize>,
+    serials: AtomicUsize,
+    max_connections: usize,
+    max_queue: usize,
+}
+
+/// A socket in a room. Leaves when dropped.
+pub(crate) struct Guest<'a> {
+    rooms: &'a Rooms,
+    room: String,
+    id: String,
+    serial: usize,
+    pub(crate) queue: mpsc::UnboundedReceiver<Bytes>,
+    pub(crate) inbox: Arc<Inbox>,
+    _seat: Seat,
+}
+
+/// One of the connections that there may be. Given back when dropped.
+pub(crate) struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Rooms {
+    pub(crate) fn new(max_connections: usize, max_queue: usize) -> Self {
+        Self {
+            rooms: Mutex::default(),
+            connections: Arc::default(),
+            serials: AtomicUsize::new(0),
+            max_connections,
+            max_queue,
+        }
+    }
+
+    /// Keeps a seat for a connection that is about to be made, unless all are taken.
+    pub(crate) fn reserve(&self) -> Option<Seat> {
+        let seat = Seat(self.connections.clone());
+        let taken = self.connections.fetch_add(1, Ordering::Relaxed);
+        (taken < self.max_connections).then_some(seat)
+    }
+
+    /// Lets a socket into a room. Whoever was there under the same id is replaced: mostly its own
+    /// earlier connection, which has not noticed yet that it is dead.
+    pub(crate) fn enter(&self, seat: Seat, room: String, id: String) -> Guest<'_> {
+        let (sender, queue) = mpsc::unbounded_channel();
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+        let inbox = Arc::new(Inbox::default());
+        let place = Place { serial, queue: sender, inbox: inbox.clone() };
+        let mut rooms = lock(&self.rooms);
+        let before = rooms.entry(room.clone()).or_default().insert(id.clone(), place);
+        if let Some(before) = before {
+            before.inbox.dismiss(Farewell::Replaced);
+        }
+        drop(rooms);
+        Guest { rooms: self, room, id, serial, queue, inbox, _seat: seat }
+    }
+}
+
+impl Guest<'_> {
+    /// Passes a frame on to one other in the room, or to all.
+    pub(crate) fn send(&self, to: Option<&str>, frame: &Bytes) {
+        let rooms = lock(&self.rooms.rooms);
+        let Some(room) = rooms.get(&self.room) else { return };
+        match to {
+            Some(to) => {
+                if let Some(place) = room.get(to) {
+                    self.put(place, frame);
+                }
+            }
+            None => {
+                let others = room.iter().filter(|(id, _)| **id != self.id);
+                others.for_each(|(_, place)| self.put(place, frame));
+            }
+        }
+    }
+
+    fn put(&self, place: &Place, frame: &Bytes) {
+        let waiting = place.inbox.waiting.fetch_add(frame.len(), Ordering::Relaxed);
+        if waiting + frame.len() > self.rooms.max_queue {
+            place.inbox.dismiss(Farewell::TooSlow);
+            return;
+        }
+        // It fails when the socket has just gone: a lost frame.
+        let _ = place.queue.send(frame.clone());
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        let mut rooms = lock(&self.rooms.rooms);
+        if let Some(room) = rooms.get_mut(&self.room) {
+            // The place may be another connection's by now.
+            if room.get(&self.id).is_some_and(|place| place.serial == self.serial) {
+                room.remove(&self.id);
+            }
+            if room.is_empty() {
+                rooms.remove(&self.room);
+            }
+        }
+    }
+}
