@@ -77,6 +77,8 @@ impl Runner {
                     format!("is refused: {} [{}]", why.code(), members.join(" "))
                 }
                 Event::SizeMismatch { id, size } => format!("sees that {id} expects {size}"),
+                Event::Stranger { id } => format!("sees {id}, which is no member"),
+                Event::Leaving(_) => "hears that a member leaves".into(),
                 Event::DuplicateId => "sees another node with its id".into(),
             };
             let _ = writeln!(self.output, "{name} {text}");
@@ -110,6 +112,7 @@ impl Runner {
             }
             Body::Propose { set } => format!("propose [{}]", self.set(set)),
             Body::Formed { set } => format!("formed [{}]", self.set(set)),
+            Body::Goodbye => "goodbye".into(),
             Body::Refuse { why, .. } => format!("refuse {}", why.code()),
         };
         let from = self.name(&message.from.clone());

@@ -21,7 +21,6 @@ extern "C" {
 pub(super) struct Custom {
     object: UserChannel,
     trouble: std::rc::Rc<dyn Fn(Failure)>,
-    _receive: Closure<dyn FnMut(JsValue)>,
 }
 
 impl Custom {
@@ -30,8 +29,10 @@ impl Custom {
         let inner = sink.clone();
         let receive =
             Closure::<dyn FnMut(JsValue)>::new(move |frame: JsValue| inner.receive_js(&frame));
-        object.connect(id, receive.as_ref().unchecked_ref())?;
-        Ok(Self { object, trouble: sink.trouble.clone(), _receive: receive })
+        // The user's channel may call it even after it was disconnected: JavaScript keeps it.
+        let receive: js_sys::Function = receive.into_js_value().unchecked_into();
+        object.connect(id, &receive)?;
+        Ok(Self { object, trouble: sink.trouble.clone() })
     }
 
     fn check(&self, what: &str, result: Result<(), JsValue>) {

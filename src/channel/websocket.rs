@@ -23,19 +23,11 @@ struct Inner {
     url: String,
     constructor: js_sys::Function,
     sink: Sink,
-    socket: RefCell<Option<Socket>>,
+    socket: RefCell<Option<WebSocket>>,
     open: Cell<bool>,
     closed: Cell<bool>,
     attempt: Cell<u32>,
     retry: RefCell<Option<Timeout>>,
-}
-
-struct Socket {
-    socket: WebSocket,
-    _on_open: Closure<dyn FnMut()>,
-    _on_message: Closure<dyn FnMut(MessageEvent)>,
-    _on_close: Closure<dyn FnMut(CloseEvent)>,
-    _on_error: Closure<dyn FnMut()>,
 }
 
 impl Websocket {
@@ -99,18 +91,12 @@ impl Inner {
         });
         // A close always follows; without a listener, Node.js would take the error for uncaught.
         let on_error = Closure::<dyn FnMut()>::new(|| {});
-        socket.set_onopen(Some(on_open.as_ref().unchecked_ref()));
-        socket.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
-        socket.set_onclose(Some(on_close.as_ref().unchecked_ref()));
-        socket.set_onerror(Some(on_error.as_ref().unchecked_ref()));
-        let socket = Socket {
-            socket,
-            _on_open: on_open,
-            _on_message: on_message,
-            _on_close: on_close,
-            _on_error: on_error,
-        };
-        // The socket before is dropped by its own close handler no more: that has returned.
+        // A socket may still speak when it has been given up: JavaScript keeps its listeners.
+        let listener = |closure: JsValue| Some(closure.unchecked_into::<js_sys::Function>());
+        socket.set_onopen(listener(on_open.into_js_value()).as_ref());
+        socket.set_onmessage(listener(on_message.into_js_value()).as_ref());
+        socket.set_onclose(listener(on_close.into_js_value()).as_ref());
+        socket.set_onerror(listener(on_error.into_js_value()).as_ref());
         self.socket.replace(Some(socket));
         Ok(())
     }
@@ -146,7 +132,7 @@ impl Inner {
 impl Channel for Websocket {
     fn send(&self, to: Option<&str>, frame: &[u8]) {
         let socket = self.0.socket.borrow();
-        if let Some(Socket { socket, .. }) = socket.as_ref().filter(|_| self.0.open.get())
+        if let Some(socket) = socket.as_ref().filter(|_| self.0.open.get())
             && socket.buffered_amount() < MAX_BUFFERED
         {
             // It fails only on a socket that is closing: a lost frame.
@@ -158,7 +144,7 @@ impl Channel for Websocket {
         self.0.closed.set(true);
         self.0.open.set(false);
         self.0.retry.take();
-        if let Some(Socket { socket, .. }) = &*self.0.socket.borrow() {
+        if let Some(socket) = &*self.0.socket.borrow() {
             socket.set_onmessage(None);
             let _ = socket.close();
         }

@@ -14,6 +14,9 @@ use crate::wire::{self, FrameWriter, Header, WireError, hash64};
 /// How soon after its cluster has formed the first member stands for election, in ms.
 const FIRST_ELECTION: Time = 5;
 
+/// How long a node that closes tries to hand leadership over, in ms.
+const LONGEST_CLOSE: Time = 500;
+
 /// The settings of a host.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -78,6 +81,8 @@ pub enum Notice {
     Leader,
     /// The cluster has formed.
     Members,
+    /// Something else in the status changed.
+    Status,
     /// Something went wrong.
     Error(Failure),
     /// The node has been closed: nothing more comes from it.
@@ -167,6 +172,8 @@ pub struct HostCore<S> {
     /// Why performs are refused.
     stopped: Option<Failure>,
     close_by: Option<Time>,
+    /// The nonces of members that have said goodbye.
+    left: BTreeSet<u64>,
     counters: Counters,
     /// The codes of errors that were told already: each is told once.
     told: BTreeSet<&'static str>,
@@ -200,6 +207,7 @@ impl<S: Clone> HostCore<S> {
             phase: Phase::Forming,
             stopped: None,
             close_by: None,
+            left: BTreeSet::new(),
             counters: Counters::default(),
             told: BTreeSet::new(),
             outbox: BTreeMap::new(),
@@ -259,10 +267,14 @@ impl<S: Clone> HostCore<S> {
         } else {
             self.inbox.push_back(Work::Input(input));
         }
+        let present = self.tenancy.present();
         while !self.calling
             && let Some(work) = self.inbox.pop_front()
         {
             self.work(now, work, &mut out);
+        }
+        if self.tenancy.present() != present {
+            out.notices.push(Notice::Status);
         }
         if !self.calling {
             self.finish_closing(now, &mut out);
@@ -407,6 +419,15 @@ impl<S: Clone> HostCore<S> {
                     );
                     out.notices.push(Notice::Error(Failure::new("SIZE_MISMATCH", message)));
                 }
+                tenancy::Event::Stranger { id } => {
+                    let message = format!(
+                        "node `{id}` is on this channel and not among `members`: it is ignored"
+                    );
+                    out.notices.push(Notice::Error(Failure::new("NOT_A_MEMBER", message)));
+                }
+                tenancy::Event::Leaving(nonce) => {
+                    self.left.insert(nonce);
+                }
                 tenancy::Event::DuplicateId => {
                     let message = format!(
                         "another node on this channel has the id `{}`: every node needs its own",
@@ -490,7 +511,9 @@ impl<S: Clone> HostCore<S> {
             "the node was closed before this was settled; it may still take effect",
         );
         self.stopped = Some(Failure::new("CLOSED", "the node is closed"));
-        self.close_by = Some(now + self.settings.election_timeout.0);
+        self.close_by = Some(now + self.settings.election_timeout.0.min(LONGEST_CLOSE));
+        let goodbye = self.tenancy.handle_close();
+        self.take_forming(now, goodbye, out);
         self.feed(now, node::Input::Close(failure), out);
     }
 
@@ -499,7 +522,9 @@ impl<S: Clone> HostCore<S> {
         let Some(close_by) = self.close_by else { return };
         let raft = self.node.raft();
         let handing_over = raft.is_some_and(|raft| raft.is_leader() && !raft.takes_proposals());
-        if now >= close_by || !handing_over {
+        let others = self.tenancy.set().map_or(0, |set| set.members().len() - 1);
+        // When everyone leaves at once, there is nobody to hand over to.
+        if now >= close_by || !handing_over || self.left.len() >= others {
             self.phase = Phase::Closed;
             self.close_by = None;
             out.notices.push(Notice::Closed);

@@ -31,6 +31,12 @@ fn now() -> Time {
     performance_now() as Time
 }
 
+thread_local! {
+    /// Every node that is not closed. A node lives until it is closed, and not until the last of the
+    /// page's references to it is collected.
+    static LIVE: RefCell<Vec<Rc<WebHost>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Runs one node.
 pub struct WebHost {
     this: Weak<WebHost>,
@@ -40,7 +46,7 @@ pub struct WebHost {
     inbox: RefCell<Vec<Input<JsValue>>>,
     pumping: Cell<bool>,
     scheduled: Cell<bool>,
-    microtask: Closure<dyn FnMut()>,
+    microtask: js_sys::Function,
     timer: RefCell<Option<(Time, Timeout)>>,
     paused: Cell<bool>,
     isolated: Cell<bool>,
@@ -79,7 +85,8 @@ impl WebHost {
                 inbox: RefCell::default(),
                 pumping: Cell::new(false),
                 scheduled: Cell::new(false),
-                microtask,
+                // JavaScript keeps it for as long as it may still call it.
+                microtask: microtask.into_js_value().unchecked_into(),
                 timer: RefCell::default(),
                 paused: Cell::new(false),
                 isolated: Cell::new(false),
@@ -88,6 +95,7 @@ impl WebHost {
         });
         let connected = channel::connect(&options.channel, channel, &id, host.sink())?;
         host.channel.replace(Some(connected));
+        LIVE.with_borrow_mut(|live| live.push(host.clone()));
         host.enqueue(Input::Tick);
         Ok(host)
     }
@@ -156,7 +164,7 @@ impl WebHost {
 
     fn schedule(&self) {
         if !self.pumping.get() && !self.scheduled.replace(true) {
-            queue_microtask(self.microtask.as_ref().unchecked_ref());
+            queue_microtask(&self.microtask);
         }
     }
 
@@ -196,6 +204,13 @@ impl WebHost {
                     if let Some(channel) = self.channel.take() {
                         channel.close();
                     }
+                    let this = self.this.as_ptr();
+                    let gone = LIVE.with_borrow_mut(|live| {
+                        let position = live.iter().position(|host| Rc::as_ptr(host) == this);
+                        position.map(|position| live.swap_remove(position))
+                    });
+                    // Whoever called this method holds another reference.
+                    drop(gone);
                 }
                 self.notify(notice);
             }
@@ -234,6 +249,7 @@ impl WebHost {
     fn notify(&self, notice: Notice) {
         let _ = match notice {
             Notice::Leader => self.hooks.notice("leader", "", ""),
+            Notice::Status => self.hooks.notice("status", "", ""),
             Notice::Members => self.hooks.notice("members", "", ""),
             Notice::Closed => self.hooks.notice("closed", "", ""),
             Notice::Error(failure) => {

@@ -138,6 +138,8 @@ pub enum Body {
         /// The set.
         set: Set,
     },
+    /// "I am closing." A hint: nobody is out because of it, but nobody needs to wait for the sender.
+    Goodbye,
     /// "You cannot join."
     Refuse {
         /// Why.
@@ -202,8 +204,15 @@ pub enum Event {
         /// How many it expects.
         size: u64,
     },
+    /// A node is here that is none of the named members. Told once for each.
+    Stranger {
+        /// Its id.
+        id: String,
+    },
     /// Another node has this node's id. Told once.
     DuplicateId,
+    /// The member with this nonce is closing.
+    Leaving(u64),
 }
 
 /// Everything that one call asks of its caller.
@@ -372,7 +381,26 @@ impl Tenancy {
                 let why = Refusal::OtherSet;
                 self.out.events.push(Event::Refused { why, members });
             }
+            (State::Formed(set), Body::Goodbye) => {
+                if set.has(&from) {
+                    self.out.events.push(Event::Leaving(from.nonce));
+                }
+            }
+            (State::Forming(_), Body::Goodbye) => {
+                self.known.remove(&from.id);
+            }
             (State::Formed(_), _) => {}
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// This node is closing.
+    pub fn handle_close(&mut self) -> Output {
+        let members = self.set().map(|set| set.members().to_vec()).unwrap_or_default();
+        for member in members {
+            if member != self.me {
+                self.send(To::Member(member), Body::Goodbye);
+            }
         }
         std::mem::take(&mut self.out)
     }
@@ -454,7 +482,11 @@ impl Tenancy {
             return;
         }
         if !self.plan.admits(&from.id) {
-            return self.refuse(To::Member(from), Refusal::NotAMember);
+            // Who is right is not settled before a cluster has formed.
+            if self.mismatched.insert(from.id.clone()) {
+                self.out.events.push(Event::Stranger { id: from.id });
+            }
+            return;
         }
         let is_new = self.meet(&from, bound);
         if ask {

@@ -1,0 +1,415 @@
+// What the API promises, row by row, on the built package, through `import` and `require`.
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { after, before, describe, it } from 'node:test'
+import { promisify } from 'node:util'
+import { closeAll, cluster, imported, leaderOf, methods, packageDir, reduce, required, until } from './support.mjs'
+
+const good = (channel) => ({
+  id: 'a',
+  clusterSize: 1,
+  channel: { name: 'memory', channel },
+  methods,
+  reduce,
+})
+
+it('import and require give the same function, which shares one core', () => {
+  assert.equal(typeof imported, 'function')
+  assert.equal(imported, required)
+  assert.equal(required.default, required)
+  assert.equal(required.conflux, required)
+})
+
+for (const [door, conflux] of [['import', imported], ['require', required]]) {
+  describe(`through ${door}`, () => {
+    let nodes, leader, follower
+
+    before(async () => {
+      nodes = cluster(conflux, 3)
+      leader = await leaderOf(nodes)
+      follower = nodes.find((node) => node !== leader)
+    })
+    after(() => closeAll(nodes))
+
+    describe('conflux(opts)', () => {
+      it('throws for a missing option, names it, and says that it is required', () => {
+        for (const name of ['id', 'clusterSize', 'channel', 'methods', 'reduce']) {
+          const options = good('missing')
+          delete options[name]
+          assert.throws(() => conflux(options), (error) => {
+            assert.equal(error.constructor, Error)
+            assert.equal(error.code, 'INVALID_OPTIONS')
+            return error.message.includes(`\`${name}\` is required`)
+          })
+        }
+        assert.throws(() => conflux(), /wants an object of options, and got nothing/)
+      })
+
+      it('says what came and what was wanted', () => {
+        const wrong = (change) => () => conflux({ ...good('wrong'), ...change })
+        assert.throws(wrong({ id: 5 }), /`id` must be a string, and is 5/)
+        assert.throws(wrong({ clusterSize: 'three' }), /whole number from 1 to 63, and is "three"/)
+        assert.throws(wrong({ channel: { name: 'pigeon' } }), /one of memory, broadcast, websocket, custom, and is "pigeon"/)
+        assert.throws(wrong({ methods: { append: 'x' } }), /`methods.append` must be a function, and is "x"/)
+        assert.throws(wrong({ reduce: {} }), /`reduce` must be a function, and is an object/)
+        assert.throws(wrong({ electionTimeout: { min: 10, max: 20 } }), /greater than `heartbeatInterval`/)
+        assert.throws(wrong({ channel: { name: 'custom' } }), /`channel.connect` must be a function/)
+        assert.throws(wrong({ members: ['b'] }), /must contain this node's id/)
+        assert.throws(wrong({ storage: 'indexeddb' }), /`storage` must be "memory"/)
+      })
+
+      it('tells of a reducer that gives no first state', () => {
+        assert.throws(() => conflux({ ...good('first'), reduce: () => undefined }), /returned nothing/)
+      })
+    })
+
+    describe('perform', () => {
+      it('resolves with the action, which is applied here by then', async () => {
+        for (const node of [leader, follower]) {
+          const action = await node.perform('foobar', ['a', 'b'])
+          assert.deepEqual(action, { type: 'FOOBAR', foo: 'a', bar: 'b' })
+          assert.deepEqual(node.getState().at(-1), action)
+        }
+      })
+
+      it('calls a Node-style callback, with and without a timeout, once', async () => {
+        for (const rest of [[['x']], [['x'], 5000]]) {
+          const calls = []
+          await new Promise((resolve) => {
+            const result = follower.perform('append', ...rest, (...args) => {
+              calls.push(args)
+              resolve()
+            })
+            assert.equal(result, undefined)
+          })
+          await follower.perform('noop', [])
+          assert.deepEqual(calls, [[null, 'x']])
+        }
+      })
+
+      it('calls the callback once even if it throws', async () => {
+        const reported = []
+        const { error } = console
+        console.error = (thrown) => reported.push(thrown)
+        let calls = 0
+        try {
+          await new Promise((resolve) => {
+            follower.perform('append', ['thrown'], () => {
+              calls++
+              resolve()
+              throw new Error('from the callback')
+            })
+          })
+          await follower.perform('noop')
+        } finally {
+          console.error = error
+        }
+        assert.equal(calls, 1)
+        assert.equal(reported[0].message, 'from the callback')
+        assert.equal(await follower.perform('append', ['fine']), 'fine')
+      })
+
+      it('resolves with nothing when the method returns null or nothing, and appends nothing', async () => {
+        const before = follower.status().lastIndex
+        assert.equal(await follower.perform('noop', []), undefined)
+        assert.equal(await follower.perform('nothing'), undefined)
+        const args = await new Promise((resolve) => follower.perform('noop', [], (...a) => resolve(a)))
+        assert.deepEqual(args, [null])
+        assert.equal(follower.status().lastIndex, before)
+      })
+
+      it('rejects with the message of an Error that the method returns or throws', async () => {
+        for (const node of [leader, follower]) {
+          await assert.rejects(node.perform('bonk', []), (e) => String(e) === 'Error: Whoops' && e.code === 'METHOD_FAILED')
+          await assert.rejects(node.perform('explode', []), (e) => String(e) === 'Error: Bang')
+        }
+        const error = await new Promise((resolve) => follower.perform('bonk', [], 5000, resolve))
+        assert.equal(String(error), 'Error: Whoops')
+      })
+
+      it('rejects when the method returns a Promise', async () => {
+        await assert.rejects(follower.perform('later'), { code: 'ASYNC_METHOD', message: /methods must be synchronous/ })
+      })
+
+      it('rejects what JSON cannot carry, with the path of the value', async () => {
+        const refused = (name, path) => assert.rejects(follower.perform(name), { code: 'NOT_JSON', message: path })
+        await refused('cycle', /`cycle`\.list\[0\]\.list is part of itself/)
+        await refused('map', /`map`\.deep\[0\]\.table is a Map/)
+        await refused('nan', /`nan`\.number is NaN/)
+        await assert.rejects(follower.perform('append', [{ when: new Date() }]), /the arguments\[0\]\.when is a Date/)
+        await assert.rejects(follower.perform('append', [() => {}]), /the arguments\[0\] is a function/)
+      })
+
+      it('rejects an unknown method', async () => {
+        await assert.rejects(follower.perform('zooby', []), (e) => String(e) === 'Error: zooby is not a registered method')
+        await assert.rejects(follower.perform('toString'), /toString is not a registered method/)
+        await assert.rejects(follower.perform('constructor'), /is not a registered method/)
+      })
+
+      it('rejects wrong arguments of its own', async () => {
+        await assert.rejects(follower.perform(7), { code: 'INVALID_ARGUMENT' })
+        await assert.rejects(follower.perform('append', 'x'), /wants a list of arguments, and got "x"/)
+        await assert.rejects(follower.perform('append', [], 'soon'), /wants a timeout in ms/)
+      })
+
+      it('rejects what is too large', async () => {
+        const large = 'x'.repeat((1 << 20) + 1)
+        await assert.rejects(follower.perform('append', [large]), { code: 'TOO_LARGE', message: /maxActionBytes is 1048576/ })
+        const half = 'x'.repeat(600_000)
+        assert.equal(await follower.perform('append', [half]), half)
+      })
+
+      it('rejects when the reducer throws, and appends nothing', async () => {
+        const before = follower.status().lastIndex
+        await assert.rejects(follower.perform('poison'), { code: 'REDUCER_FAILED', message: /does not like it/ })
+        assert.equal(follower.status().lastIndex, before)
+      })
+
+      it('keeps the order in which one node issued them, on every node', async () => {
+        const start = follower.getState().length
+        const numbers = Array.from({ length: 200 }, (_, i) => `order-${i}`)
+        const settled = []
+        await Promise.all(numbers.map((n) => follower.perform('append', [n]).then((a) => settled.push(a))))
+        assert.deepEqual(settled, numbers)
+        assert.deepEqual(follower.getState().slice(start), numbers)
+        for (const node of nodes) {
+          await node.read()
+          assert.deepEqual(node.getState(), follower.getState())
+        }
+      })
+
+      it('judges against the provisional state, `this` being the node on the leader', async () => {
+        const results = await Promise.allSettled(nodes.map((node) => node.perform('once', ['only'])))
+        assert.equal(results.filter((r) => r.status === 'fulfilled').length, 1)
+        assert.equal(results.find((r) => r.status === 'rejected').reason.message, 'again')
+      })
+    })
+
+    it('a timeout rejects with TIMEOUT and says that the outcome is unknown', async () => {
+      const alone = conflux({ ...good('alone'), id: 'alone', clusterSize: 2 })
+      await assert.rejects(alone.perform('append', ['x'], 30), { code: 'TIMEOUT', message: /may still take effect/ })
+      const error = await new Promise((resolve) => alone.perform('append', ['x'], 30, resolve))
+      assert.equal(error.code, 'TIMEOUT')
+      await alone.close()
+    })
+
+    describe('subscribe', () => {
+      it('calls back after every committed action, with the state of that moment', async () => {
+        const lengths = []
+        const start = follower.getState().length
+        const stop = follower.subscribe(() => lengths.push(follower.getState().length - start))
+        await Promise.all([1, 2, 3].map((n) => follower.perform('append', [n])))
+        await follower.perform('noop')
+        stop()
+        assert.deepEqual(lengths, [1, 2, 3])
+      })
+
+      it('gives an unsubscribe that removes that callback only, also from inside, and twice', async () => {
+        const calls = []
+        const stops = []
+        stops.push(follower.subscribe(() => {
+          calls.push('first')
+          stops[0]()
+          stops[0]()
+          stops[1]()
+        }))
+        stops.push(follower.subscribe(() => calls.push('second')))
+        stops.push(follower.subscribe(() => calls.push('third')))
+        await follower.perform('append', ['u1'])
+        await follower.perform('append', ['u2'])
+        stops[2]()
+        await follower.perform('append', ['u3'])
+        assert.deepEqual(calls, ['first', 'third', 'third'])
+      })
+
+      it('lets the others go on when one throws', async () => {
+        const { error } = console
+        console.error = () => {}
+        const calls = []
+        const stops = [
+          follower.subscribe(() => { throw new Error('from a subscriber') }),
+          follower.subscribe(() => calls.push('called')),
+        ]
+        try {
+          await follower.perform('append', ['after a throw'])
+        } finally {
+          console.error = error
+          stops.forEach((stop) => stop())
+        }
+        assert.deepEqual(calls, ['called'])
+      })
+    })
+
+    describe('getState and getProvisionalState', () => {
+      it('give the same reference until the state changes', async () => {
+        const state = follower.getState()
+        await follower.perform('noop')
+        assert.equal(follower.getState(), state)
+        await follower.perform('append', ['changed'])
+        assert.notEqual(follower.getState(), state)
+        assert.equal(follower.getState(), follower.getState())
+      })
+
+      it('the provisional state is ahead by what is uncommitted', async () => {
+        const [a, b] = cluster(conflux, 2)
+        const first = await leaderOf([a, b])
+        await first.perform('append', ['committed'])
+        const other = first === a ? b : a
+        other.simulate({ isolated: true })
+        const pending = first.perform('append', ['uncommitted'])
+        await new Promise((resolve) => setImmediate(resolve))
+        assert.deepEqual(first.getProvisionalState(), ['committed', 'uncommitted'])
+        assert.deepEqual(first.getState(), ['committed'])
+        other.simulate({ isolated: false })
+        await pending
+        assert.equal(first.getState(), first.getProvisionalState())
+        await closeAll([a, b])
+      })
+    })
+
+    it('read() resolves when this node has seen everything that was committed before', async () => {
+      await leader.perform('append', ['to be read'])
+      await follower.read()
+      assert.ok(follower.getState().includes('to be read'))
+      const args = await new Promise((resolve) => follower.read((...a) => resolve(a)))
+      assert.deepEqual(args, [null])
+    })
+
+    describe('status and on', () => {
+      it('status() says where the node stands', () => {
+        const status = leader.status()
+        assert.equal(status.role, 'leader')
+        assert.equal(status.leaderId, status.id)
+        assert.deepEqual(status.members, ['n1', 'n2', 'n3'])
+        assert.ok(status.term >= 1 && status.commitIndex >= status.lastApplied && status.lastApplied > 0)
+        assert.equal(status.phase, 'member')
+        assert.equal(Object.keys(status.matchIndex).length, 2)
+        assert.equal(follower.status().role, 'follower')
+        assert.equal(follower.status().leaderId, status.id)
+      })
+
+      it('on() tells of leaders, members, status and errors, and can be stopped', async () => {
+        const some = cluster(conflux, 3)
+        const heard = { leader: [], members: [], status: [] }
+        for (const event of Object.keys(heard)) some[0].on(event, (value) => heard[event].push(value))
+        const stop = some[0].on('status', () => assert.fail('stopped'))
+        stop()
+        stop()
+        const first = await leaderOf(some)
+        await some[0].perform('append', ['x'])
+        assert.deepEqual(heard.members, [['n1', 'n2', 'n3']])
+        assert.equal(heard.leader.at(-1), first.status().id)
+        assert.ok(heard.status.length > 0)
+        assert.throws(() => some[0].on('weather', () => {}), /knows the events leader, members, status and error/)
+        await closeAll(some)
+      })
+    })
+
+    describe('close', () => {
+      it('is a promise or a callback, may be called twice, and rejects what waits', async () => {
+        const some = cluster(conflux, 3)
+        const node = await leaderOf(some)
+        await node.perform('append', ['before'])
+        const waits = node.perform('append', ['waits'])
+        const closing = node.close()
+        assert.equal(node.close(), closing)
+        await assert.rejects(waits, { code: 'CLOSED' })
+        await closing
+        const args = await new Promise((resolve) => node.close((...a) => resolve(a)))
+        assert.deepEqual(args, [null])
+        await assert.rejects(node.perform('append', ['after']), { code: 'CLOSED' })
+        await assert.rejects(node.read(), { code: 'CLOSED' })
+        assert.equal(node.status().phase, 'closed')
+        assert.ok(node.getState().includes('before'))
+        node.subscribe(() => {})()
+        await closeAll(some)
+      })
+
+      it('hands leadership over first: the others need no timeout', async () => {
+        const some = cluster(conflux, 3, { electionTimeout: { min: 10_000, max: 15_000 } })
+        const node = await leaderOf(some)
+        const others = some.filter((other) => other !== node)
+        await node.perform('append', ['x'])
+        await node.close()
+        const next = await leaderOf(others)
+        assert.equal(await next.perform('append', ['y']), 'y')
+        await closeAll(others)
+      })
+
+      it('removes subscribers, and unsubscribing afterwards is safe', async () => {
+        const [node] = cluster(conflux, 1)
+        const stop = node.subscribe(() => assert.fail('closed'))
+        await node.close()
+        stop()
+        stop()
+      })
+    })
+
+    describe('user code that calls back in', () => {
+      it('from a method', async () => {
+        let node
+        const inner = []
+        const calls = {
+          outer() {
+            inner.push(node.perform('inner', ['from a method']), this.read())
+            assert.equal(this, node)
+            this.subscribe(() => {})()
+            return { seen: this.getState().length, provisional: this.getProvisionalState().length, role: this.status().role }
+          },
+          inner: (x) => x,
+        }
+        node = conflux({ ...good(`method-${door}`), methods: calls, reduce: (s = [], a) => (a === null ? s : [...s, a]) })
+        const action = await node.perform('outer')
+        assert.deepEqual(action, { seen: 0, provisional: 0, role: 'leader' })
+        assert.deepEqual(await Promise.all(inner), ['from a method', undefined])
+        await node.close()
+      })
+
+      it('from the reducer', async () => {
+        let node
+        const inner = []
+        const reduce = (state = 0, action) => {
+          if (node && action === 'outer') inner.push(node.perform('append', ['inner']), node.getState(), node.getProvisionalState())
+          return state + 1
+        }
+        node = conflux({ ...good(`reducer-${door}`), reduce })
+        assert.equal(await node.perform('append', ['outer']), 'outer')
+        assert.equal(await inner[0], 'inner')
+        await node.close()
+      })
+
+      it('from a subscriber, which performs and closes', async () => {
+        const [node] = cluster(conflux, 1)
+        const inner = []
+        let closing
+        node.subscribe(() => {
+          if (inner.length < 3) inner.push(node.perform('append', [`inner ${inner.length}`]))
+          else closing ??= node.close()
+        })
+        await node.perform('append', ['outer'])
+        await Promise.all(inner)
+        await until([node], () => closing, 'closing')
+        await closing
+        assert.deepEqual(node.getState(), ['outer', 'inner 0', 'inner 1', 'inner 2'])
+      })
+
+      it('from a method that closes its node', async () => {
+        let node
+        node = conflux({ ...good(`closing-${door}`), methods: { end() { node.close(); return 'ended' } } })
+        const outcome = await node.perform('end').catch((error) => error.code)
+        assert.ok(outcome === 'ended' || outcome === 'CLOSED')
+        await node.close()
+      })
+    })
+  })
+}
+
+it('a process whose nodes are closed ends by itself', async () => {
+  const program = `
+    const conflux = require(${JSON.stringify(packageDir)})
+    const node = conflux({ id: 'a', clusterSize: 1, channel: { name: 'memory' },
+      methods: { append: (x) => x }, reduce: (s = [], a) => (a === null ? s : [...s, a]) })
+    node.perform('append', ['x']).then(() => node.close()).then(() => console.log('closed'))`
+  const { stdout } = await promisify(execFile)(process.execPath, ['-e', program], { timeout: 10_000 })
+  assert.equal(stdout.trim(), 'closed')
+})
