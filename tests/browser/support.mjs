@@ -1,0 +1,85 @@
+// What the browser tests share: Chromium, a relay that serves a page, and tabs.
+import assert from 'node:assert/strict'
+import { cp, mkdtemp, rm } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { chromium } from 'playwright-core'
+import { packageDir, startRelay } from '../node/support.mjs'
+
+export const launch = () =>
+  chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
+  })
+
+/** A relay that serves the test page and the package. */
+export const startSite = async () => {
+  const folder = await mkdtemp(path.join(os.tmpdir(), 'conflux-site-'))
+  await cp(new URL('page.html', import.meta.url), path.join(folder, 'page.html'))
+  await cp(packageDir, path.join(folder, 'conflux-wasm'), { recursive: true })
+  const start = (port) => startRelay({ port, args: ['--static-dir', folder] })
+  let relay = await start(0)
+  const { port } = relay
+  return {
+    origin: `http://127.0.0.1:${port}`,
+    restart: async () => {
+      await relay.stop()
+      relay = await start(port)
+    },
+    stop: async () => {
+      await relay.stop()
+      await rm(folder, { recursive: true })
+    },
+  }
+}
+
+/** Opens tabs at the same instant, one node each. `contexts` are the browser profiles to use. */
+export const openTabs = async (contexts, origin, { name, size, channel = 'broadcast', count = size }) => {
+  const pages = await Promise.all(
+    Array.from({ length: count }, (_, i) => contexts[i % contexts.length].newPage()),
+  )
+  await Promise.all(
+    pages.map(async (page, i) => {
+      page.on('pageerror', (error) => assert.fail(`the page threw: ${error.stack}`))
+      const query = new URLSearchParams({ name, size, channel, id: `tab-${i + 1}` })
+      await page.goto(`${origin}/page.html?${query}`)
+      await page.waitForFunction('window.tab !== undefined')
+    }),
+  )
+  return pages
+}
+
+export const state = (page) => page.evaluate('tab.state()')
+export const acknowledged = (page) => page.evaluate('tab.acknowledged')
+
+/** The tab that leads, once there is one. */
+export const leader = async (pages) => {
+  const handles = pages.map(async (page) => {
+    await page.waitForFunction("tab.status().role === 'leader'", null, { timeout: 30_000 })
+    return page
+  })
+  const first = await Promise.any(handles)
+  // The others' waiting ends with their pages.
+  handles.forEach((handle) => handle.catch(() => {}))
+  return first
+}
+
+/** Every tab has the same state, and everything acknowledged is in it exactly once. */
+export const check = async (pages, values) => {
+  await Promise.all(pages.map((page) => page.evaluate('tab.node.read()')))
+  const states = await Promise.all(pages.map(state))
+  for (const other of states) assert.deepEqual(other, states[0])
+  const counts = new Map()
+  for (const value of states[0]) counts.set(value, (counts.get(value) ?? 0) + 1)
+  for (const value of values) assert.equal(counts.get(value), 1, `${value} is there once`)
+  for (const [value, count] of counts) assert.equal(count, 1, `${value} is there ${count} times`)
+  return states[0]
+}
