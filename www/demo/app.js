@@ -1,0 +1,318 @@
+import conflux from './conflux-wasm/browser.js'
+import { isOver, methods, reduce, winner } from './shared.js'
+import { telemetry } from './telemetry.js'
+
+const $ = (id) => document.getElementById(id)
+const make = (tag, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties)
+  element.append(...children)
+  return element
+}
+
+// ── Who we are, and where ────────────────────────────────────────────────────────────────────────
+
+const parameters = new URL(location.href).searchParams
+const kind = parameters.get('channel') === 'websocket' ? 'websocket' : 'broadcast'
+const room = parameters.get('room') || 'demo'
+const size = Math.min(9, Math.max(1, Math.trunc(Number(parameters.get('size'))) || 3))
+const relay = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`
+
+const WORDS =
+  'amber birch cedar clover coral delta ember fern flint garnet hazel heron indigo iris ivory jade ' +
+  'juniper larch lotus maple marlin moss ochre olive onyx opal otter pearl pine quartz reed robin ' +
+  'rowan ruby sable sage sorrel teal thistle topaz umber violet willow wren'
+/** A name that is new each time: with memory storage nobody may come back under an old one. */
+const newName = () => {
+  const [pick, tail] = crypto.getRandomValues(new Uint32Array(2))
+  const words = WORDS.split(' ')
+  return `${words[pick % words.length]}-${(tail % 1296).toString(36).padStart(2, '0')}`
+}
+
+const id = newName()
+const channel = kind === 'broadcast' ? { name: kind, channel: room } : { name: kind, url: relay, room }
+const node = conflux({ id, clusterSize: size, channel, methods, reduce })
+// To look at and play with, from the console.
+Object.assign(window, { node, conflux })
+
+let refusal = null
+node.on('error', (error) => {
+  if (node.status().phase === 'refused') refusal = error
+  else note(error.message)
+  render()
+})
+
+const hue = (name) => {
+  let hash = 7
+  for (const letter of name) hash = (hash * 31 + letter.codePointAt(0)) % 3600
+  return (hash * 47) % 360
+}
+const tint = (element, name) => {
+  element.style.setProperty('--hue', hue(name))
+  return element
+}
+
+// ── Performing, and how long it took ─────────────────────────────────────────────────────────────
+
+const performs = []
+
+const perform = async (name, ...args) => {
+  const entry = { name, args, started: performance.now(), outcome: 'waits…', state: 'waiting' }
+  performs.unshift(entry)
+  performs.length = Math.min(performs.length, 8)
+  renderPerforms()
+  try {
+    const action = await node.perform(name, args)
+    Object.assign(entry, { state: 'done', outcome: action === undefined ? 'nothing to do' : 'committed' })
+    return action
+  } catch (error) {
+    Object.assign(entry, { state: 'failed', outcome: error.message })
+    note(error.message)
+  } finally {
+    entry.took = performance.now() - entry.started
+    renderPerforms()
+  }
+}
+
+let noteTimer
+const note = (text) => {
+  $('game-note').textContent = text
+  clearTimeout(noteTimer)
+  noteTimer = setTimeout(() => ($('game-note').textContent = ''), 5_000)
+}
+
+const renderPerforms = () => {
+  const took = performs.filter((p) => p.took !== undefined).map((p) => p.took).sort((a, b) => a - b)
+  $('latency').textContent = took.length ? `median ${took[took.length >> 1].toFixed(1)} ms` : 'none yet'
+  $('performs').replaceChildren(
+    ...performs.map((p) => {
+      const args = p.args.map((arg) => (arg === id ? 'me' : JSON.stringify(arg))).join(', ')
+      return make(
+        'li',
+        { className: p.state },
+        make('code', { textContent: `${p.name}(${args})` }),
+        make('span', { className: 'outcome', textContent: p.outcome }),
+        make('span', { className: 'took', textContent: p.took === undefined ? '' : `${p.took.toFixed(1)} ms` }),
+      )
+    }),
+  )
+}
+
+// ── The cluster ──────────────────────────────────────────────────────────────────────────────────
+
+let nodes = new Map()
+const CELLS = 14
+
+/** The end of a log: what is committed is filled, what is not is outlined. */
+const log = ({ lastIndex, commitIndex }) => {
+  const strip = make('span', { className: 'log' })
+  strip.setAttribute('aria-hidden', 'true')
+  for (let index = Math.max(1, lastIndex - CELLS + 1); index <= lastIndex; index++) {
+    strip.append(make('i', { className: index <= commitIndex ? 'committed' : 'uncommitted' }))
+  }
+  return strip
+}
+
+const ROLES = { leader: 'leads', candidate: 'stands for election', follower: 'follows', learner: 'learns' }
+
+const nodeCard = (other) => {
+  const isMe = other.id === id
+  let doing = ROLES[other.role] ?? other.role
+  if (other.phase === 'forming') doing = 'waits for the others'
+  if (other.gone) doing = 'gone'
+  else if (other.paused) doing = 'paused'
+  else if (other.isolated) doing = `cut off, ${doing}`
+  const leads = other.role === 'leader' && !other.gone && other.phase === 'member'
+  const classes = [leads && 'leads', isMe && 'mine', other.gone && 'gone', (other.paused || other.isolated) && 'faulty']
+  const numbers = make('dl', {})
+  for (const [term, value] of [['term', other.term], ['log', other.lastIndex], ['committed', other.commitIndex]]) {
+    numbers.append(make('div', {}, make('dt', { textContent: term }), make('dd', { textContent: value })))
+  }
+  const name = make('p', { className: 'name' }, make('b', { textContent: other.id }))
+  if (isMe) name.append(make('span', { className: 'tag', textContent: 'this tab' }))
+  if (leads) name.append(make('span', { className: 'tag crown', textContent: '♛ leader' }))
+  return tint(
+    make('li', { className: classes.filter(Boolean).join(' ') }, name, make('p', { className: 'role', textContent: doing }), numbers, log(other)),
+    other.id,
+  )
+}
+
+const renderCluster = () => {
+  const status = node.status()
+  document.body.className = status.phase
+  const mine = { ...status, heard: performance.now() }
+  const known = new Map([...nodes, [id, mine]])
+  for (const member of status.members) {
+    if (!known.has(member)) known.set(member, { id: member, role: 'follower', phase: 'member', term: 0, lastIndex: 0, commitIndex: 0, gone: true })
+  }
+  const shown = [...known.values()].filter(
+    (other) => status.members.includes(other.id) || (!other.gone && !['refused', 'closed'].includes(other.phase)),
+  )
+  shown.sort((a, b) => (a.id < b.id ? -1 : 1))
+  $('nodes').replaceChildren(...shown.map(nodeCard))
+  const alive = shown.filter((other) => status.members.includes(other.id) && !other.gone).length
+  const needed = Math.floor(size / 2) + 1
+  $('cluster-hint').textContent =
+    status.phase !== 'member'
+      ? `${kind} · ${room}`
+      : alive < needed
+        ? `${alive} of ${size} left, and a majority is ${needed}: nothing can be committed`
+        : `${alive} of ${size} here · a majority is ${needed} · ${kind} · ${room}`
+  $('pause').setAttribute('aria-pressed', status.paused)
+  $('pause').textContent = status.paused ? 'Resume this node' : 'Pause this node'
+  $('cut').setAttribute('aria-pressed', status.isolated)
+  $('cut').textContent = status.isolated ? 'Join the others again' : 'Cut it off'
+  for (const button of ['pause', 'cut']) $(button).disabled = status.phase === 'refused'
+}
+
+const anotherTab = () => window.open(location.href, '_blank', 'noopener')
+const freshAddress = () => {
+  const fresh = new URLSearchParams(parameters)
+  fresh.set('room', newName())
+  return `?${fresh}`
+}
+$('open').onclick = anotherTab
+$('fresh').href = freshAddress()
+$('pause').onclick = () => node.simulate({ paused: !node.status().paused })
+$('cut').onclick = () => node.simulate({ isolated: !node.status().isolated })
+
+/** Whether any of these values differs from what it was at the last call under this name. */
+const seen = new Map()
+const changed = (name, ...values) => {
+  const before = seen.get(name)
+  seen.set(name, values)
+  return before === undefined || values.some((value, i) => value !== before[i])
+}
+
+const renderWelcome = () => {
+  const status = node.status()
+  // Nothing may be replaced under somebody's finger.
+  if (!changed('welcome', status.phase, status.present, refusal)) return
+  const card = $('welcome')
+  card.hidden = status.phase === 'member' || status.phase === 'closing'
+  if (card.hidden) return
+  const missing = size - status.present
+  const full = status.phase === 'refused'
+  const filled = full ? size : Math.min(status.present, size)
+  $('seats').replaceChildren(
+    ...Array.from({ length: size }, (_, i) => make('i', { className: i < filled ? 'taken' : '' })),
+  )
+  const actions = []
+  if (full) {
+    $('welcome-title').textContent = refusal?.code === 'AMNESIA' ? 'This node was here before.' : 'This cluster is full.'
+    $('welcome-text').textContent =
+      `It has its ${size} members and takes no other: a tab that was reloaded has lost its memory, and could vote ` +
+      'twice under its old name. Start a fresh cluster, or close all of its tabs and open new ones.'
+    actions.push(make('a', { className: 'button primary', href: freshAddress(), textContent: 'Start a fresh cluster' }))
+  } else {
+    const tabs = missing === 1 ? 'one more tab' : `${missing} more tabs`
+    $('welcome-title').textContent = missing > 0 ? `Open ${tabs}.` : 'Almost there…'
+    $('welcome-text').textContent =
+      `A cluster of ${size} begins when all ${size} are here. From then on any ${Math.floor(size / 2) + 1} of them ` +
+      'are enough, whoever leads.'
+    const open = make('button', { className: 'primary', type: 'button', textContent: 'Open another tab' })
+    open.onclick = anotherTab
+    if (missing > 0) actions.push(open)
+    if (kind === 'websocket') {
+      actions.push(make('span', { className: 'hint', textContent: 'or this address on another device' }))
+    }
+  }
+  $('welcome-actions').replaceChildren(...actions)
+}
+
+// ── The list ─────────────────────────────────────────────────────────────────────────────────────
+
+$('append').onsubmit = (event) => {
+  event.preventDefault()
+  const word = $('word').value.trim()
+  $('word').value = ''
+  $('word').focus()
+  if (word) perform('append', word, id)
+}
+
+const renderWords = () => {
+  const { words } = node.getProvisionalState()
+  const committed = node.getState().words
+  if (!changed('words', words, committed)) return
+  const isCommitted = (entry) => committed.includes(entry)
+  const items = words.map((entry) =>
+    tint(
+      make('li', { className: isCommitted(entry) ? '' : 'uncommitted', title: `by ${entry.by}`, textContent: entry.word }),
+      entry.by ?? '',
+    ),
+  )
+  if (!items.length) items.push(make('li', { className: 'empty', textContent: 'Nothing yet. Every tab sees the same words, in the same order.' }))
+  $('words').replaceChildren(...items)
+}
+
+// ── The game ─────────────────────────────────────────────────────────────────────────────────────
+
+const cells = Array.from({ length: 9 }, (_, cell) => {
+  const button = make('button', { type: 'button' })
+  button.onclick = () => perform('move', cell, id)
+  button.onkeydown = ({ key }) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -3, ArrowDown: 3 }[key]
+    const next = cell + step
+    const sameRow = Math.trunc(next / 3) === Math.trunc(cell / 3)
+    if (step && next >= 0 && next < 9 && (Math.abs(step) === 3 || sameRow)) cells[next].focus()
+  }
+  return button
+})
+$('board').append(...cells)
+$('sit-x').onclick = () => perform('sit', 'X', id)
+$('sit-o').onclick = () => perform('sit', 'O', id)
+$('again').onclick = () => perform('again')
+
+const renderGame = () => {
+  const { game } = node.getState()
+  if (!changed('game', game)) return
+  const won = winner(game)
+  const iPlay = Object.keys(game.players).find((player) => game.players[player] === id)
+  game.cells.forEach((mark, cell) => {
+    const button = cells[cell]
+    button.textContent = mark ?? ''
+    button.className = `${mark ?? ''} ${won?.line.includes(cell) ? 'won' : ''}`
+    const place = `row ${Math.trunc(cell / 3) + 1}, column ${(cell % 3) + 1}`
+    button.setAttribute('aria-label', `${place}: ${mark ?? 'free'}`)
+  })
+  for (const player of ['X', 'O']) {
+    const button = $(`sit-${player.toLowerCase()}`)
+    const sits = game.players[player]
+    button.textContent = sits ? `${player} · ${sits === id ? 'you' : sits}` : `Play ${player}`
+    button.disabled = sits !== null
+    button.className = !won && !isOver(game) && game.turn === player && sits ? 'turn' : ''
+  }
+  const whose = iPlay === game.turn ? 'your turn' : `${game.turn}’s turn`
+  let turn = iPlay ? `you are ${iPlay} · ${whose}` : 'take a seat, the others watch'
+  if (game.players.X && game.players.O && !iPlay) turn = `you are watching · ${whose}`
+  if (won) turn = `${won.player} wins`
+  else if (isOver(game)) turn = 'a draw'
+  $('game-turn').textContent = turn
+}
+
+// ── Rendering: at most once a frame ──────────────────────────────────────────────────────────────
+
+let scheduled = false
+const render = () => {
+  if (scheduled) return
+  scheduled = true
+  requestAnimationFrame(() => {
+    scheduled = false
+    renderWelcome()
+    renderCluster()
+    renderWords()
+    renderGame()
+  })
+}
+
+tint(document.documentElement, id)
+$('me').textContent = id
+node.subscribe(render)
+node.on('status', render)
+telemetry(node, { kind, room, relay }, (known) => {
+  nodes = known
+  render()
+})
+// A node says goodbye when its tab goes, so that leadership moves without a timeout.
+addEventListener('pagehide', () => node.close())
+renderPerforms()
+render()
