@@ -324,3 +324,136 @@ fn every_committed_action_is_told_once() {
         assert_eq!(host.machine.notified.len(), 5);
     }
 }
+
+#[test]
+fn a_burst_of_long_refusals_reaches_the_client() {
+    let mut hosts = three();
+    let id = follower(&hosts);
+    let performs = (0..1000).map(|ticket| Perform {
+        ticket: 5000 + ticket,
+        method: "long".into(),
+        args: "".into(),
+        timeout: None,
+    });
+    hosts.handle(&id, Input::Perform(performs.collect()));
+    hosts.run(2000);
+    assert_eq!(hosts.host(&id).settled.len(), 1000);
+    assert!(hosts.host(&id).errors().is_empty(), "no frame was too large");
+}
+
+#[test]
+fn an_action_carries_each_verdict_once() {
+    let mut hosts = three();
+    let id = follower(&hosts);
+    let performs = (0..2000).map(|i| Perform {
+        ticket: 5000 + i,
+        method: if i % 2 == 0 { "nothing" } else { "append" }.into(),
+        args: "x".into(),
+        timeout: None,
+    });
+    hosts.handle(&id, Input::Perform(performs.collect()));
+    hosts.run(2000);
+    let outcomes = &hosts.host(&id).settled;
+    let actions = outcomes.iter().filter(|(_, o)| matches!(o, Outcome::Action(_))).count();
+    assert_eq!((outcomes.len(), actions), (2000, 1000), "nothing was refused as too much");
+}
+
+#[test]
+fn arguments_that_only_the_leader_finds_too_large_are_refused() {
+    let mut hosts = Hosts::new(5);
+    hosts.max_message_bytes = Some(1000);
+    for id in ["a", "b", "c"] {
+        // Two releases of a page: the others take less than c does.
+        hosts.max_action_bytes = Some(if id == "c" { 50_000 } else { 5_000 });
+        hosts.start(id, size(3));
+    }
+    hosts.run(2000);
+    assert_ne!(hosts.leader().as_deref(), Some("c"));
+    let large = hosts.perform("c", "append", &"x".repeat(20_000));
+    let after = hosts.perform("c", "append", "after");
+    hosts.run(1000);
+    assert_eq!(failed(hosts.host("c").outcome(large)).0, "TOO_LARGE");
+    assert_eq!(hosts.host("c").outcome(after), Some(&Outcome::Action("after".into())));
+}
+
+#[test]
+fn a_snapshot_that_replaces_the_state_is_told() {
+    let mut hosts = Hosts::new(7);
+    hosts.compact_bytes = Some(500);
+    for id in ["a", "b", "c"] {
+        hosts.start(id, size(3));
+    }
+    hosts.run(2000);
+    let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
+    for other in ["a", "b", "c"] {
+        hosts.cut.insert((other.into(), id.clone()));
+    }
+    for i in 0..50 {
+        hosts.perform(&leader, "append", &i.to_string());
+        hosts.deliver_all();
+    }
+    let told = hosts.host(&id).machine.notified.len();
+    hosts.cut.clear();
+    hosts.run(1000);
+    assert_eq!(hosts.state(&id).len(), 50);
+    assert!(hosts.host(&id).machine.notified.len() > told);
+}
+
+#[test]
+fn messages_with_impossible_ids_and_numbers_are_ignored() {
+    use conflux::host::core::Letter;
+    use conflux::node::Packet;
+    use conflux::raft::Blob;
+    use conflux::store::{Body, Message, Request};
+    use conflux::tenancy;
+    use conflux::wire::{FrameWriter, Header, hash64};
+
+    let mut hosts = three();
+    let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
+    let set = hosts.host(&leader).core.set().expect("formed").clone();
+    let nonce = |id: &str| set.members().iter().find(|m| m.id == id).expect("a member").nonce;
+    let term = hosts.host(&leader).core.status().term;
+    let session = hosts.host(&id).core.node().store().session().expect("a session");
+    let header = Header {
+        cluster: hash64(&[b"test"]),
+        set: set.hash(),
+        from: nonce(&id),
+        to: nonce(&leader),
+    };
+    let request = || Request { method: Some("append".into()), args: Blob::from("evil") };
+    let hello = tenancy::Body::Hello { size: 3, bound: None, ask: true };
+    let store = |body| Letter::Node(Packet::Store(Message { term, body }));
+    let form = |id: String| {
+        let from = tenancy::Member { id, nonce: 7 };
+        Letter::Form(tenancy::Message { from, body: hello.clone() })
+    };
+    let perform = |ack, first| Body::Perform { session, ack, first, requests: vec![request(); 3] };
+    let letters = [
+        form("x".repeat(300)),
+        form(String::new()),
+        store(perform(u64::MAX, 1)),
+        store(perform(1, u64::MAX)),
+        store(perform(1, u64::MAX - 1)),
+        store(Body::Part {
+            session,
+            ack: 1,
+            seq: u64::MAX,
+            method: "append".into(),
+            total: u64::MAX,
+            offset: u64::MAX,
+            data: Blob::from("x"),
+        }),
+        store(Body::Received { session, next: u64::MAX, offset: u64::MAX }),
+    ];
+    for letter in letters {
+        let mut writer = FrameWriter::new(header);
+        writer.push(&letter);
+        for frame in writer.finish() {
+            hosts.handle(&leader, Input::Frame(frame));
+        }
+    }
+    let fine = hosts.perform(&id, "append", "fine");
+    hosts.run(1000);
+    assert_eq!(hosts.host(&id).outcome(fine), Some(&Outcome::Action("fine".into())));
+    assert_eq!(hosts.state(&leader), ["fine"]);
+}

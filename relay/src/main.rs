@@ -161,12 +161,16 @@ async fn enter(
         (status, why).into_response()
     };
     if let Err(origin) = check_origin(&headers, &relay.options.allow_origin) {
-        let why = format!("the origin {origin} is not allowed: start the relay with --allow-origin {origin}");
+        let why = format!(
+            "the origin {origin} is not allowed: start the relay with --allow-origin {origin}"
+        );
         return refuse(StatusCode::FORBIDDEN, why);
     }
     let name = |value: Option<String>, what: &str| match value {
         Some(value) if !value.is_empty() && value.len() <= MAX_ID => Ok(value),
-        Some(value) => Err(format!("{what} must have 1 to {MAX_ID} bytes, and has {}", value.len())),
+        Some(value) => {
+            Err(format!("{what} must have 1 to {MAX_ID} bytes, and has {}", value.len()))
+        }
         None => Err(format!("{what} is required: connect to /ws?room=NAME&id=ID")),
     };
     let (room, id) = match (name(entrance.room, "room"), name(entrance.id, "id")) {

@@ -13,8 +13,8 @@ use wasm_bindgen::prelude::*;
 use super::core::{HostCore, Input, Notice, Output};
 use super::options::Options;
 use crate::channel::{self, Channel, Sink};
-use crate::js::machine::JsMachine;
 use crate::js::Hooks;
+use crate::js::machine::JsMachine;
 use crate::raft::Time;
 use crate::store::{Failure, Outcome, Perform, Settled};
 
@@ -67,8 +67,7 @@ impl WebHost {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| JsValue::from(error.to_string()))?;
         let id = options.settings.id.clone();
-        let core =
-            HostCore::new(options.settings, initial, now(), u64::from_le_bytes(seed));
+        let core = HostCore::new(options.settings, initial, now(), u64::from_le_bytes(seed));
         let host = Rc::new_cyclic(|this: &Weak<Self>| {
             let weak = this.clone();
             let microtask = Closure::<dyn FnMut()>::new(move || {
@@ -237,9 +236,7 @@ impl WebHost {
         // User code is called here; what it throws is its own affair, and the shell reports it.
         let _ = match settled.outcome {
             Outcome::Nothing => self.hooks.nothing(ticket),
-            Outcome::Failed(failure) => {
-                self.hooks.failed(ticket, &failure.code, &failure.message)
-            }
+            Outcome::Failed(failure) => self.hooks.failed(ticket, &failure.code, &failure.message),
             Outcome::Action(action) => {
                 self.hooks.action(ticket, &String::from_utf8_lossy(action.as_slice()))
             }
@@ -252,9 +249,7 @@ impl WebHost {
             Notice::Status => self.hooks.notice("status", "", ""),
             Notice::Members => self.hooks.notice("members", "", ""),
             Notice::Closed => self.hooks.notice("closed", "", ""),
-            Notice::Error(failure) => {
-                self.hooks.notice("error", &failure.code, &failure.message)
-            }
+            Notice::Error(failure) => self.hooks.notice("error", &failure.code, &failure.message),
         };
     }
 

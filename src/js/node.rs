@@ -95,7 +95,11 @@ impl CoreNode {
         set(&object, "lastApplied", status.applied as f64);
         set(&object, "lastIndex", status.last as f64);
         set(&object, "snapshotIndex", status.snapshot as f64);
-        set(&object, "members", status.members.iter().map(JsValue::from).collect::<js_sys::Array>());
+        set(
+            &object,
+            "members",
+            status.members.iter().map(JsValue::from).collect::<js_sys::Array>(),
+        );
         set(&object, "clusterSize", status.size as f64);
         set(&object, "present", status.present as f64);
         set(&object, "pending", status.waiting as f64);

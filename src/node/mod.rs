@@ -304,10 +304,15 @@ impl<S: Clone> Node<S> {
             self.take_step(now, step, out);
             if idle && !self.deliver(now, out) {
                 // Last of all: while it hands over, a leader takes no proposals.
-                if !std::mem::take(&mut self.hand_over) {
+                let leads = self.raft.as_ref().is_some_and(Raft::takes_proposals);
+                let unfit = leads && self.store.is_broken();
+                if !std::mem::take(&mut self.hand_over) && !unfit {
                     return;
                 }
                 self.feed(now, raft::Input::Transfer(None), out);
+                if unfit && self.raft.as_ref().is_some_and(Raft::takes_proposals) {
+                    return; // There is nobody to hand over to.
+                }
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Receiving entries and snapshots (paper §5.3, §7).
 
-use super::Raft;
 use super::output::{Committed, Invalid};
 use super::role::{Incoming, Role};
 use super::types::{
     AppendResult, Blob, Body, Entry, Index, NodeId, Payload, Position, Snapshot, Whole,
 };
+use super::{MAX_INDEX, Raft};
 
 /// The fields of [`Body::Piece`].
 pub(super) struct Piece {
@@ -40,6 +40,9 @@ impl Raft {
                 return Err(Invalid::Entries);
             }
             last = entry.at;
+        }
+        if last.index > MAX_INDEX {
+            return Err(Invalid::Entries);
         }
         if prev.term > self.hard.term || (prev.index == 0) != (prev.term == 0) {
             return Err(Invalid::Entries);
@@ -133,7 +136,9 @@ impl Raft {
     fn answer_without_piece(&mut self, of: Whole) -> Result<Option<AppendResult>, Invalid> {
         match of {
             Whole::Snapshot { last } => {
-                if last.index == 0 || last.term == 0 || last.term > self.hard.term {
+                let possible = (1..=MAX_INDEX).contains(&last.index)
+                    && (1..=self.hard.term).contains(&last.term);
+                if !possible {
                     return Err(Invalid::Entries);
                 }
                 if last.index > self.commit && self.log.contains(last) {

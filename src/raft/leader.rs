@@ -132,6 +132,7 @@ impl Raft {
         result: AppendResult,
     ) -> Result<(), Invalid> {
         let last = self.log.last().index;
+        let (now, beat) = (self.now, self.config.heartbeat_interval);
         let Some(peer) = self.heard_from(from, round)? else { return Ok(()) };
         match result {
             AppendResult::Accepted { matched } => {
@@ -147,11 +148,10 @@ impl Raft {
                         peer.next = peer.next.max(matched + 1);
                     }
                     Flow::Probe { .. } => peer.replicate(),
-                    Flow::Pieces(outbound) => {
-                        if matched >= outbound.of.end().index {
-                            peer.replicate();
-                        }
+                    Flow::Pieces(outbound) if matched >= outbound.of.end().index => {
+                        peer.replicate();
                     }
+                    Flow::Pieces(outbound) => outbound.answered(now, beat),
                 }
                 self.advance_commit();
             }
@@ -170,13 +170,16 @@ impl Raft {
         // Every log agrees at 0, so nobody rejects that.
         let before = prev.checked_sub(1).ok_or(Invalid::Unasked)?;
         let agreement = self.log.agreement(hint).index.min(before);
+        let (now, beat) = (self.now, self.config.heartbeat_interval);
         let Role::Leader(leader) = &mut self.role else { return Ok(()) };
         let peer = leader.peers.get_mut(&from).expect("`heard_from` found it");
-        let is_current = match &peer.flow {
+        let is_current = match &mut peer.flow {
             Flow::Replicate { .. } => prev > peer.matched && prev < peer.next,
             Flow::Probe { .. } => prev > peer.matched && prev + 1 == peer.next,
-            Flow::Pieces(Outbound { of: Whole::Entry { prev: p, .. }, .. }) => p.index == prev,
-            Flow::Pieces(_) => false,
+            Flow::Pieces(outbound) => {
+                outbound.answered(now, beat);
+                matches!(outbound.of, Whole::Entry { prev: p, .. } if p.index == prev)
+            }
         };
         if is_current {
             // Below the base there is only the snapshot, and `replicate` sends that.
@@ -204,7 +207,7 @@ impl Raft {
             // it would double the traffic for good; the heartbeat's turn comes anyway.
             if offset != outbound.offset {
                 outbound.offset = offset;
-                outbound.waiting = false;
+                outbound.sent = None;
             }
         }
         self.release_reads();
@@ -280,10 +283,12 @@ impl Raft {
         let due = peer.sent.is_none_or(|sent| now >= sent + beat);
         let news = peer.round_sent < round;
         match &peer.flow {
-            Flow::Probe { waiting: true } if !due && !news => {}
-            Flow::Probe { waiting } => {
-                let entries = due || !waiting;
-                self.send_append(id, entries);
+            // Entries only to who has answered: one that is gone is not sent them again and again.
+            Flow::Probe { waiting: false } => self.send_append(id, true),
+            Flow::Probe { waiting: true } => {
+                if due || news {
+                    self.send_append(id, false);
+                }
             }
             Flow::Replicate { .. } => {
                 let mut silent = true;
@@ -296,13 +301,14 @@ impl Raft {
                     silent = false;
                 }
                 let Some((peer, _)) = self.peer(id) else { return };
-                if silent && (due || news || peer.commit_sent < commit) {
+                if silent && (due || news || peer.commit_sent < commit.min(peer.next - 1)) {
                     self.send_append(id, false);
                 }
             }
-            Flow::Pieces(outbound) => {
-                if due || news || !outbound.waiting {
-                    self.send_piece(id);
+            Flow::Pieces(outbound) if outbound.sent.is_none() => self.send_piece(id),
+            Flow::Pieces(_) => {
+                if due || news {
+                    self.send_append(id, false);
                 }
             }
         }
@@ -320,8 +326,12 @@ impl Raft {
         let (now, commit, max) = (self.now, self.commit, self.config.max_message_bytes);
         let Some((peer, round)) = self.peer(id) else { return };
         let next = peer.next;
-        let Some(prev_term) = self.log.term(next - 1) else { return self.send_snapshot(id) };
-        let prev = Position::new(next - 1, prev_term);
+        let in_pieces = matches!(peer.flow, Flow::Pieces(_));
+        let prev = match self.log.term(next - 1) {
+            Some(term) => Position::new(next - 1, term),
+            None if in_pieces => self.log.base(),
+            None => return self.send_snapshot(id),
+        };
         let mut entries = if with_entries { self.log.slice(next, max) } else { Vec::new() };
         if let [entry] = entries.as_slice()
             && entry.payload.size() > max
@@ -330,7 +340,7 @@ impl Raft {
             let of = Whole::Entry { prev, at: entry.at };
             let Some((peer, _)) = self.peer(id) else { return };
             if matches!(peer.flow, Flow::Replicate { .. }) {
-                peer.flow = Flow::Pieces(Outbound { of, data, offset: 0, waiting: false });
+                peer.flow = Flow::Pieces(Outbound { of, data, offset: 0, sent: None });
                 return self.send_piece(id);
             }
             entries.clear(); // First find out where the logs agree.
@@ -356,7 +366,7 @@ impl Raft {
         let of = Whole::Snapshot { last: snapshot.last };
         let Some((peer, _)) = self.peer(id) else { return };
         let data = snapshot.data;
-        peer.flow = Flow::Pieces(Outbound { of, data, offset: 0, waiting: false });
+        peer.flow = Flow::Pieces(Outbound { of, data, offset: 0, sent: None });
         self.send_piece(id);
     }
 
@@ -366,7 +376,7 @@ impl Raft {
         peer.sent = Some(now);
         peer.round_sent = round;
         let Flow::Pieces(outbound) = &mut peer.flow else { return };
-        outbound.waiting = true;
+        outbound.sent = Some(now);
         let bytes = outbound.data.as_slice();
         let end = (outbound.offset + max).min(bytes.len());
         let body = Body::Piece {

@@ -52,6 +52,9 @@ pub use self::types::{
 /// Terms above this are taken for garbage: at one election a millisecond it takes 8,900 years.
 const MAX_TERM: Term = 1 << 48;
 
+/// Indexes above this are garbage likewise.
+const MAX_INDEX: Index = 1 << 48;
+
 /// One node of a cluster.
 #[derive(Debug)]
 pub struct Raft {

@@ -139,8 +139,18 @@ pub(super) struct Outbound {
     pub(super) of: Whole,
     pub(super) data: Blob,
     pub(super) offset: usize,
-    /// A piece is unanswered.
-    pub(super) waiting: bool,
+    /// When the piece was sent that is unanswered.
+    pub(super) sent: Option<Time>,
+}
+
+impl Outbound {
+    /// The peer answered a heartbeat, sent a while after the piece that it has not answered: it is
+    /// there, and the piece is lost.
+    pub(super) fn answered(&mut self, now: Time, heartbeat_interval: Time) {
+        if self.sent.is_some_and(|sent| now >= sent + heartbeat_interval) {
+            self.sent = None;
+        }
+    }
 }
 
 impl Peer {

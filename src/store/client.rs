@@ -77,6 +77,8 @@ pub(super) struct Client {
     timeouts: BTreeSet<(Time, Seq)>,
     reads: BTreeMap<u64, PendingRead>,
     next_read: u64,
+    /// The next read to ask this leader for.
+    send_read: u64,
     leader: Option<(NodeId, Term)>,
     /// The next request to send to this leader.
     send_next: Seq,
@@ -110,6 +112,7 @@ impl Client {
             timeouts: BTreeSet::new(),
             reads: BTreeMap::new(),
             next_read: 1,
+            send_read: 1,
             leader: None,
             send_next: 1,
             received: (1, 0),
@@ -160,7 +163,6 @@ impl Client {
     pub(super) fn read(&mut self, ticket: u64) {
         self.reads.insert(self.next_read, PendingRead { ticket, index: None });
         self.next_read += 1;
-        self.retry_at = 0;
     }
 
     /// Rejects everything that waits.
@@ -217,6 +219,7 @@ impl Client {
         if self.leader != leader {
             self.leader = leader;
             self.send_next = self.first_unknown();
+            self.send_read = 0;
             self.received = (self.send_next, 0);
             self.retry_at = 0;
         }
@@ -244,10 +247,12 @@ impl Client {
         };
         if again {
             self.send_next = self.received.0.max(self.first_unknown());
-            let unread = self.reads.iter().filter(|(_, read)| read.index.is_none());
-            out.extend(unread.map(|(id, _)| Body::Read { id: *id }));
+            self.send_read = 0;
             self.retry_at = now + self.limits.retry;
         }
+        let unread = self.reads.range(self.send_read..).filter(|(_, read)| read.index.is_none());
+        out.extend(unread.map(|(id, _)| Body::Read { id: *id }));
+        self.send_read = self.next_read;
         self.take_requests(session, again, &mut out);
         out
     }
@@ -259,32 +264,32 @@ impl Client {
         let mut first = self.send_next;
         let mut requests = Vec::new();
         let mut bytes = 0;
-        for (seq, pending) in self.pending.range(self.send_next..end) {
-            let size = pending.perform.args.len() + pending.perform.method.len() + 16;
-            let is_large = size > max && !pending.abandoned;
-            if (bytes + size > max || is_large) && !requests.is_empty() {
+        for seq in self.send_next..end.min(self.next_seq).max(self.send_next) {
+            // What has its fate, or was given up before it was judged, must not run any more; its
+            // number is taken all the same, or those behind it would be judged under others.
+            let runs = |pending: &&Pending| !pending.abandoned && pending.fate.is_none();
+            let perform = self.pending.get(&seq).filter(runs).map(|pending| &pending.perform);
+            let size = perform.map_or(0, |p| p.args.len() + p.method.len()) + 16;
+            if bytes + size > max && !requests.is_empty() {
                 let requests = std::mem::take(&mut requests);
                 out.push(Body::Perform { session, ack, first, requests });
                 bytes = 0;
             }
             self.send_next = seq + 1;
-            if is_large {
-                let from = if self.received.0 == *seq { self.received.1 } else { 0 };
-                push_parts(session, ack, *seq, &pending.perform, (from, max), out);
-                first = seq + 1;
+            if let Some(perform) = perform.filter(|_| size > max) {
+                let from = if self.received.0 == seq { self.received.1 } else { 0 };
+                push_parts(session, ack, seq, perform, (from, max), out);
                 continue;
             }
             if requests.is_empty() {
-                first = *seq;
+                first = seq;
             }
             bytes += size;
-            // Given up before it was judged: it must not run any more.
-            requests.push(match pending.abandoned {
-                true => Request { method: None, args: Blob::from("") },
-                false => Request {
-                    method: Some(pending.perform.method.clone()),
-                    args: pending.perform.args.clone(),
-                },
+            requests.push(match perform {
+                None => Request { method: None, args: Blob::from("") },
+                Some(perform) => {
+                    Request { method: Some(perform.method.clone()), args: perform.args.clone() }
+                }
             });
         }
         let nothing = out.iter().all(|body| matches!(body, Body::Read { .. }));
@@ -295,7 +300,8 @@ impl Client {
 
     /// The leader has everything before `next`, and `offset` bytes of it.
     pub(super) fn handle_received(&mut self, now: Time, next: Seq, offset: u64) {
-        if (next, offset) > self.received && next <= self.next_seq {
+        // Nothing can have arrived that was not sent.
+        if (next, offset) > self.received && next <= self.send_next {
             self.received = (next, offset);
             self.retry_at = now + self.limits.retry;
         }

@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::machine::Failure;
 use super::message::{Body, Request};
-use super::session::{Seq, SessionId, Sessions, Verdict};
+use super::session::{MAX_SEQ, Seq, SessionId, Sessions, Verdict};
 use crate::raft::{Blob, Index, NodeId};
 
 /// A perform whose turn it is.
@@ -15,7 +16,16 @@ use crate::raft::{Blob, Index, NodeId};
 pub(super) struct Job {
     pub(super) session: SessionId,
     pub(super) seq: Seq,
-    pub(super) request: Request,
+    pub(super) task: Task,
+}
+
+/// What there is to judge.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// A request.
+    Request(Request),
+    /// A request that is refused without running it.
+    Refuse(Failure),
 }
 
 /// A verdict that waits to be told, or to be acknowledged.
@@ -72,6 +82,9 @@ impl Lives {
             self.0.remove(&id);
             return None;
         };
+        if ack > MAX_SEQ {
+            return None; // Nobody gets there.
+        }
         let live = self.0.entry(id).or_default();
         live.client = from;
         live.ack = live.ack.max(ack);
@@ -93,9 +106,14 @@ pub(super) struct Judge {
     unconfirmed_index: Index,
     confirming: BTreeMap<u64, Vec<Awaited>>,
     out: Vec<(NodeId, Body)>,
+    max_message_bytes: usize,
 }
 
 impl Judge {
+    pub(super) fn new(max_message_bytes: usize) -> Self {
+        Self { max_message_bytes, ..Self::default() }
+    }
+
     pub(super) fn take_messages(&mut self) -> Vec<(NodeId, Body)> {
         std::mem::take(&mut self.out)
     }
@@ -118,11 +136,12 @@ impl Judge {
         requests: Vec<Request>,
     ) {
         let Some(live) = self.live.open(sessions, from, session, ack) else { return };
-        for (seq, request) in (first..).zip(requests) {
+        // A first number near the end of all numbers is nobody's.
+        for (seq, request) in (first.min(MAX_SEQ)..).zip(requests) {
             if seq == live.next {
                 live.next += 1;
                 live.partial = None;
-                self.queue.push_back(Job { session, seq, request });
+                self.queue.push_back(Job { session, seq, task: Task::Request(request) });
             }
         }
         self.answer(session);
@@ -138,7 +157,14 @@ impl Judge {
         max: u64,
     ) {
         let Some(live) = self.live.open(sessions, from, session, part.ack) else { return };
-        if part.seq == live.next && part.total <= max {
+        if part.seq == live.next && part.total > max {
+            live.next += 1;
+            live.partial = None;
+            let message =
+                format!("the arguments are {} bytes, and the leader takes {max}", part.total);
+            let task = Task::Refuse(Failure::new("TOO_LARGE", message));
+            self.queue.push_back(Job { session, seq: part.seq, task });
+        } else if part.seq == live.next {
             let mut partial = match live.partial.take() {
                 Some(partial) if partial.total == part.total => partial,
                 _ => Partial { method: part.method, total: part.total, data: Vec::new() },
@@ -150,7 +176,8 @@ impl Judge {
                 live.next += 1;
                 let request =
                     Request { method: Some(partial.method), args: Blob::from(partial.data) };
-                self.queue.push_back(Job { session, seq: part.seq, request });
+                let task = Task::Request(request);
+                self.queue.push_back(Job { session, seq: part.seq, task });
             } else {
                 live.partial = Some(partial);
             }
@@ -167,8 +194,26 @@ impl Judge {
         let released = live.verdicts.iter().filter(|(_, held)| held.released);
         let verdicts: Vec<_> =
             released.map(|(seq, held)| (*seq, held.index, held.verdict.clone())).collect();
+        let client = live.client;
+        self.tell(client, id, verdicts);
+    }
+
+    /// Tells verdicts, in messages of a size that frames can carry.
+    fn tell(&mut self, client: NodeId, session: SessionId, told: Vec<(Seq, Index, Verdict)>) {
+        let mut verdicts = Vec::new();
+        let mut bytes = 0;
+        for verdict in told {
+            let size = 64 + verdict.2.size();
+            if bytes + size > self.max_message_bytes && !verdicts.is_empty() {
+                let verdicts = std::mem::take(&mut verdicts);
+                self.out.push((client, Body::Verdicts { session, verdicts }));
+                bytes = 0;
+            }
+            bytes += size;
+            verdicts.push(verdict);
+        }
         if !verdicts.is_empty() {
-            self.out.push((live.client, Body::Verdicts { session: id, verdicts }));
+            self.out.push((client, Body::Verdicts { session, verdicts }));
         }
     }
 
@@ -182,10 +227,16 @@ impl Judge {
     }
 
     /// What an action's entry must carry: what the client has acknowledged, and the verdicts
-    /// before the action that it has not.
-    pub(super) fn carried(&self, session: SessionId, seq: Seq) -> (Seq, Vec<(Seq, Verdict)>) {
+    /// before the action that it has not. Those before `recorded` are in the log already.
+    pub(super) fn carried(
+        &self,
+        session: SessionId,
+        recorded: Seq,
+        seq: Seq,
+    ) -> (Seq, Vec<(Seq, Verdict)>) {
         let Some(live) = self.live.0.get(&session) else { return (seq, Vec::new()) };
-        let verdicts = live.verdicts.range(..seq).map(|(s, held)| (*s, held.verdict.clone()));
+        let verdicts =
+            live.verdicts.range(recorded.min(seq)..seq).map(|(s, held)| (*s, held.verdict.clone()));
         (live.ack, verdicts.collect())
     }
 
@@ -216,7 +267,7 @@ impl Judge {
         }
         for (session, verdicts) in verdicts {
             let client = self.live.0[&session].client;
-            self.out.push((client, Body::Verdicts { session, verdicts }));
+            self.tell(client, session, verdicts);
         }
     }
 }

@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 
 use self::client::{Client, Limits};
 pub use self::client::{Outcome, Perform, Settled};
-use self::judge::{Job, Judge, Part};
+use self::judge::{Job, Judge, Part, Task};
 pub use self::machine::{Call, Failure, Machine, Return};
 pub use self::message::{Body, Message, Request};
 pub use self::session::{Command, Recorded, Seq, Session, SessionId, Sessions, Verdict};
@@ -144,6 +144,7 @@ pub struct Store<S> {
     staged_bytes: usize,
     doing: Doing,
     incoming: Option<Snapshot>,
+    broken: bool,
     log_bytes: usize,
     snapshot_bytes: usize,
     next_confirmation: u64,
@@ -175,6 +176,7 @@ impl<S: Clone> Store<S> {
             staged_bytes: 0,
             doing: Doing::Nothing,
             incoming: None,
+            broken: false,
             log_bytes: 0,
             snapshot_bytes: 0,
             next_confirmation: 1,
@@ -283,7 +285,8 @@ impl<S: Clone> Store<S> {
     pub fn handle_leader(&mut self, raft: &Raft) {
         self.client.set_leader(raft.leader().map(|leader| (leader, raft.term())));
         // A new term is a new judge, also for a node that leads twice in a row.
-        self.judge = raft.is_leader().then(Judge::default);
+        let max = self.config.max_message_bytes;
+        self.judge = raft.is_leader().then(|| Judge::new(max));
         self.unstage();
         self.close_wanted.clear();
         self.open_wanted.clear();
@@ -372,7 +375,11 @@ impl<S: Clone> Store<S> {
         if let Some(call) = self.load().or_else(|| self.apply(raft.commit_index())) {
             return Step::Call(call);
         }
-        if let Some(call) = self.follow_log(raft).or_else(|| self.save(raft)) {
+        if let Some(call) = self.follow_log(raft) {
+            return Step::Call(call);
+        }
+        // Entries that need no user code have been followed just now, and may be committed.
+        if let Some(call) = self.apply(raft.commit_index()).or_else(|| self.save(raft)) {
             return Step::Call(call);
         }
         self.lead(raft)
@@ -389,6 +396,8 @@ impl<S: Clone> Store<S> {
                 return self.judged(raft, job, result);
             }
             (Doing::Staging(job, command, encoded), Return::State(result)) => match result {
+                // Deposed meanwhile: nothing was promised.
+                Ok(_) if self.judge.is_none() => {}
                 Ok(state) => {
                     let counts = self.tail_sessions.apply(self.next_index(raft), &command);
                     debug_assert!(counts, "it was judged against these sessions");
@@ -398,8 +407,13 @@ impl<S: Clone> Store<S> {
             },
             (Doing::Saving(last), Return::Saved(result)) => return self.saved(last, result),
             (Doing::Loading(last, sessions), Return::State(result)) => match result {
-                Ok(state) => self.loaded(last, sessions, state),
-                Err(failure) => self.troubles.push(Trouble::CannotLoad(failure)),
+                Ok(state) => {
+                    self.loaded(last, sessions, state);
+                    // Whoever watches this node must hear of its new state.
+                    self.doing = Doing::Notifying;
+                    return Step::Call(Call::Committed(last.index));
+                }
+                Err(failure) => self.cannot_load(failure),
             },
             (Doing::Notifying, Return::Done) => {}
             (doing, _) => panic!("{} got another call's result", doing.name()),
@@ -417,14 +431,26 @@ impl<S: Clone> Store<S> {
                 Some(Call::Load(state))
             }
             Err(_) => {
-                let failure = Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read");
-                self.troubles.push(Trouble::CannotLoad(failure));
+                self.cannot_load(Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read"));
                 None
             }
         }
     }
 
+    /// Without the snapshot's state this node has none to go on from. It still keeps its log and
+    /// votes, but judges nothing.
+    fn cannot_load(&mut self, failure: Failure) {
+        self.broken = true;
+        self.troubles.push(Trouble::CannotLoad(failure));
+    }
+
+    /// Whether this node cannot lead, because it could not load a snapshot.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     fn loaded(&mut self, last: Position, sessions: Sessions, state: S) {
+        self.broken = false;
         self.committed = state;
         self.applied = last.index;
         self.log_bytes = 0;
@@ -550,21 +576,24 @@ impl<S: Clone> Store<S> {
 
     /// The leader's part: judge the next perform, or propose and confirm what was judged.
     fn lead(&mut self, raft: &Raft) -> Step<S> {
-        let Some(judge) = &mut self.judge else { return Step::Idle };
+        let Some(judge) = self.judge.as_mut().filter(|_| !self.broken) else { return Step::Idle };
         if raft.takes_proposals() {
             while let Some(job) = judge.take_job() {
                 let Some(session) = self.tail_sessions.get(job.session) else { continue };
                 if job.seq < session.next() {
                     continue;
                 }
-                match &job.request.method {
-                    None => {
-                        let index = self.staged.len() as Index + raft.log().last().index;
+                let index = self.staged.len() as Index + raft.log().last().index;
+                match &job.task {
+                    Task::Refuse(failure) => {
+                        let verdict = Verdict::Failed(failure.clone());
+                        judge.hold(job.session, job.seq, verdict, index);
+                    }
+                    Task::Request(Request { method: None, .. }) => {
                         judge.hold(job.session, job.seq, Verdict::Skipped, index);
                     }
-                    Some(method) => {
-                        let call =
-                            Call::Judge { method: method.clone(), args: job.request.args.clone() };
+                    Task::Request(Request { method: Some(method), args }) => {
+                        let call = Call::Judge { method: method.clone(), args: args.clone() };
                         self.doing = Doing::Judging(job);
                         return Step::Call(call);
                     }
@@ -591,8 +620,13 @@ impl<S: Clone> Store<S> {
         let opens = opens.into_iter().map(|nonce| Command::Open { nonce });
         let closes = closes.into_iter().map(|session| Command::Close { session });
         for command in opens.chain(closes) {
-            if self.tail_sessions.apply(self.next_index(raft), &command) {
-                let (encoded, state) = (encode(&command), self.provisional().clone());
+            let encoded = encode(&command);
+            let size = Payload::Command(encoded.clone()).size();
+            // Clients ask again; a batch that does not fit would be refused whole.
+            if raft.has_room(self.staged_bytes + size)
+                && self.tail_sessions.apply(self.next_index(raft), &command)
+            {
+                let state = self.provisional().clone();
                 self.stage(Staged { command, encoded, state });
             }
         }
@@ -612,7 +646,8 @@ impl<S: Clone> Store<S> {
         let length = action.len();
         let Some(judge) = &self.judge else { return Step::Idle };
         let (session, seq) = (job.session, job.seq);
-        let (ack, verdicts) = judge.carried(session, seq);
+        let recorded = self.tail_sessions.get(session).map_or(seq, Session::next);
+        let (ack, verdicts) = judge.carried(session, recorded, seq);
         let call = Call::Reduce { state: self.provisional().clone(), action: action.clone() };
         let command = Command::Action { session, seq, ack, verdicts, action };
         let encoded = encode(&command);
@@ -656,7 +691,10 @@ impl<S: Clone> Store<S> {
 
     /// Says how a proposal went. On success the staged commands are entries from `first` on.
     pub fn proposed(&mut self, raft: &Raft, result: Result<Index, Refused>) {
-        let Ok(first) = result else { return self.unstage() };
+        let Ok(first) = result else {
+            debug_assert!(!raft.is_leader(), "what is staged fits, and was staged in this turn");
+            return self.unstage();
+        };
         self.staged_bytes = 0;
         for (index, staged) in (first..).zip(std::mem::take(&mut self.staged)) {
             let at = Position::new(index, raft.term());

@@ -14,6 +14,8 @@ use crate::raft::{Blob, Index};
 pub type SessionId = Index;
 /// Numbers the performs of a session, from 1 on, in the order in which they were issued.
 pub type Seq = u64;
+/// Numbers above this are taken for garbage: nobody performs so often.
+pub(super) const MAX_SEQ: Seq = 1 << 48;
 
 /// How a perform ended that appended nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,16 @@ pub enum Verdict {
     Failed(Failure),
     /// The client had given it up before it was judged: it never ran and never will.
     Skipped,
+}
+
+impl Verdict {
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Nothing | Self::Skipped => 1,
+            Self::Failed(failure) => failure.code.len() + failure.message.len(),
+        }
+    }
 }
 
 /// What a log entry says to the store.
@@ -127,7 +139,7 @@ impl Sessions {
             Command::Close { session } => self.0.remove(session).is_some(),
             Command::Action { session, seq, ack, verdicts, action } => {
                 let Some(session) = self.0.get_mut(session) else { return false };
-                if *seq < session.next {
+                if *seq < session.next || *seq > MAX_SEQ {
                     return false;
                 }
                 session.active = index;

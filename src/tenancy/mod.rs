@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::raft::{NodeId, Time};
 use crate::wire::hash64;
+use crate::wire::relay::MAX_ID;
 
 /// One start of one node: its id, and the number that it drew when it started.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,6 +34,13 @@ pub struct Member {
     pub id: String,
     /// Its start-nonce, never 0.
     pub nonce: u64,
+}
+
+impl Member {
+    /// Whether a node can be called so: channels carry ids of limited length.
+    fn is_valid(&self) -> bool {
+        self.nonce != 0 && !self.id.is_empty() && self.id.len() <= MAX_ID
+    }
 }
 
 /// A set of members, sorted by id.
@@ -44,7 +52,7 @@ impl Set {
     pub fn new(mut members: Vec<Member>) -> Option<Self> {
         members.sort();
         let twice = members.windows(2).any(|pair| pair[0].id == pair[1].id);
-        let valid = !members.is_empty() && !twice && members.iter().all(|m| m.nonce != 0);
+        let valid = !members.is_empty() && !twice && members.iter().all(Member::is_valid);
         valid.then_some(Self(members))
     }
 
@@ -228,8 +236,8 @@ pub struct Output {
 /// How long a node that is not heard counts as being there, in ms. Hidden tabs' timers fire once
 /// a second.
 const LIVE: Time = 4_000;
-/// How long a set may take to fill up, in ms, before its members withdraw; up to half as much again
-/// is added at random.
+/// How long a set may take to fill up, in ms, before its proposer withdraws; up to half as much again
+/// is added at random. The others wait for twice as long, so that it is the proposer who decides.
 const BOUND: Time = 4_000;
 /// The first and the longest pause between two hellos, in ms.
 const HELLO: (Time, Time) = (100, 1_000);
@@ -354,6 +362,18 @@ impl Tenancy {
     pub fn handle_message(&mut self, now: Time, message: Message) -> Output {
         self.now = self.now.max(now);
         let Message { from, body } = message;
+        if !from.is_valid() {
+            return Output::default();
+        }
+        // A set whose time is over is not completed any more, not even by what was said in time and
+        // is heard late, after this node was frozen: the others have given it up. What all have
+        // accepted counts however late it is heard.
+        if let State::Forming(Some(bound)) = &self.state
+            && self.now >= bound.give_up
+            && !matches!(body, Body::Formed { .. })
+        {
+            self.withdraw();
+        }
         if from.id == self.me.id && from.nonce != self.me.nonce && self.set().is_none() {
             if !std::mem::replace(&mut self.duplicate_told, true) {
                 self.out.events.push(Event::DuplicateId);
@@ -557,7 +577,8 @@ impl Tenancy {
     }
 
     fn bind(&mut self, set: Set, mine: bool) {
-        let give_up = self.now + BOUND + self.rng.random_range(0..=BOUND / 2);
+        let patience = if mine { BOUND } else { 2 * BOUND };
+        let give_up = self.now + patience + self.rng.random_range(0..=BOUND / 2);
         let hash = set.hash();
         let accepted = [self.me.nonce].into();
         self.state = State::Forming(Some(Bound { set, hash, accepted, mine, give_up }));

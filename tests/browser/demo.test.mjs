@@ -120,7 +120,7 @@ describe('the demo', () => {
     const pages = await three([context], 'room=full')
     const fourth = await open(context, 'room=full')
     await fourth.waitForSelector('h1:has-text("This cluster is full.")')
-    await fourth.click('text=Start a fresh cluster')
+    await fourth.click('#welcome-actions a')
     await fourth.waitForSelector('h1:has-text("Open 2 more tabs.")')
     // A reloaded tab is somebody new.
     const name = await pages[0].textContent('#me')

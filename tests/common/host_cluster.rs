@@ -13,7 +13,8 @@ use conflux::tenancy::Plan;
 pub type List = Rc<Vec<String>>;
 
 /// Methods: `append x`, `nothing`, `fail`, `once x` (refuses what is in the list already),
-/// `length n x` (appends only to a list of that length). The reducer fails on `poison`.
+/// `odd` (appends only to a list of odd length), `long` (refuses at length). The reducer fails on
+/// `poison`.
 #[derive(Default)]
 pub struct ListMachine {
     pub provisional: List,
@@ -34,6 +35,9 @@ impl Machine for ListMachine {
             "fail" => fail("no"),
             "once" if self.provisional.contains(&value) => fail("again"),
             "once" => Ok(Some(args.into())),
+            "odd" if self.provisional.len() % 2 == 1 => Ok(Some(args.into())),
+            "odd" => Ok(None),
+            "long" => fail(&"no ".repeat(1000)),
             _ => fail("unknown method"),
         }
     }
@@ -105,6 +109,7 @@ pub struct Hosts {
     pub seed: u64,
     pub compact_bytes: Option<usize>,
     pub max_message_bytes: Option<usize>,
+    pub max_action_bytes: Option<usize>,
 }
 
 impl Hosts {
@@ -116,6 +121,7 @@ impl Hosts {
         let mut store = store::Config::default();
         store.compact_bytes = self.compact_bytes.unwrap_or(store.compact_bytes);
         store.max_message_bytes = self.max_message_bytes.unwrap_or(store.max_message_bytes);
+        store.max_action_bytes = self.max_action_bytes.unwrap_or(store.max_action_bytes);
         Settings {
             id: id.into(),
             cluster: "test".into(),

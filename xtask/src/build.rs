@@ -16,7 +16,16 @@ pub(crate) fn package() -> Result<PathBuf> {
     tools::ensure_wasm_target()?;
     tools::ensure_node()?;
     step("building the core for wasm");
-    run(cargo(["build", "--profile", "wasm", "--target", tools::WASM, "--lib", "-p", "conflux-wasm"]))?;
+    run(cargo([
+        "build",
+        "--profile",
+        "wasm",
+        "--target",
+        tools::WASM,
+        "--lib",
+        "-p",
+        "conflux-wasm",
+    ]))?;
     let wasm = tools::target().join(tools::WASM).join("wasm/conflux.wasm");
     let npm = tools::target().join("npm");
     let package = npm.join("conflux-wasm");
@@ -43,8 +52,7 @@ pub(crate) fn package() -> Result<PathBuf> {
         .nodejs(true)?
         .generate(&node)?;
     // Both bind the same module, so the package needs it once.
-    let (web_wasm, node_wasm) =
-        (package.join("conflux_bg.wasm"), node.join("conflux_bg.wasm"));
+    let (web_wasm, node_wasm) = (package.join("conflux_bg.wasm"), node.join("conflux_bg.wasm"));
     ensure!(fs::read(&web_wasm)? == fs::read(&node_wasm)?, "the two bindings share one module");
     fs::copy(node.join("conflux.js"), package.join("conflux.cjs"))?;
     step("optimizing");
@@ -105,6 +113,11 @@ fn report_size(package: &Path) -> Result<()> {
         total += size;
         println!("  {name:<16} {:>8} bytes, {size:>7} gzipped", bytes.len());
     }
-    println!("  {:<16} {:>8}        {total:>7} gzipped ({:.1} KB)", "total", "", total as f64 / 1000.0);
+    println!(
+        "  {:<16} {:>8}        {total:>7} gzipped ({:.1} KB)",
+        "total",
+        "",
+        total as f64 / 1000.0
+    );
     Ok(())
 }
