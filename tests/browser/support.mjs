@@ -42,14 +42,14 @@ export const startSite = async () => {
 }
 
 /** Opens tabs at the same instant, one node each. `contexts` are the browser profiles to use. */
-export const openTabs = async (contexts, origin, { name, size, channel = 'broadcast', count = size }) => {
+export const openTabs = async (contexts, origin, { name, size, channel = 'broadcast', ...more }) => {
   const pages = await Promise.all(
-    Array.from({ length: count }, (_, i) => contexts[i % contexts.length].newPage()),
+    Array.from({ length: size }, (_, i) => contexts[i % contexts.length].newPage()),
   )
   await Promise.all(
     pages.map(async (page, i) => {
       page.on('pageerror', (error) => assert.fail(`the page threw: ${error.stack}`))
-      const query = new URLSearchParams({ name, size, channel, id: `tab-${i + 1}` })
+      const query = new URLSearchParams({ name, size, channel, id: `tab-${i + 1}`, ...more })
       await page.goto(`${origin}/page.html?${query}`)
       await page.waitForFunction('window.tab !== undefined')
     }),

@@ -138,7 +138,7 @@ type Result<F> = F extends (...args: never[]) => infer R ? Returned<R> | undefin
 type Args<F> = F extends (...args: infer A) => unknown ? A : never
 
 /** A node of the cluster. */
-export interface Node<State, M extends Methods> {
+export interface Node<State, M extends Methods = Methods> {
   /**
    * Runs a method on the leader. Settles once the action is committed and applied on this node:
    * with the action, or with nothing when the method returned none.
