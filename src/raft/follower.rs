@@ -7,6 +7,15 @@ use super::types::{
 };
 use super::{MAX_INDEX, Raft};
 
+/// The fields of [`Body::Append`].
+pub(super) struct Append {
+    pub(super) prev: Position,
+    pub(super) commit: Index,
+    pub(super) round: u64,
+    pub(super) entries: Vec<Entry>,
+    pub(super) quiet: bool,
+}
+
 /// The fields of [`Body::Piece`].
 pub(super) struct Piece {
     pub(super) of: Whole,
@@ -17,17 +26,13 @@ pub(super) struct Piece {
 }
 
 impl Raft {
-    pub(super) fn handle_append(
-        &mut self,
-        from: NodeId,
-        prev: Position,
-        commit: Index,
-        round: u64,
-        entries: Vec<Entry>,
-    ) -> Result<(), Invalid> {
+    pub(super) fn handle_append(&mut self, from: NodeId, append: Append) -> Result<(), Invalid> {
+        let Append { prev, commit, round, entries, quiet } = append;
         self.check_entries(prev, &entries)?;
         let result = self.append_entries(prev, commit, entries)?;
-        self.send_durable(from, Body::AppendReply { round, result });
+        if !quiet || matches!(result, AppendResult::Rejected { .. }) {
+            self.send_durable(from, Body::AppendReply { round, result });
+        }
         Ok(())
     }
 

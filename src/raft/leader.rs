@@ -324,6 +324,7 @@ impl Raft {
     /// large or compacted goes in pieces instead.
     fn send_append(&mut self, id: NodeId, with_entries: bool) {
         let (now, commit, max) = (self.now, self.commit, self.config.max_message_bytes);
+        let beat = self.config.heartbeat_interval;
         let Some((peer, round)) = self.peer(id) else { return };
         let next = peer.next;
         let in_pieces = matches!(peer.flow, Flow::Pieces(_));
@@ -346,7 +347,13 @@ impl Raft {
             entries.clear(); // First find out where the logs agree.
         }
         let Some((peer, _)) = self.peer(id) else { return };
-        peer.sent = Some(now);
+        // Only a heartbeat that is due, a new round and entries want an answer.
+        let beat_due = peer.sent.is_none_or(|sent| now >= sent + beat);
+        let replicates = matches!(peer.flow, Flow::Replicate { .. });
+        let quiet = replicates && entries.is_empty() && !beat_due && peer.round_sent == round;
+        if !quiet {
+            peer.sent = Some(now);
+        }
         peer.round_sent = round;
         let end = prev.index + entries.len() as Index;
         peer.commit_sent = commit.min(end).max(peer.commit_sent);
@@ -358,7 +365,7 @@ impl Raft {
             }
             Flow::Replicate { .. } | Flow::Pieces(_) => {}
         }
-        self.send(id, Body::Append { prev, commit, round, entries });
+        self.send(id, Body::Append { prev, commit, round, entries, quiet });
     }
 
     fn send_snapshot(&mut self, id: NodeId) {

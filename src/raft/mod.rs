@@ -253,9 +253,10 @@ impl Raft {
             Body::PreVoteReply { granted } => self.handle_pre_vote_reply(from, term, granted),
             Body::Vote { last, transfer: _ } => self.handle_vote(from, last),
             Body::VoteReply { granted } => self.handle_vote_reply(from, granted),
-            Body::Append { prev, commit, round, entries } => {
+            Body::Append { prev, commit, round, entries, quiet } => {
                 self.follow(from)?;
-                return self.handle_append(from, prev, commit, round, entries);
+                let append = follower::Append { prev, commit, round, entries, quiet };
+                return self.handle_append(from, append);
             }
             Body::Piece { of, total, offset, round, data } => {
                 self.follow(from)?;

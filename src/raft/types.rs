@@ -265,6 +265,9 @@ pub enum Body {
         round: u64,
         /// New entries, without a gap; empty in a heartbeat.
         entries: Vec<Entry>,
+        /// Nothing is asked: the message only tells a newer commit index, and who accepts it need
+        /// not say so.
+        quiet: bool,
     },
     /// The answer to [`Body::Append`].
     AppendReply {

@@ -303,11 +303,12 @@ pub fn describe(message: &Message) -> String {
             format!("Vote last={}{why}", position(*last))
         }
         Body::VoteReply { granted } => format!("VoteReply {}", yes(*granted)),
-        Body::Append { prev, commit, round, entries } => {
+        Body::Append { prev, commit, round, entries, quiet } => {
             let entries: Vec<_> = entries.iter().map(entry).collect();
             let round = if *round > 0 { format!(" round={round}") } else { String::new() };
             let prev = position(*prev);
-            format!("Append prev={prev} commit={commit}{round} [{}]", entries.join(" "))
+            let quiet = if *quiet { " quiet" } else { "" };
+            format!("Append prev={prev} commit={commit}{round} [{}]{quiet}", entries.join(" "))
         }
         Body::AppendReply { round, result } => {
             let round = if *round > 0 { format!(" round={round}") } else { String::new() };

@@ -1,0 +1,62 @@
+// The package as it is installed, and the README's example as it is written.
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { promisify } from 'node:util'
+import { packageDir } from './support.mjs'
+
+const run = promisify(execFile)
+const readme = await readFile('README.md', 'utf8')
+const example = /## Quick example[\s\S]*?```js\n([\s\S]*?)```/.exec(readme)[1]
+
+const tarball = async () => {
+  const folder = path.dirname(packageDir)
+  const name = (await readdir(folder)).find((file) => file.endsWith('.tgz'))
+  return path.join(folder, name)
+}
+
+for (const [what, source] of [['the folder', async () => packageDir], ['the tarball', tarball]]) {
+  describe(`npm install of ${what}`, () => {
+    let folder
+    const node = async (name, text) => {
+      await writeFile(path.join(folder, name), text)
+      const { stdout } = await run(process.execPath, [name], { cwd: folder, timeout: 20_000 })
+      return stdout
+    }
+    before(async () => {
+      folder = await mkdtemp(path.join(os.tmpdir(), 'conflux-install-'))
+      await writeFile(path.join(folder, 'package.json'), '{"private": true}')
+      await run('npm', ['install', '--offline', '--no-audit', '--no-fund', await source()], { cwd: folder })
+    })
+    after(() => rm(folder, { recursive: true }))
+
+    it('the README’s example runs as written', async () => {
+      const out = await node('example.mjs', example)
+      const expected = ['c sees hello', 'c sees hello world', 'Error: hello is there already']
+      assert.deepEqual(out.trim().split('\n').toSorted(), expected.toSorted())
+    })
+
+    it('runs through require', async () => {
+      const out = await node('example.cjs', `
+        const conflux = require('conflux-wasm')
+        const node = conflux({ id: 'a', clusterSize: 1, channel: { name: 'memory' },
+          methods: { append: (x) => x }, reduce: (s = [], a) => (a === null ? s : [...s, a]) })
+        node.perform('append', ['x'], (error, action) => {
+          console.log(error, action, node.getState())
+          node.close()
+        })`)
+      assert.equal(out.trim(), "null x [ 'x' ]")
+    })
+
+    it('holds what it must, and nothing else', async () => {
+      const files = await readdir(path.join(folder, 'node_modules/conflux-wasm'))
+      assert.deepEqual(files.toSorted(), [
+        'LICENSE', 'README.md', 'browser.js', 'conflux.cjs', 'conflux.js', 'conflux_bg.wasm',
+        'index.d.ts', 'node.cjs', 'node.d.cts', 'node.js', 'package.json', 'shell.cjs', 'shell.js',
+      ].toSorted())
+    })
+  })
+}
