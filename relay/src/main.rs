@@ -28,6 +28,9 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::rooms::Rooms;
 
+/// How long sockets have to take their leave when the relay shuts down.
+const LONGEST_GOODBYE: Duration = Duration::from_secs(5);
+
 /// The WebSocket relay of Conflux.
 ///
 /// Nodes connect to ws://HOST:PORT/ws?room=NAME&id=ID and send binary frames to each other, through
@@ -85,44 +88,54 @@ async fn main() -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {address}: choose another --port or --host"))?;
     let address = listener.local_addr()?;
-    let (stop, stopping) = watch::channel(false);
-    let app = app(options, stopping);
+    let (stop, mut stopping) = watch::channel(false);
+    let relay = Relay::new(options, stopping.clone());
+    let app = app(relay.clone());
     println!("Conflux: open http://{address}/ (the relay is at ws://{address}/ws)");
     // A frame is a whole message and wants to leave at once, not to wait for another.
     let listener = listener.tap_io(|socket| {
         // Without it the socket is only slower.
         let _ = socket.set_nodelay(true);
     });
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async move {
-            asked_to_stop().await;
-            tracing::info!("shutting down");
-            // Nobody listens when no socket was ever open, and that is fine.
-            let _ = stop.send(true);
-        })
-        .await?;
-    Ok(())
+    tokio::spawn(async move {
+        asked_to_stop().await;
+        tracing::info!("shutting down");
+        // Nobody listens when nothing is served any more, and that is fine.
+        let _ = stop.send(true);
+    });
+    let mut stopped = stopping.clone();
+    let serve = axum::serve(listener, app).with_graceful_shutdown(async move {
+        drop(stopped.wait_for(|stopping| *stopping).await);
+    });
+    let finish = async {
+        serve.await?;
+        // The server does not wait for sockets: they still take their leave.
+        while relay.rooms.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        finished = finish => finished,
+        () = async {
+            drop(stopping.wait_for(|stopping| *stopping).await);
+            tokio::time::sleep(LONGEST_GOODBYE).await;
+        } => Ok(()),
+    }
 }
 
-fn app(options: Options, stopping: watch::Receiver<bool>) -> Router {
-    let files = ServeDir::new(&options.static_dir);
-    if !options.static_dir.is_dir() {
-        tracing::info!(
-            "no demo in {}: `cargo xtask demo` builds and serves it",
-            options.static_dir.display()
-        );
+fn app(relay: Arc<Relay>) -> Router {
+    let folder = &relay.options.static_dir;
+    if !folder.is_dir() {
+        tracing::info!("no demo in {}: `cargo xtask demo` builds it", folder.display());
     }
-    let rooms = Rooms::new(options.max_connections, options.max_queue);
+    let files = ServeDir::new(folder);
     // Demos are rebuilt; a browser should ask each time whether a file is still the same.
     let fresh = SetResponseHeaderLayer::overriding(
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-cache"),
     );
-    Router::new()
-        .route("/ws", get(enter))
-        .fallback_service(files)
-        .layer(fresh)
-        .with_state(Arc::new(Relay { options, rooms, stopping }))
+    Router::new().route("/ws", get(enter)).fallback_service(files).layer(fresh).with_state(relay)
 }
 
 /// Ends when the process is asked to: SIGTERM, or Ctrl-C.
@@ -191,7 +204,10 @@ async fn enter(
 fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), String> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().map_err(|_| "that is not ASCII".to_string())?;
+    // A name could be made to mean this machine (DNS rebinding), so only addresses and `localhost`
+    // are taken for the relay's own without being asked.
     let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let own = own.filter(|host| is_local_name(host));
     let is_own = origin.split_once("://").is_some_and(|(_, host)| Some(host) == own);
     if is_own || allowed.iter().any(|a| a == "*" || a == origin) {
         Ok(())
@@ -200,7 +216,22 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), String> {
     }
 }
 
+/// Whether a host, with or without a port, is an address or `localhost`.
+fn is_local_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<IpAddr>().is_ok()
+}
+
 impl Relay {
+    fn new(options: Options, stopping: watch::Receiver<bool>) -> Arc<Self> {
+        let rooms = Rooms::new(options.max_connections, options.max_queue);
+        Arc::new(Self { options, rooms, stopping })
+    }
+
     fn ping_interval(&self) -> Duration {
         Duration::from_secs_f64(self.options.ping_interval.max(0.01))
     }

@@ -38,6 +38,9 @@ impl Farewell {
     }
 }
 
+/// What a frame that waits costs besides its bytes, about.
+const OVERHEAD: usize = 128;
+
 /// A socket's place in its room: what others send to it goes in here.
 #[derive(Clone)]
 struct Place {
@@ -59,7 +62,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// A frame of this size was written.
     pub(crate) fn written(&self, bytes: usize) {
-        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.waiting.fetch_sub(bytes + OVERHEAD, Ordering::Relaxed);
     }
 
     /// Waits until the socket is to be closed, and says why.
@@ -100,7 +103,6 @@ pub(crate) struct Guest<'a> {
     serial: usize,
     pub(crate) queue: mpsc::UnboundedReceiver<Bytes>,
     pub(crate) inbox: Arc<Inbox>,
-    _seat: Seat,
 }
 
 /// One of the connections that there may be. Given back when dropped.
@@ -123,6 +125,11 @@ impl Rooms {
         }
     }
 
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// Keeps a seat for a connection that is about to be made, unless all are taken.
     pub(crate) fn reserve(&self) -> Option<Seat> {
         let seat = Seat(self.connections.clone());
@@ -132,7 +139,7 @@ impl Rooms {
 
     /// Lets a socket into a room. Whoever was there under the same id is replaced: mostly its own
     /// earlier connection, which has not noticed yet that it is dead.
-    pub(crate) fn enter(&self, seat: Seat, room: String, id: String) -> Guest<'_> {
+    pub(crate) fn enter(&self, room: String, id: String) -> Guest<'_> {
         let (sender, queue) = mpsc::unbounded_channel();
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         let inbox = Arc::new(Inbox::default());
@@ -143,7 +150,7 @@ impl Rooms {
             before.inbox.dismiss(Farewell::Replaced);
         }
         drop(rooms);
-        Guest { rooms: self, room, id, serial, queue, inbox, _seat: seat }
+        Guest { rooms: self, room, id, serial, queue, inbox }
     }
 }
 
@@ -166,8 +173,9 @@ impl Guest<'_> {
     }
 
     fn put(&self, place: &Place, frame: &Bytes) {
-        let waiting = place.inbox.waiting.fetch_add(frame.len(), Ordering::Relaxed);
-        if waiting + frame.len() > self.rooms.max_queue {
+        let size = frame.len() + OVERHEAD;
+        let waiting = place.inbox.waiting.fetch_add(size, Ordering::Relaxed);
+        if waiting + size > self.rooms.max_queue {
             place.inbox.dismiss(Farewell::TooSlow);
             return;
         }

@@ -167,6 +167,12 @@ async fn only_allowed_origins_come_in() {
     for origin in [None, Some("https://example.org"), Some(own.as_str())] {
         assert!(relay.try_join("room=r&id=a", origin).await.is_ok(), "{origin:?}");
     }
+    // A name that was made to mean this machine is not the relay's own.
+    let url = format!("ws://{}/ws?room=r&id=a", relay.address);
+    let mut rebound = url.into_client_request().expect("a request");
+    rebound.headers_mut().insert("host", "evil.example:80".parse().expect("a header"));
+    rebound.headers_mut().insert("origin", "http://evil.example:80".parse().expect("a header"));
+    assert!(matches!(connect_async(rebound).await, Err(Error::Http(_))));
     for origin in ["https://evil.example", "http://127.0.0.1:1", "null"] {
         let refused = relay.try_join("room=r&id=a", Some(origin)).await;
         let Err(Error::Http(response)) = refused else { panic!("{origin} came in") };
@@ -257,13 +263,37 @@ async fn there_is_a_limit_to_connections() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn sigterm_says_goodbye() {
+async fn sigterm_says_goodbye_to_everyone() {
     let mut relay = Relay::start(&[]);
-    let mut a = relay.join("r", "a").await;
-    let reading = tokio::spawn(async move { next(&mut a).await });
+    let mut reading = Vec::new();
+    for i in 0..100 {
+        let mut socket = relay.join("r", &format!("{i}")).await;
+        reading.push(tokio::spawn(async move { next(&mut socket).await }));
+    }
+    // Whoever says nothing does not hold it up for ever.
+    let _half = TcpStream::connect(&relay.address).await.expect("a connection");
     let status = tokio::task::spawn_blocking(move || relay.terminate()).await.expect("it ends");
     assert!(status.success(), "{status}");
-    assert_eq!(reading.await.expect("it reads").expect_err("closed").0, 1001);
+    for reading in reading {
+        assert_eq!(reading.await.expect("it reads").expect_err("closed").0, 1001);
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_blocks_is_not_waited_for_longer_than_a_silent_one() {
+    let relay = Relay::start(&["--idle-timeout", "0.5", "--max-queue", "1000000000"]);
+    let mut blocked = relay.join("r", "blocked").await;
+    let mut a = relay.join("r", "a").await;
+    for _ in 0..60 {
+        send(&mut a, Some("blocked"), &vec![1; 1 << 20]).await;
+    }
+    // Its place is free when it has been dropped: frames to it go nowhere, and the relay lives.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let mut heard = 0;
+    while next(&mut blocked).await.is_ok() {
+        heard += 1;
+    }
+    assert!(heard < 60, "it was dropped in the middle");
 }
 
 #[test]

@@ -43,6 +43,8 @@ mod wasm {
         pub receive: Rc<dyn Fn(Vec<u8>)>,
         /// Something is wrong that the user may want to know.
         pub trouble: Rc<dyn Fn(Failure)>,
+        /// The channel was connected or disconnected.
+        pub moved: Rc<dyn Fn()>,
     }
 
     impl Sink {

@@ -77,6 +77,7 @@ impl Inner {
             if let Some(this) = this.upgrade() {
                 this.open.set(true);
                 this.attempt.set(0);
+                (this.sink.moved)();
             }
         });
         let sink = self.sink.clone();
@@ -102,19 +103,20 @@ impl Inner {
     }
 
     fn handle_close(&self, code: u16, reason: &str) {
-        self.open.set(false);
+        let was_open = self.open.replace(false);
         if self.closed.get() {
             return;
+        }
+        if was_open {
+            (self.sink.moved)();
         }
         // 4000 and above, and policy violations, are the relay's own words.
         if code >= 4000 || code == 1008 || code == 1009 {
             let message = format!("the relay closed the connection: {reason} ({code})");
             (self.sink.trouble)(Failure::new("RELAY", message));
         }
-        if code == REPLACED {
-            return; // The two would throw each other out for ever.
-        }
-        let attempt = self.attempt.get();
+        // The other one may be gone soon; meanwhile the two must not throw each other out all the time.
+        let attempt = if code == REPLACED { u32::MAX } else { self.attempt.get() };
         self.attempt.set(attempt.saturating_add(1));
         let this = self.this.clone();
         let pause = backoff::pause(attempt, js_sys::Math::random());

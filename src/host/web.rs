@@ -50,6 +50,9 @@ pub struct WebHost {
     timer: RefCell<Option<(Time, Timeout)>>,
     paused: Cell<bool>,
     isolated: Cell<bool>,
+    closing: Cell<bool>,
+    /// The channel was connected or disconnected.
+    moved: Cell<bool>,
     troubles: RefCell<Vec<Failure>>,
 }
 
@@ -89,6 +92,8 @@ impl WebHost {
                 timer: RefCell::default(),
                 paused: Cell::new(false),
                 isolated: Cell::new(false),
+                closing: Cell::new(false),
+                moved: Cell::new(false),
                 troubles: RefCell::default(),
             }
         });
@@ -100,7 +105,7 @@ impl WebHost {
     }
 
     fn sink(&self) -> Sink {
-        let (receiver, troubled) = (self.this.clone(), self.this.clone());
+        let (receiver, troubled, mover) = (self.this.clone(), self.this.clone(), self.this.clone());
         Sink {
             receive: Rc::new(move |frame| {
                 if let Some(host) = receiver.upgrade()
@@ -112,6 +117,12 @@ impl WebHost {
             trouble: Rc::new(move |failure| {
                 if let Some(host) = troubled.upgrade() {
                     host.troubles.borrow_mut().push(failure);
+                    host.schedule();
+                }
+            }),
+            moved: Rc::new(move || {
+                if let Some(host) = mover.upgrade() {
+                    host.moved.set(true);
                     host.schedule();
                 }
             }),
@@ -135,6 +146,8 @@ impl WebHost {
 
     /// Pauses the node, as if its tab were frozen, or cuts it off from the others.
     pub fn set_faults(&self, paused: bool, isolated: bool) {
+        // A node that is closing is not stopped any more.
+        let paused = paused && !self.closing.get();
         self.isolated.set(isolated);
         if self.paused.replace(paused) && !paused {
             self.enqueue(Input::Tick);
@@ -156,6 +169,13 @@ impl WebHost {
         self.schedule();
     }
 
+    /// Closes the node; a notice says when it is done.
+    pub fn close(&self) {
+        self.closing.set(true);
+        self.set_faults(false, self.isolated.get());
+        self.enqueue(Input::Close);
+    }
+
     /// Takes in a perform.
     pub fn perform(&self, perform: Perform) {
         self.enqueue(Input::Perform(vec![perform]));
@@ -175,8 +195,12 @@ impl WebHost {
         loop {
             let inputs = std::mem::take(&mut *self.inbox.borrow_mut());
             let troubles = std::mem::take(&mut *self.troubles.borrow_mut());
-            if inputs.is_empty() && troubles.is_empty() {
+            let moved = self.moved.take();
+            if inputs.is_empty() && troubles.is_empty() && !moved {
                 break;
+            }
+            if moved {
+                self.notify(Notice::Status);
             }
             for failure in troubles {
                 self.notify(Notice::Error(failure));

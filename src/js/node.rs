@@ -49,8 +49,7 @@ impl CoreNode {
 
     /// Hands over and closes; a notice says when it is done.
     pub fn close(&self) {
-        self.0.set_faults(false, self.0.faults().1);
-        self.0.enqueue(Input::Close);
+        self.0.close();
     }
 
     /// Pauses the node, as if its tab were frozen, or cuts it off from the others.

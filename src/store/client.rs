@@ -44,6 +44,8 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+/// The longest name of a method, in bytes: it is sent with every part of large arguments.
+const MAX_NAME: usize = 1024;
 /// How many performs may be on their way at once.
 const WINDOW: u64 = 4096;
 
@@ -137,6 +139,14 @@ impl Client {
 
     pub(super) fn perform(&mut self, now: Time, perform: Perform) {
         let size = perform.args.len() + perform.method.len();
+        if perform.method.len() > MAX_NAME {
+            let message = format!(
+                "a method's name has at most {MAX_NAME} bytes, and this one has {}",
+                perform.method.len()
+            );
+            return self
+                .settle(perform.ticket, Outcome::Failed(Failure::new("TOO_LARGE", message)));
+        }
         if size > self.limits.max_action_bytes {
             let message = format!(
                 "the arguments of `{}` are {size} bytes, and maxActionBytes is {}",

@@ -53,9 +53,32 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.throws(wrong({ methods: { append: 'x' } }), /`methods.append` must be a function, and is "x"/)
         assert.throws(wrong({ reduce: {} }), /`reduce` must be a function, and is an object/)
         assert.throws(wrong({ electionTimeout: { min: 10, max: 20 } }), /greater than `heartbeatInterval`/)
-        assert.throws(wrong({ channel: { name: 'custom' } }), /`channel.connect` must be a function/)
+        assert.throws(wrong({ channel: { name: 'custom' } }), /`channel.connect` is required/)
+        assert.throws(wrong({ reduce: 5 }), /`reduce` must be a function, and is 5/)
+        assert.throws(wrong({ id() {} }), /`id` must not be a function/)
+        assert.throws(wrong({ channel: { name: 'memory', channel: Symbol('x') } }), /`channel.channel` must not be a symbol/)
         assert.throws(wrong({ members: ['b'] }), /must contain this node's id/)
         assert.throws(wrong({ storage: 'indexeddb' }), /`storage` must be "memory"/)
+      })
+
+      it('warns of options that there are not, and takes them for nothing', async () => {
+        const { warn } = console
+        const warnings = []
+        console.warn = (text) => warnings.push(text)
+        const cycle = {}
+        cycle.self = cycle
+        try {
+          await conflux({ ...good('typo'), electionTimout: { min: 1 }, app: cycle, onError() {} }).close()
+        } finally {
+          console.warn = warn
+        }
+        assert.equal(warnings.length, 3)
+        assert.match(warnings[0], /no option `electionTimout`/)
+      })
+
+      it('refuses an asynchronous reducer, and a state that JSON cannot carry', () => {
+        assert.throws(() => conflux({ ...good('first'), reduce: async () => [] }), /must be synchronous/)
+        assert.throws(() => conflux({ ...good('first'), reduce: () => ({ seen: new Set() }) }), /the first state\.seen is a Set/)
       })
 
       it('tells of a reducer that gives no first state', () => {
@@ -336,6 +359,16 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         await closeAll(others)
       })
 
+      it('a node that is paused while it closes still closes', async () => {
+        const [node] = cluster(conflux, 1)
+        await node.perform('append', ['x'])
+        const closing = node.close()
+        node.simulate({ paused: true })
+        await closing
+        await assert.rejects(node.perform('append', ['y']), { code: 'CLOSED' })
+        assert.deepEqual(node.getState(), ['x'])
+      })
+
       it('removes subscribers, and unsubscribing afterwards is safe', async () => {
         const [node] = cluster(conflux, 1)
         const stop = node.subscribe(() => assert.fail('closed'))
@@ -403,6 +436,27 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
     })
   })
 }
+
+it('closed nodes are collected', async () => {
+  const program = `
+    const conflux = require(${JSON.stringify(packageDir)})
+    const wait = () => new Promise((resolve) => setTimeout(resolve, 20))
+    const refs = []
+    const one = async (i) => {
+      const node = conflux({ id: 'a' + i, clusterSize: 1, channel: { name: 'memory', channel: 'c' + i },
+        methods: { append: (x) => x }, reduce: (s = [], a) => (a === null ? s : [...s, a]) })
+      refs.push(new WeakRef(node))
+      await node.perform('append', ['x'])
+      await node.close()
+    }
+    ;(async () => {
+      for (let i = 0; i < 20; i++) await one(i)
+      for (let i = 0; i < 10; i++) { await wait(); gc() }
+      console.log(refs.filter((ref) => ref.deref()).length)
+    })()`
+  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '-e', program], { timeout: 20_000 })
+  assert.ok(Number(stdout) <= 1, `${stdout.trim()} of 20 are still there`)
+})
 
 it('a process whose nodes are closed ends by itself', async () => {
   const program = `

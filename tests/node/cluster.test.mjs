@@ -120,6 +120,43 @@ describe('forming', () => {
   })
 })
 
+describe('channels that do odd things', () => {
+  it('brings a node its own words back', async () => {
+    const hub = new Hub()
+    const echoing = () => {
+      const channel = hub.channel()
+      const { broadcast } = channel
+      channel.broadcast = (frame) => {
+        broadcast(frame)
+        for (const receive of hub.nodes.values()) setImmediate(() => receive(frame))
+      }
+      return channel
+    }
+    const errors = []
+    const nodes = ['a', 'b', 'c'].map((id) => node(id, 3, echoing()))
+    for (const n of nodes) n.on('error', (error) => errors.push(error.code))
+    await works(nodes)
+    assert.deepEqual(errors, [])
+    await closeAll(nodes)
+  })
+
+  it('rejects: an asynchronous channel’s failure is a lost frame', async () => {
+    const hub = new Hub()
+    const channel = hub.channel()
+    let failures = 3
+    const { send } = channel
+    channel.send = async (to, frame) => {
+      if (failures-- > 0) throw new Error('no line')
+      send(to, frame)
+    }
+    const nodes = [node('a', 2, channel), node('b', 2, hub.channel())]
+    const error = new Promise((resolve) => nodes[0].on('error', resolve))
+    await works(nodes)
+    assert.match((await error).message, /`send` failed.*no line/)
+    await closeAll(nodes)
+  })
+})
+
 describe('faults', () => {
   it('a majority goes on without a node that is cut off, which catches up', async () => {
     const nodes = cluster(conflux, 3)
@@ -195,6 +232,17 @@ describe('websocket', () => {
       for (const value of acknowledged) assert.equal(state.filter((x) => x === value).length, 1, value)
     }
     await closeAll(nodes)
+  })
+
+  it('tells when the connection goes and comes', async () => {
+    const alone = node('alone', 1, channel('status'))
+    await until([alone], () => alone.status().connected, 'the connection')
+    const { port } = relay
+    await relay.stop()
+    await until([alone], () => !alone.status().connected, 'the loss of the connection')
+    relay = await startRelay({ port })
+    await until([alone], () => alone.status().connected, 'the connection')
+    await alone.close()
   })
 
   it('needs a WebSocket', { skip: typeof globalThis.WebSocket === 'function' && 'this Node.js has one' }, () => {

@@ -52,6 +52,10 @@ node.perform('append', ['x'], (error, action) => {
   action?.word.toUpperCase()
 })
 node.perform('append', ['x'], 500, (error) => error?.code)
+node.perform('append', ['x'], undefined, (error) => error?.code)
+node.perform('refuse', (error) => error?.code)
+// @ts-expect-error `append` cannot do without arguments
+node.perform('append', (error) => error?.code)
 
 // @ts-expect-error no such method
 node.perform('zooby', [])
@@ -82,6 +86,25 @@ conflux({ id: 'a', clusterSize: 1, channel: { name: 'websocket', url: 'ws://x' }
 conflux({ id: 'a', clusterSize: 1, channel: { name: 'pigeon' }, methods: {}, reduce: () => 0 })
 // @ts-expect-error methods are required
 conflux({ id: 'a', clusterSize: 1, channel: { name: 'memory' }, reduce: () => 0 })
+
+// The original's README, in a TypeScript file: what is not annotated is unknown, and still performs.
+const loose = conflux({
+  id: 'a',
+  clusterSize: 1,
+  channel: { name: 'memory' },
+  methods: {
+    append(thing) {
+      return thing
+    },
+    optional(label?: string) {
+      return { label }
+    },
+  },
+  reduce: (state: unknown[] | undefined, action) => (state ?? []).concat([action]),
+})
+loose.perform('append', ['foo'])
+loose.perform('optional')
+loose.perform('optional', ['x'])
 
 // Nothing of it is `any`.
 type IsAny<T> = 0 extends 1 & T ? true : false

@@ -4,9 +4,14 @@ export type Json = string | number | boolean | null | Json[] | { [key: string]: 
 /** What a method may return: an action, nothing, or an Error. */
 type Returned<R> = Exclude<R, Error | null | undefined | void>
 
-/** The methods of a node: action creators that run on the leader, `this` being the node there. */
-// The arguments are checked where a method is performed; here they are whatever the method takes.
-export type Methods = { [name: string]: (...args: never[]) => unknown }
+// Written as a method, so that a method may take any arguments; they are checked where it is performed.
+type Method = { method(...args: unknown[]): unknown }['method']
+
+/**
+ * The methods of a node: action creators that run on the leader, `this` being the node there. One that
+ * uses `this` must say of what kind it is: `append(this: Node<string[]>, word: string)`.
+ */
+export type Methods = { [name: string]: Method }
 
 /** An error of a perform, a read or an event. `code` is stable; `message` is for people. */
 export interface ConfluxError extends Error {
@@ -136,6 +141,8 @@ export interface Status {
 type Callback<R> = (error: ConfluxError | null, action?: R) => void
 type Result<F> = F extends (...args: never[]) => infer R ? Returned<R> | undefined : never
 type Args<F> = F extends (...args: infer A) => unknown ? A : never
+/** A method's name, if the method can do without arguments. */
+type Bare<M extends Methods, K extends keyof M> = [] extends Args<M[K]> ? K : never
 
 /** A node of the cluster. */
 export interface Node<State, M extends Methods = Methods> {
@@ -147,7 +154,7 @@ export interface Node<State, M extends Methods = Methods> {
    */
   perform<K extends keyof M & string>(
     name: K,
-    ...rest: Parameters_<M[K]>
+    ...rest: Rest<M[K]>
   ): Promise<Result<M[K]>>
   perform<K extends keyof M & string>(
     name: K,
@@ -157,9 +164,10 @@ export interface Node<State, M extends Methods = Methods> {
   perform<K extends keyof M & string>(
     name: K,
     args: Args<M[K]>,
-    timeout: number,
+    timeout: number | undefined,
     callback: Callback<Result<M[K]>>,
   ): void
+  perform<K extends keyof M & string>(name: Bare<M, K>, callback: Callback<Result<M[K]>>): void
   /** Calls `callback` after every action that is committed on this node. */
   subscribe(callback: () => void): () => void
   /** The committed state; the same reference until it changes. */
@@ -183,9 +191,9 @@ export interface Node<State, M extends Methods = Methods> {
   close(callback: (error: null) => void): void
 }
 
-// Arguments may be left out where the method takes none.
-type Parameters_<F> =
-  Args<F> extends [] ? [args?: [], timeout?: number] : [args: Args<F>, timeout?: number]
+// Arguments may be left out where the method can do without.
+type Rest<F> =
+  [] extends Args<F> ? [args?: Args<F>, timeout?: number] : [args: Args<F>, timeout?: number]
 
 /** Makes a node. Throws `INVALID_OPTIONS` when an option is missing or wrong. */
 export declare function conflux<State, M extends Methods>(options: Options<State, M>): Node<State, M>

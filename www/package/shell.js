@@ -10,7 +10,47 @@ const fail = (code, message) => Object.assign(new Error(message), { code })
 const say = (value) => {
   if (value === null || value === undefined) return 'nothing'
   if (typeof value === 'string') return JSON.stringify(value.slice(0, 40))
-  return typeof value === 'object' ? (Array.isArray(value) ? 'a list' : 'an object') : typeof value
+  if (typeof value === 'object') return Array.isArray(value) ? 'a list' : 'an object'
+  return typeof value === 'function' || typeof value === 'symbol' ? `a ${typeof value}` : String(value)
+}
+
+const invalid = (message) => fail('INVALID_OPTIONS', `Invalid options: ${message}`)
+
+/** The options that the core checks, and the keys of those that are objects. */
+const OPTIONS = {
+  id: [],
+  clusterSize: [],
+  members: [],
+  cluster: [],
+  channel: ['name', 'channel', 'url', 'room'],
+  electionTimeout: ['min', 'max'],
+  heartbeatInterval: [],
+  maxActionBytes: [],
+  storage: [],
+}
+
+/** Plain values only: functions and class instances stay on this side. */
+const plain = (options) => {
+  const check = (value, name) => {
+    if (['function', 'symbol', 'bigint'].includes(typeof value)) {
+      throw invalid(`\`${name}\` must not be a ${typeof value}`)
+    }
+    return value
+  }
+  const result = {}
+  for (const [name, keys] of Object.entries(OPTIONS)) {
+    const value = check(options[name], name)
+    const isObject = value !== null && typeof value === 'object' && !Array.isArray(value)
+    result[name] = isObject
+      ? Object.fromEntries(keys.map((key) => [key, check(value[key], `${name}.${key}`)]))
+      : value
+  }
+  for (const name of Object.keys(options)) {
+    if (!(name in OPTIONS) && name !== 'methods' && name !== 'reduce') {
+      console.warn(`conflux: there is no option \`${name}\`: it is ignored`)
+    }
+  }
+  return result
 }
 
 const isThenable = (value) =>
@@ -79,52 +119,89 @@ export const createConflux = (CoreNode) => {
 
     constructor(options) {
       if (options === null || typeof options !== 'object') {
-        throw fail(
-          'INVALID_OPTIONS',
-          `Invalid options: conflux() wants an object of options, and got ${say(options)}`,
-        )
+        throw invalid(`conflux() wants an object of options, and got ${say(options)}`)
       }
-      const { methods, reduce, channel, ...plain } = options
+      const { methods, reduce, channel } = options
       for (const [name, value, type] of [
         ['methods', methods, 'object'],
         ['reduce', reduce, 'function'],
       ]) {
         if (value === undefined || value === null) {
-          throw fail('INVALID_OPTIONS', `Invalid options: \`${name}\` is required`)
+          throw invalid(`\`${name}\` is required`)
         }
         if (typeof value !== type) {
-          const message = `\`${name}\` must be ${type === 'object' ? 'an' : 'a'} ${type}`
-          throw fail('INVALID_OPTIONS', `Invalid options: ${message}, and is ${say(value)}`)
+          const article = type === 'object' ? 'an' : 'a'
+          throw invalid(`\`${name}\` must be ${article} ${type}, and is ${say(value)}`)
         }
       }
       for (const [name, method] of Object.entries(methods)) {
         if (typeof method !== 'function') {
-          const message = `\`methods.${name}\` must be a function, and is ${say(method)}`
-          throw fail('INVALID_OPTIONS', `Invalid options: ${message}`)
+          throw invalid(`\`methods.${name}\` must be a function, and is ${say(method)}`)
         }
       }
-      if (channel?.name === 'custom') {
-        for (const name of ['connect', 'disconnect', 'send', 'broadcast']) {
-          if (typeof channel[name] !== 'function') {
-            const message = `\`channel.${name}\` must be a function, and is ${say(channel[name])}`
-            throw fail('INVALID_OPTIONS', `Invalid options: ${message}`)
-          }
-        }
-      }
-      // Functions and class instances stay here; the core sees plain values.
-      const pick = ({ name, channel: inner, url, room }) => ({ name, channel: inner, url, room })
-      const isObject = channel !== null && typeof channel === 'object'
-      plain.channel = isObject ? pick(channel) : channel
+      const checked = plain(options)
       this.#methods = methods
       const reduceOnce = (state, action) => {
         const next = reduce(state, action)
         if (next === undefined) {
           throw fail('REDUCER_FAILED', 'the reducer returned nothing: it must return a state')
         }
+        if (isThenable(next)) {
+          next.then(undefined, () => {})
+          throw fail('REDUCER_FAILED', 'the reducer returned a Promise: it must be synchronous')
+        }
         return next
       }
       const initial = reduceOnce(undefined, null)
-      this.#core = new CoreNode(plain, channel, this.#hooks(reduceOnce), initial)
+      // The state travels in snapshots.
+      toJson(initial, 'the first state')
+      const carrier = channel?.name === 'custom' ? this.#custom(channel) : channel
+      this.#core = new CoreNode(checked, carrier, this.#hooks(reduceOnce), initial)
+    }
+
+    /** The user's own channel, some of whose functions may be asynchronous. */
+    #custom(channel) {
+      for (const name of ['connect', 'disconnect', 'send', 'broadcast']) {
+        const value = channel[name]
+        if (value === undefined || value === null) throw invalid(`\`channel.${name}\` is required`)
+        if (typeof value !== 'function') {
+          throw invalid(`\`channel.${name}\` must be a function, and is ${say(value)}`)
+        }
+      }
+      const guard = (name) => (...args) => {
+        const result = channel[name](...args)
+        if (!isThenable(result)) return
+        result.then(undefined, (error) => {
+          const message = `the channel's \`${name}\` failed, which counts as a lost frame`
+          this.#notice('error', 'CHANNEL_FAILED', `${message}: ${error?.message ?? error}`)
+        })
+      }
+      return {
+        connect: guard('connect'),
+        disconnect: guard('disconnect'),
+        send: guard('send'),
+        broadcast: guard('broadcast'),
+      }
+    }
+
+    /** After the end: the last state stays readable, and the core's memory is given back. */
+    #retire() {
+      const core = this.#core
+      const [state, provisional, status] = [core.state(), core.provisional(), core.status()]
+      const refuse = (ticket) => {
+        queueMicrotask(() => this.#settle(ticket, fail('CLOSED', 'the node is closed')))
+      }
+      this.#core = {
+        state: () => state,
+        provisional: () => provisional,
+        status: () => status,
+        perform: refuse,
+        read: refuse,
+        simulate() {},
+        close() {},
+      }
+      // The core is calling us just now.
+      queueMicrotask(() => core.free())
     }
 
     /** What the core calls. It holds nothing borrowed meanwhile, so all of it may call back. */
@@ -155,7 +232,15 @@ export const createConflux = (CoreNode) => {
             if (this.#subscribers.includes(subscriber)) this.#call(subscriber.callback)
           }
         },
-        action: (ticket, action) => this.#settle(ticket, null, JSON.parse(action)),
+        action: (ticket, action) => {
+          let value
+          try {
+            value = JSON.parse(action)
+          } catch (error) {
+            return this.#settle(ticket, fail('NOT_JSON', `the action is not JSON: ${error.message}`))
+          }
+          this.#settle(ticket, null, value)
+        },
         nothing: (ticket) => this.#settle(ticket, null),
         failed: (ticket, code, message) => this.#settle(ticket, fail(code, message)),
         notice: (kind, code, message) => this.#notice(kind, code, message),
@@ -295,7 +380,8 @@ export const createConflux = (CoreNode) => {
         this.#emit('leader', status.leaderId)
       } else if (kind === 'members') {
         this.#emit('members', status.members)
-      } else {
+      } else if (kind === 'closed') {
+        this.#retire()
         this.#closed?.()
       }
       this.#emit('status', status)

@@ -39,7 +39,8 @@ pub(crate) fn site(package: &Path) -> Result<std::path::PathBuf> {
     Ok(site)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

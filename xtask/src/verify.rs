@@ -17,7 +17,7 @@ pub(crate) fn test() -> Result<()> {
     let package = build::package()?;
     let site = serve::site(&package)?;
     step("types");
-    types()?;
+    types(&package)?;
     step("the built package in Node.js");
     node_tests("node", &package, &site, &chromium)?;
     step("real tabs in a real browser");
@@ -50,10 +50,16 @@ fn with_paths(
     command
 }
 
-/// The package's types against programs that must compile, and some that must not.
-fn types() -> Result<()> {
-    let mut tsc = command(&npm_tool("tsc"), ["--project", "tests/types"]);
-    tsc.current_dir(tools::root());
+/// The package's types against programs that must compile, and some lines that must not.
+fn types(package: &Path) -> Result<()> {
+    let folder = tools::target().join("types");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    serve::copy(&tools::root().join("tests/types"), &folder)?;
+    serve::copy(package, &folder.join("node_modules/conflux-wasm"))?;
+    let mut tsc = command(&npm_tool("tsc"), ["--project"]);
+    tsc.arg(folder);
     run(tsc)
 }
 
