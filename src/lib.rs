@@ -4,13 +4,13 @@
 //! The modules, from the top down; each uses only those below it:
 //!
 //! - `js`: what JavaScript sees (only on wasm)
-//! - [`host`]: runs nodes in a tab or a Node.js process
-//! - [`channel`]: how frames travel
-//! - [`tenancy`]: which nodes are a cluster
-//! - [`node`]: one node: Raft, the store, and the order of their effects
-//! - [`store`]: the replicated state container
-//! - [`raft`]: consensus
-//! - [`wire`]: frames
+//! - [`host`], runs nodes in a tab or a Node.js process
+//! - [`channel`], how frames travel
+//! - [`tenancy`], which nodes are a cluster
+//! - [`node`], one node: Raft, the store, and the order of their effects
+//! - [`store`], the replicated state container
+//! - [`raft`], consensus
+//! - [`wire`], frames
 //!
 //! `raft`, `store`, `node`, `tenancy`, `wire` and `host::core` are pure: time and seed come in as
 //! arguments, effects go out as values. A test sees to it.

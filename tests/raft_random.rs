@@ -119,11 +119,13 @@ fn settle(cluster: &mut Cluster, invariants: &mut Invariants, seed: u64) {
             cluster.deliver(0, false);
         }
         invariants.check(cluster);
-        if round > 200 && round % 50 == 0 && !done {
-            if let Some(leader) = cluster.leader() {
-                cluster.handle(leader, Input::Propose(vec!["end".into()]));
-                done = true;
-            }
+        if round > 200
+            && round % 50 == 0
+            && !done
+            && let Some(leader) = cluster.leader()
+        {
+            cluster.handle(leader, Input::Propose(vec!["end".into()]));
+            done = true;
         }
     }
     let leader = cluster.leader().unwrap_or_else(|| panic!("seed {seed}: no leader"));
