@@ -129,6 +129,35 @@ describe('websocket', () => {
   })
 })
 
+describe('memory', () => {
+  it('carries a cluster within one page', async () => {
+    const context = await browser.newContext()
+    const page = await context.newPage()
+    await page.goto(`${site.origin}/page.html?name=alone&size=1&id=alone`)
+    const states = await page.evaluate(async () => {
+      const { default: conflux } = await import('./conflux-wasm/browser.js')
+      const nodes = ['a', 'b', 'c'].map((id) =>
+        conflux({
+          id,
+          clusterSize: 3,
+          channel: { name: 'memory' },
+          methods: { append: (thing) => thing },
+          reduce: (state = [], action) => (action === null ? state : [...state, action]),
+        }),
+      )
+      await Promise.all(nodes.map((node) => node.perform('append', [node.status().id])))
+      await Promise.all(nodes.map((node) => node.read()))
+      const states = nodes.map((node) => node.getState())
+      await Promise.all(nodes.map((node) => node.close()))
+      return states
+    })
+    assert.equal(states[0].length, 3)
+    assert.deepEqual(states[1], states[0])
+    assert.deepEqual(states[2], states[0])
+    await context.close()
+  })
+})
+
 describe('bad input', () => {
   it('junk on the BroadcastChannel is counted, and performs go on', async () => {
     const context = await browser.newContext()

@@ -5,6 +5,8 @@ mod serve;
 mod tools;
 mod verify;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -36,9 +38,19 @@ enum Command {
     Ci,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    let Err(error) = run(Cli::parse().command) else { return ExitCode::SUCCESS };
+    // First what to do, in a sentence; then why, for whom that is not enough.
+    eprintln!("\nerror: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because {cause}");
+    }
+    ExitCode::FAILURE
+}
+
+fn run(command: Command) -> Result<()> {
     std::env::set_current_dir(tools::root())?;
-    match Cli::parse().command {
+    match command {
         Command::Build => build::package().map(|_| ()),
         Command::Demo { port, no_open } => serve::demo(port, !no_open),
         Command::Test => verify::test(),

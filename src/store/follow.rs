@@ -1,0 +1,170 @@
+//! Following the log: the state behind each entry, committing, snapshots.
+
+use super::machine::{Call, Failure};
+use super::session::{Command, Recorded, Sessions};
+use super::{Doing, Item, Step, Store, Trouble};
+use crate::raft::{Blob, Index, Payload, Position, Raft, Snapshot};
+
+impl<S: Clone> Store<S> {
+    /// Takes in a snapshot, if one has arrived.
+    pub(super) fn load(&mut self) -> Option<Call<S>> {
+        let snapshot = self.incoming.take()?;
+        match postcard::from_bytes::<(Sessions, Blob)>(snapshot.data.as_slice()) {
+            Ok((sessions, state)) => {
+                self.snapshot_bytes = snapshot.data.len();
+                self.doing = Doing::Loading(snapshot.last, sessions);
+                Some(Call::Load(state))
+            }
+            Err(_) => {
+                self.cannot_load(Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read"));
+                None
+            }
+        }
+    }
+
+    /// Without the snapshot's state this node has none to go on from. It still keeps its log and
+    /// votes, but judges nothing.
+    pub(super) fn cannot_load(&mut self, failure: Failure) {
+        self.broken = true;
+        self.troubles.push(Trouble::CannotLoad(failure));
+    }
+
+    /// Whether this node cannot lead, because it could not load a snapshot.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    pub(super) fn loaded(&mut self, last: Position, sessions: Sessions, state: S) {
+        self.broken = false;
+        self.committed = state;
+        self.applied = last.index;
+        self.log_bytes = 0;
+        self.tail.clear();
+        self.client.replaced(&sessions, last.index);
+        self.sessions = sessions;
+        self.rebuild_tail_sessions();
+        self.doing = Doing::Nothing;
+    }
+
+    /// Applies the next committed entry whose state is known.
+    pub(super) fn apply(&mut self, commit: Index) -> Option<Call<S>> {
+        while self.tail.front().is_some_and(|item| item.at.index <= commit) {
+            let item = self.tail.pop_front().expect("just seen");
+            let index = item.at.index;
+            self.applied = index;
+            self.log_bytes += item.size;
+            self.committed = item.state;
+            let Some(command) = item.command.filter(|_| item.counts) else { continue };
+            self.sessions.apply(index, &command);
+            self.settle_own(index, &command);
+            if self.client.session().is_some_and(|mine| self.sessions.get(mine).is_none()) {
+                self.client.expired();
+            }
+            self.client.settle_in_order(index);
+            if let Some(failure) = item.failure {
+                self.troubles.push(Trouble::ReducerFailed(failure));
+            }
+            if matches!(command, Command::Action { .. }) {
+                self.doing = Doing::Notifying;
+                return Some(Call::Committed(index));
+            }
+        }
+        self.client.settle_in_order(self.applied);
+        None
+    }
+
+    pub(super) fn settle_own(&mut self, index: Index, command: &Command) {
+        let mine = self.client.session();
+        match command {
+            Command::Open { nonce } => self.client.opened(index, *nonce),
+            Command::Action { session, seq, verdicts, action, .. } if mine == Some(*session) => {
+                for (seq, verdict) in verdicts {
+                    self.client.recorded(*seq, index, Recorded::Verdict(verdict.clone()));
+                }
+                self.client.recorded(*seq, index, Recorded::Action(action.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in the next entry of the log that has no state yet.
+    pub(super) fn follow_log(&mut self, raft: &Raft) -> Option<Call<S>> {
+        loop {
+            let next = self.tail.back().map_or(self.applied, |item| item.at.index) + 1;
+            let entry = raft.entry(next)?;
+            debug_assert!(self.staged.is_empty(), "staged commands are the end of the log");
+            let mut item = Item {
+                at: entry.at,
+                command: None,
+                counts: false,
+                size: entry.payload.size(),
+                state: (),
+                failure: None,
+            };
+            if let Payload::Command(data) = &entry.payload {
+                match postcard::from_bytes::<Command>(data.as_slice()) {
+                    Ok(command) => {
+                        item.counts = self.tail_sessions.apply(next, &command);
+                        item.command = Some(command);
+                    }
+                    Err(_) => self.troubles.push(Trouble::BadEntry(next)),
+                }
+            }
+            let state = self.provisional().clone();
+            if let Some(Command::Action { action, .. }) = item.command.as_ref()
+                && item.counts
+            {
+                let action = action.clone();
+                self.doing = Doing::Entry(item);
+                return Some(Call::Reduce { state, action });
+            }
+            self.push_item(item, Ok(state));
+        }
+    }
+
+    pub(super) fn push_item(&mut self, item: Item<()>, result: Result<S, Failure>) {
+        let Item { at, command, counts, size, .. } = item;
+        let (state, failure) = match result {
+            Ok(state) => (state, None),
+            Err(failure) => (self.provisional().clone(), Some(failure)),
+        };
+        self.tail.push_back(Item { at, command, counts, size, state, failure });
+    }
+
+    /// Saves the state when the log has grown enough.
+    pub(super) fn save(&mut self, raft: &Raft) -> Option<Call<S>> {
+        let threshold = self.config.compact_bytes.max(self.snapshot_bytes);
+        if self.log_bytes < threshold || self.applied <= raft.log().base().index {
+            return None;
+        }
+        let term = raft.log().term(self.applied)?;
+        self.doing = Doing::Saving(Position::new(self.applied, term));
+        Some(Call::Save(self.committed.clone()))
+    }
+
+    pub(super) fn saved(&mut self, last: Position, result: Result<Vec<u8>, Failure>) -> Step<S> {
+        self.log_bytes = 0;
+        let encoded = result.map(|bytes| {
+            postcard::to_allocvec(&(&self.sessions, Blob::from(bytes))).expect("it fits in memory")
+        });
+        match encoded {
+            Ok(data) => {
+                self.snapshot_bytes = data.len();
+                Step::Compact(Snapshot { last, data: data.into() })
+            }
+            Err(failure) => {
+                self.troubles.push(Trouble::CannotSave(failure));
+                Step::Idle
+            }
+        }
+    }
+
+    pub(super) fn rebuild_tail_sessions(&mut self) {
+        self.tail_sessions = self.sessions.clone();
+        for item in &self.tail {
+            if let Some(command) = &item.command {
+                self.tail_sessions.apply(item.at.index, command);
+            }
+        }
+    }
+}
