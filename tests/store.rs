@@ -96,6 +96,87 @@ fn a_verdict_waits_for_the_prefix_it_was_judged_against() {
 }
 
 #[test]
+fn a_deposed_leader_tells_no_verdict_of_a_state_that_is_past() {
+    let mut overlaps = 0;
+    for seed in 1..30 {
+        let mut hosts = Hosts::new(seed);
+        for id in ["a", "b", "c"] {
+            hosts.start(id, size(3));
+        }
+        hosts.run(2000);
+        let old = hosts.leader().expect("a leader");
+        let first = hosts.perform(&old, "append", "first");
+        hosts.run(100);
+        assert!(hosts.host(&old).outcome(first).is_some());
+        let others: Vec<_> = hosts.hosts.keys().filter(|id| **id != old).cloned().collect();
+        for other in &others {
+            hosts.cut.insert((old.clone(), other.clone()));
+            hosts.cut.insert((other.clone(), old.clone()));
+        }
+        let leads = |hosts: &Hosts, id: &str| {
+            hosts.host(id).core.node().raft().is_some_and(|raft| raft.is_leader())
+        };
+        while !others.iter().any(|other| leads(&hosts, other)) {
+            hosts.advance(1);
+            hosts.deliver_all();
+        }
+        // The others move on; the old leader, which has not noticed, judges what is past.
+        let newer = hosts.perform(&others[0], "append", "second");
+        hosts.deliver_all();
+        assert!(hosts.host(&others[0]).outcome(newer).is_some());
+        if !leads(&hosts, &old) {
+            continue;
+        }
+        overlaps += 1;
+        let stale = hosts.perform(&old, "once", "first");
+        let again = hosts.perform(&old, "nothing", "");
+        hosts.deliver_all();
+        assert_eq!(hosts.host(&old).outcome(stale), None, "seed {seed}: told without a majority");
+        assert_eq!(hosts.host(&old).outcome(again), None, "seed {seed}: told without a majority");
+        hosts.cut.clear();
+        hosts.run(3000);
+        assert_eq!(failed(hosts.host(&old).outcome(stale)).1, "again");
+        assert_eq!(hosts.host(&old).outcome(again), Some(&Outcome::Nothing));
+    }
+    assert!(overlaps > 3, "the old leader led on for a while in {overlaps} runs");
+}
+
+#[test]
+fn what_has_its_fate_never_runs_at_the_next_leader() {
+    let mut hosts = three();
+    let leader = hosts.leader().expect("a leader");
+    let id = follower(&hosts);
+    let other = hosts.hosts.keys().find(|o| **o != leader && **o != id).expect("three").clone();
+    hosts.run(100);
+    // Both are judged before either verdict is confirmed. The list is empty: an even length.
+    let first = hosts.perform(&id, "nothing", "");
+    let second = hosts.perform(&id, "odd", "must not be");
+    hosts.deliver_between(&id, &leader);
+    hosts.deliver_between(&id, &leader);
+    // The confirmation of the first arrives, and its verdict is lost on the way to the client.
+    hosts.deliver_between(&leader, &other);
+    hosts.cut.insert((leader.clone(), id.clone()));
+    hosts.network.retain(|frame| frame.to != id);
+    hosts.deliver_between(&other, &leader);
+    hosts.cut.clear();
+    // That of the second gets through; its client still waits for the first.
+    hosts.deliver_between(&leader, &other);
+    hosts.deliver_between(&other, &leader);
+    hosts.deliver_between(&leader, &id);
+    assert!(hosts.host(&id).settled.is_empty(), "they settle in order");
+    // The list gets an odd length, and the leader dies.
+    hosts.perform(&other, "append", "x");
+    hosts.deliver_between(&other, &leader);
+    hosts.deliver_between(&leader, &other);
+    hosts.deliver_between(&other, &leader);
+    hosts.kill(&leader);
+    hosts.run(3000);
+    assert_eq!(hosts.host(&id).outcome(first), Some(&Outcome::Nothing));
+    assert_eq!(hosts.host(&id).outcome(second), Some(&Outcome::Nothing));
+    assert_eq!(hosts.state(&id), ["x"], "what ended without an action has none");
+}
+
+#[test]
 fn performs_of_one_node_keep_their_order_and_settle_in_it() {
     let mut hosts = three();
     let id = follower(&hosts);

@@ -225,6 +225,13 @@ impl Hosts {
         self.handle(&to, Input::Frame(bytes));
     }
 
+    /// Delivers the first frame between two nodes.
+    pub fn deliver_between(&mut self, from: &str, to: &str) {
+        let between = |frame: &Frame| frame.from == from && frame.to == to;
+        let nth = self.network.iter().position(between).expect("such a frame");
+        self.deliver(nth, false);
+    }
+
     pub fn deliver_all(&mut self) {
         let mut steps = 0;
         while !self.network.is_empty() {
