@@ -177,6 +177,37 @@ fn what_has_its_fate_never_runs_at_the_next_leader() {
 }
 
 #[test]
+fn a_perform_that_arrives_in_a_later_term_is_ignored() {
+    let mut hosts = three();
+    let leader = hosts.leader().expect("a leader");
+    let id = follower(&hosts);
+    hosts.run(100);
+    // It is repeated on the way, and the second copy stays there for a long time.
+    let ticket = hosts.perform(&id, "odd", "must not be");
+    let late = hosts.network.iter().find(|frame| frame.from == id && frame.to == leader);
+    let late = late.expect("the perform").bytes.clone();
+    hosts.run(100);
+    assert_eq!(hosts.host(&id).outcome(ticket), Some(&Outcome::Nothing));
+    hosts.perform(&leader, "append", "x");
+    hosts.run(100);
+    // Leadership goes to another, and comes back: the verdict is in no log, and forgotten.
+    let term = hosts.host(&leader).core.status().term;
+    while hosts.leader().as_ref() != Some(&leader) || hosts.host(&leader).core.status().term == term
+    {
+        if let Some(now) = hosts.leader() {
+            let others: Vec<_> = hosts.hosts.keys().filter(|o| **o != now).cloned().collect();
+            hosts.cut.extend(others.iter().map(|other| (now.clone(), other.clone())));
+        }
+        hosts.run(700);
+        hosts.cut.clear();
+        hosts.run(700);
+    }
+    hosts.handle(&leader, Input::Frame(late));
+    hosts.run(500);
+    assert_eq!(hosts.state(&leader), ["x"]);
+}
+
+#[test]
 fn performs_of_one_node_keep_their_order_and_settle_in_it() {
     let mut hosts = three();
     let id = follower(&hosts);

@@ -154,3 +154,54 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(session: SessionId, seq: Seq, ack: Seq) -> Command {
+        let verdicts = vec![(seq - 1, Verdict::Nothing)];
+        Command::Action { session, seq, ack, verdicts, action: "x".into() }
+    }
+
+    #[test]
+    fn a_perform_counts_once_and_only_in_a_session_that_is_open() {
+        let mut sessions = Sessions::default();
+        assert!(!sessions.apply(1, &action(7, 2, 1)), "no such session");
+        assert!(sessions.apply(7, &Command::Open { nonce: 70 }));
+        assert!(!sessions.apply(8, &Command::Open { nonce: 70 }), "asked for twice");
+        assert!(sessions.apply(9, &action(7, 2, 1)));
+        assert!(!sessions.apply(10, &action(7, 2, 1)), "sent twice");
+        assert!(!sessions.apply(11, &action(7, MAX_SEQ + 1, 1)), "nobody gets there");
+        assert!(sessions.apply(12, &Command::Close { session: 7 }));
+        assert!(!sessions.apply(13, &action(7, 4, 1)), "closed");
+        assert!(!sessions.apply(14, &Command::Close { session: 7 }));
+    }
+
+    #[test]
+    fn outcomes_are_kept_until_they_are_acknowledged() {
+        let mut sessions = Sessions::default();
+        sessions.apply(1, &Command::Open { nonce: 10 });
+        sessions.apply(2, &action(1, 2, 1));
+        let kept = |sessions: &Sessions| -> Vec<Seq> {
+            sessions.get(1).expect("open").results().keys().copied().collect()
+        };
+        assert_eq!((kept(&sessions), sessions.get(1).expect("open").next()), (vec![1, 2], 3));
+        sessions.apply(3, &action(1, 4, 2));
+        assert_eq!(kept(&sessions), [2, 3, 4]);
+        sessions.apply(4, &action(1, 6, 6));
+        assert_eq!(kept(&sessions), [6]);
+    }
+
+    #[test]
+    fn the_session_that_was_quiet_for_longest_makes_room() {
+        let mut sessions = Sessions::default();
+        for index in 1..=Sessions::MAX as Index {
+            sessions.apply(index, &Command::Open { nonce: index });
+        }
+        sessions.apply(5_000, &action(1, 2, 1));
+        sessions.apply(5_001, &Command::Open { nonce: 99_999 });
+        assert!(sessions.get(1).is_some() && sessions.get(2).is_none());
+        assert_eq!(sessions.with_nonce(99_999), Some(5_001));
+    }
+}
