@@ -1,10 +1,13 @@
 //! How fixed clusters form, as pages that a person can read: `tests/golden/forming/*.txt`.
 #![allow(missing_docs)]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::error::Error;
 use std::fmt::Write as _;
 
+use common::golden::run_scripts;
 use conflux::raft::Time;
 use conflux::tenancy::{Body, Event, Member, Message, Output, Plan, Refusal, Set, Tenancy, To};
 
@@ -208,18 +211,5 @@ impl goldenscript::Runner for Runner {
 
 #[test]
 fn golden_forming_scripts() {
-    let mut scripts: Vec<_> = std::fs::read_dir("tests/golden/forming")
-        .expect("scripts")
-        .map(|file| file.expect("a file").path())
-        .collect();
-    scripts.sort();
-    assert!(scripts.len() >= 7, "the scripts are there");
-    let mut failed = Vec::new();
-    for script in scripts {
-        println!("{}", script.display());
-        if let Err(error) = goldenscript::run(&mut Runner::default(), &script) {
-            failed.push(format!("{}: {error}", script.display()));
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    run_scripts("tests/golden/forming", 14, Runner::default);
 }

@@ -1,7 +1,4 @@
 //! Protocol scenarios as pages that a person can read: `tests/golden/raft/*.txt`.
-//!
-//! A changed page is regenerated with `UPDATE_GOLDENFILES=1` and its difference read before it is
-//! committed.
 #![allow(missing_docs)]
 
 mod common;
@@ -9,6 +6,7 @@ mod common;
 use std::error::Error;
 use std::fmt::Write as _;
 
+use common::golden::run_scripts;
 use common::raft_cluster::{Cluster, entry, position, role_name};
 use conflux::raft::{Input, NodeId};
 
@@ -177,19 +175,5 @@ impl goldenscript::Runner for Runner {
 
 #[test]
 fn golden_raft_scripts() {
-    let mut scripts: Vec<_> = std::fs::read_dir("tests/golden/raft")
-        .expect("scripts")
-        .map(|file| file.expect("a file").path())
-        .filter(|path| path.extension().is_some_and(|e| e == "txt"))
-        .collect();
-    scripts.sort();
-    assert!(scripts.len() >= 18, "the scripts are there");
-    let mut failed = Vec::new();
-    for script in scripts {
-        println!("{}", script.display());
-        if let Err(error) = goldenscript::run(&mut Runner(Cluster::new(1, 1)), &script) {
-            failed.push(format!("{}: {error}", script.display()));
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    run_scripts("tests/golden/raft", 30, || Runner(Cluster::new(1, 1)));
 }

@@ -35,22 +35,8 @@ pub(crate) fn package() -> Result<PathBuf> {
     fs::create_dir_all(&package)?;
     step("generating the bindings");
     let node = npm.join("node");
-    Bindgen::new()
-        .input_path(&wasm)
-        .out_name("conflux")
-        .typescript(false)
-        .remove_name_section(true)
-        .remove_producers_section(true)
-        .web(true)?
-        .generate(&package)?;
-    Bindgen::new()
-        .input_path(&wasm)
-        .out_name("conflux")
-        .typescript(false)
-        .remove_name_section(true)
-        .remove_producers_section(true)
-        .nodejs(true)?
-        .generate(&node)?;
+    bindings(&wasm).web(true)?.generate(&package)?;
+    bindings(&wasm).nodejs(true)?.generate(&node)?;
     // Both bind the same module, so the package needs it once.
     let (web_wasm, node_wasm) = (package.join("conflux_bg.wasm"), node.join("conflux_bg.wasm"));
     ensure!(fs::read(&web_wasm)? == fs::read(&node_wasm)?, "the two bindings share one module");
@@ -65,6 +51,13 @@ pub(crate) fn package() -> Result<PathBuf> {
     println!("{}", npm.join(tarball.trim()).display());
     report_size(&package)?;
     Ok(package)
+}
+
+fn bindings(wasm: &Path) -> Bindgen {
+    let mut bindgen = Bindgen::new();
+    bindgen.input_path(wasm).out_name("conflux").typescript(false);
+    bindgen.remove_name_section(true).remove_producers_section(true);
+    bindgen
 }
 
 fn optimize(wasm: &Path) -> Result<()> {

@@ -1,9 +1,11 @@
 //! The demo.
 
 use std::fs;
-use std::path::Path;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
 use crate::build;
 use crate::tools::{self, cargo, command, run, step};
@@ -15,21 +17,25 @@ pub(crate) fn demo(port: u16, open: bool) -> Result<()> {
     run(cargo(["build", "-p", "conflux-relay"]))?;
     let relay = tools::target().join("debug/conflux-relay");
     let mut serve = command(&relay.display().to_string(), ["--port", &port.to_string()]);
-    serve.arg("--static-dir").arg(site);
+    serve.arg("--static-dir").arg(site).stdout(Stdio::piped());
     let mut child = serve.spawn()?;
-    // The relay itself prints the address, once it listens.
-    if open {
+    // The relay says where it is once it listens, and nothing if it cannot.
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
+    print!("{line}");
+    if open && !line.is_empty() {
         let url = format!("http://localhost:{port}/");
         let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
         // Without a desktop there is nothing to open it with; the address is printed all the same.
-        let _ = command(opener, [url]).stderr(std::process::Stdio::null()).spawn();
+        let _ = command(opener, [url]).stderr(Stdio::null()).spawn();
     }
-    child.wait()?;
+    let status = child.wait()?;
+    ensure!(status.success(), "the relay ended: {status}");
     Ok(())
 }
 
 /// The demo's files and the package, as the relay serves them.
-pub(crate) fn site(package: &Path) -> Result<std::path::PathBuf> {
+pub(crate) fn site(package: &Path) -> Result<PathBuf> {
     let site = tools::target().join("demo");
     if site.exists() {
         fs::remove_dir_all(&site)?;
