@@ -6,6 +6,7 @@
 mod rooms;
 mod socket;
 
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -81,7 +82,12 @@ struct Entrance {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_target(false).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_target(false)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .init();
     let options = Options::parse();
     let address = SocketAddr::new(options.host, options.port);
     let listener = TcpListener::bind(address)
