@@ -5,8 +5,12 @@
 mod common;
 
 use common::host_cluster::{Hosts, size};
-use conflux::host::core::{Input, Notice, Phase};
-use conflux::store::{Failure, Outcome, Perform};
+use conflux::host::core::{Input, Letter, Notice, Phase};
+use conflux::node::Packet;
+use conflux::raft::Blob;
+use conflux::store::{Body, Failure, Message, Outcome, Perform, Request, Sessions};
+use conflux::tenancy;
+use conflux::wire::{FrameWriter, Header, hash64};
 
 fn three() -> Hosts {
     let mut hosts = Hosts::new(1);
@@ -21,6 +25,19 @@ fn three() -> Hosts {
 fn follower(hosts: &Hosts) -> String {
     let leader = hosts.leader().expect("a leader");
     hosts.hosts.keys().find(|id| **id != leader).expect("a follower").clone()
+}
+
+/// Brings messages to a node as if another one had sent them.
+fn forge(hosts: &mut Hosts, from: &str, to: &str, letters: &[Letter]) {
+    let set = hosts.host(to).core.set().expect("formed").clone();
+    let nonce = |id: &str| set.members().iter().find(|m| m.id == id).expect("a member").nonce;
+    let cluster = hash64(&[b"test"]);
+    let header = Header { cluster, set: set.hash(), from: nonce(from), to: nonce(to) };
+    let mut writer = FrameWriter::new(header);
+    letters.iter().for_each(|letter| writer.push(letter));
+    for frame in writer.finish() {
+        hosts.handle(to, Input::Frame(frame));
+    }
 }
 
 fn failed(outcome: Option<&Outcome>) -> (&str, &str) {
@@ -513,25 +530,10 @@ fn a_snapshot_that_replaces_the_state_is_told() {
 
 #[test]
 fn messages_with_impossible_ids_and_numbers_are_ignored() {
-    use conflux::host::core::Letter;
-    use conflux::node::Packet;
-    use conflux::raft::Blob;
-    use conflux::store::{Body, Message, Request};
-    use conflux::tenancy;
-    use conflux::wire::{FrameWriter, Header, hash64};
-
     let mut hosts = three();
     let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
-    let set = hosts.host(&leader).core.set().expect("formed").clone();
-    let nonce = |id: &str| set.members().iter().find(|m| m.id == id).expect("a member").nonce;
     let term = hosts.host(&leader).core.status().term;
     let session = hosts.host(&id).core.node().store().session().expect("a session");
-    let header = Header {
-        cluster: hash64(&[b"test"]),
-        set: set.hash(),
-        from: nonce(&id),
-        to: nonce(&leader),
-    };
     let request = || Request { method: Some("append".into()), args: Blob::from("evil") };
     let hello = tenancy::Body::Hello { size: 3, bound: None, ask: true };
     let store = |body| Letter::Node(Packet::Store(Message { term, body }));
@@ -558,14 +560,41 @@ fn messages_with_impossible_ids_and_numbers_are_ignored() {
         store(Body::Received { session, next: u64::MAX, offset: u64::MAX }),
     ];
     for letter in letters {
-        let mut writer = FrameWriter::new(header);
-        writer.push(&letter);
-        for frame in writer.finish() {
-            hosts.handle(&leader, Input::Frame(frame));
-        }
+        forge(&mut hosts, &id, &leader, &[letter]);
     }
     let fine = hosts.perform(&id, "append", "fine");
     hosts.run(1000);
     assert_eq!(hosts.host(&id).outcome(fine), Some(&Outcome::Action("fine".into())));
     assert_eq!(hosts.state(&leader), ["fine"]);
+}
+
+#[test]
+fn performs_of_a_session_that_has_expired_are_rejected_and_never_run() {
+    let mut hosts = three();
+    let leader = hosts.leader().expect("a leader");
+    let id = follower(&hosts);
+    let other = hosts.hosts.keys().find(|o| **o != leader && **o != id).expect("three").clone();
+    let settled = hosts.perform(&id, "append", "before");
+    hosts.run(100);
+    assert!(hosts.host(&id).outcome(settled).is_some());
+    let session = hosts.host(&id).core.node().store().session();
+    // Cut off with a perform under way, while more sessions are opened than there may be.
+    for node in [&leader, &other] {
+        hosts.cut.insert((id.clone(), node.clone()));
+        hosts.cut.insert((node.clone(), id.clone()));
+    }
+    let expired = hosts.perform(&id, "append", "expired");
+    let term = hosts.host(&leader).core.status().term;
+    let open = |nonce| Letter::Node(Packet::Store(Message { term, body: Body::Open { nonce } }));
+    let opens: Vec<_> = (0..Sessions::MAX as u64 + 10).map(|i| open(1_000_000 + i)).collect();
+    forge(&mut hosts, &other, &leader, &opens);
+    hosts.deliver_all();
+    hosts.cut.clear();
+    hosts.run(3000);
+    assert_eq!(failed(hosts.host(&id).outcome(expired)).0, "SESSION_EXPIRED");
+    let after = hosts.perform(&id, "append", "after");
+    hosts.run(1000);
+    assert_eq!(hosts.host(&id).outcome(after), Some(&Outcome::Action("after".into())));
+    assert_ne!(hosts.host(&id).core.node().store().session(), session);
+    assert_eq!(hosts.state(&leader), ["before", "after"]);
 }
