@@ -39,6 +39,9 @@ enum Command {
         #[arg(key)]
         order: Option<String>,
     },
+    /// A node's timers stand still, and what is sent to it waits.
+    Freeze(String),
+    Thaw(String),
     /// A frame of another set arrives from this node.
     OtherSet(String, String),
     Status,
@@ -50,6 +53,7 @@ struct Runner {
     nodes: BTreeMap<String, (Tenancy, String)>,
     network: VecDeque<(Member, String, Message)>,
     names: BTreeMap<u64, String>,
+    frozen: BTreeSet<String>,
     starts: u64,
     output: String,
 }
@@ -158,7 +162,8 @@ impl goldenscript::Runner for Runner {
             }
             Command::Tick(ms) => {
                 self.now += ms;
-                for id in self.nodes.keys().cloned().collect::<Vec<_>>() {
+                let awake = |id: &&String| !self.frozen.contains(*id);
+                for id in self.nodes.keys().filter(awake).cloned().collect::<Vec<_>>() {
                     let (tenancy, _) = self.nodes.get_mut(&id).expect("a node");
                     if tenancy.deadline().is_some_and(|deadline| deadline <= self.now) {
                         let output = tenancy.handle_tick(self.now);
@@ -184,6 +189,12 @@ impl goldenscript::Runner for Runner {
                     steps += 1;
                     assert!(steps < 1000, "never quiet");
                 }
+            }
+            Command::Freeze(id) => {
+                self.frozen.insert(id.clone());
+            }
+            Command::Thaw(id) => {
+                self.frozen.remove(id);
             }
             Command::OtherSet(from, to) => {
                 let nonce = self.nodes[from].0.me().nonce;
@@ -211,5 +222,5 @@ impl goldenscript::Runner for Runner {
 
 #[test]
 fn golden_forming_scripts() {
-    run_scripts("tests/golden/forming", 14, Runner::default);
+    run_scripts("tests/golden/forming", 15, Runner::default);
 }

@@ -13,13 +13,7 @@ use conflux::tenancy;
 use conflux::wire::{FrameWriter, Header, hash64};
 
 fn three() -> Hosts {
-    let mut hosts = Hosts::new(1);
-    for id in ["a", "b", "c"] {
-        hosts.start(id, size(3));
-    }
-    hosts.run(2000);
-    assert!(hosts.leader().is_some(), "a leader is there");
-    hosts
+    Hosts::new(1).form()
 }
 
 fn follower(hosts: &Hosts) -> String {
@@ -116,11 +110,7 @@ fn a_verdict_waits_for_the_prefix_it_was_judged_against() {
 fn a_deposed_leader_tells_no_verdict_of_a_state_that_is_past() {
     let mut overlaps = 0;
     for seed in 1..30 {
-        let mut hosts = Hosts::new(seed);
-        for id in ["a", "b", "c"] {
-            hosts.start(id, size(3));
-        }
-        hosts.run(2000);
+        let mut hosts = Hosts::new(seed).form();
         let old = hosts.leader().expect("a leader");
         let first = hosts.perform(&old, "append", "first");
         hosts.run(100);
@@ -273,11 +263,7 @@ fn a_reducer_that_throws_on_the_leader_rejects_and_appends_nothing() {
 #[test]
 fn a_perform_survives_the_leader() {
     for seed in 1..40 {
-        let mut hosts = Hosts::new(seed);
-        for id in ["a", "b", "c"] {
-            hosts.start(id, size(3));
-        }
-        hosts.run(2000);
+        let mut hosts = Hosts::new(seed).form();
         let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
         let tickets: Vec<_> =
             (0..30).map(|i| hosts.perform(&id, "append", &i.to_string())).collect();
@@ -340,12 +326,7 @@ fn performs_before_the_cluster_has_formed_are_kept() {
 
 #[test]
 fn large_arguments_travel_in_parts_and_too_large_ones_not_at_all() {
-    let mut hosts = Hosts::new(3);
-    hosts.max_message_bytes = Some(1000);
-    for id in ["a", "b", "c"] {
-        hosts.start(id, size(3));
-    }
-    hosts.run(2000);
+    let mut hosts = Hosts::with(3, |hosts| hosts.max_message_bytes = Some(1000)).form();
     let id = follower(&hosts);
     let small = hosts.perform(&id, "append", "before");
     let large = hosts.perform(&id, "append", &"x".repeat(300_000));
@@ -410,12 +391,7 @@ fn closing_hands_leadership_over_and_rejects_what_waits() {
 
 #[test]
 fn a_log_is_compacted_and_a_lagging_node_gets_the_snapshot() {
-    let mut hosts = Hosts::new(7);
-    hosts.compact_bytes = Some(2000);
-    for id in ["a", "b", "c"] {
-        hosts.start(id, size(3));
-    }
-    hosts.run(2000);
+    let mut hosts = Hosts::with(7, |hosts| hosts.compact_bytes = Some(2000)).form();
     let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
     let own = hosts.perform(&id, "append", "own");
     hosts.run(100);
@@ -507,12 +483,7 @@ fn arguments_that_only_the_leader_finds_too_large_are_refused() {
 
 #[test]
 fn a_snapshot_that_replaces_the_state_is_told() {
-    let mut hosts = Hosts::new(7);
-    hosts.compact_bytes = Some(500);
-    for id in ["a", "b", "c"] {
-        hosts.start(id, size(3));
-    }
-    hosts.run(2000);
+    let mut hosts = Hosts::with(7, |hosts| hosts.compact_bytes = Some(500)).form();
     let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
     for other in ["a", "b", "c"] {
         hosts.cut.insert((other.into(), id.clone()));
@@ -597,4 +568,15 @@ fn performs_of_a_session_that_has_expired_are_rejected_and_never_run() {
     assert_eq!(hosts.host(&id).outcome(after), Some(&Outcome::Action("after".into())));
     assert_ne!(hosts.host(&id).core.node().store().session(), session);
     assert_eq!(hosts.state(&leader), ["before", "after"]);
+}
+
+#[test]
+fn a_name_that_no_message_can_carry_is_refused_and_blocks_nobody() {
+    let mut hosts = three();
+    let id = follower(&hosts);
+    let absurd = hosts.perform(&id, &"m".repeat((1 << 20) - 20), "");
+    let fine = hosts.perform(&id, "append", "fine");
+    hosts.run(500);
+    assert_eq!(failed(hosts.host(&id).outcome(absurd)).0, "TOO_LARGE");
+    assert_eq!(hosts.host(&id).outcome(fine), Some(&Outcome::Action("fine".into())));
 }

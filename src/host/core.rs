@@ -364,7 +364,7 @@ impl<S: Clone> HostCore<S> {
 
     fn receive_packet(&mut self, now: Time, header: &Header, packet: Packet, out: &mut Output<S>) {
         let Some(set) = self.tenancy.set() else { return };
-        if header.set != set.hash() {
+        if header.set != self.tenancy.set_hash() {
             let form = self.tenancy.handle_other_set(header.from);
             return self.take_forming(now, form, out);
         }
@@ -538,7 +538,7 @@ impl<S: Clone> HostCore<S> {
             out.settled.extend(node.settled);
             return;
         };
-        let hash = set.hash();
+        let hash = self.tenancy.set_hash();
         let addressed: Vec<_> = (node.send.into_iter())
             .filter_map(|(to, packet)| Some((set.member(to)?.clone(), packet)))
             .collect();

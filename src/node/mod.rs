@@ -283,16 +283,13 @@ impl<S: Clone> Node<S> {
 
     /// Lets go the messages whose write is durable.
     fn release(&mut self, out: &mut Output<S>) {
-        let durable = self.durable;
-        let mut held = std::mem::take(&mut self.held);
-        held.retain(|message| {
-            let ready = message.after <= durable;
-            if ready {
-                out.send.push((message.to, Packet::Raft(message.message.clone())));
+        for message in std::mem::take(&mut self.held) {
+            if message.after <= self.durable {
+                out.send.push((message.to, Packet::Raft(message.message)));
+            } else {
+                self.held.push_back(message);
             }
-            !ready
-        });
-        self.held = held;
+        }
     }
 
     /// Lets the store work until it has nothing to do, or user code must run.

@@ -277,6 +277,7 @@ pub struct Tenancy {
     rng: SmallRng,
     now: Time,
     state: State,
+    set_hash: u64,
     known: BTreeMap<String, Known>,
     hello_at: Time,
     hello_pause: Time,
@@ -299,6 +300,7 @@ impl Tenancy {
             rng,
             now,
             state: State::Forming(None),
+            set_hash: 0,
             known: BTreeMap::new(),
             hello_at: now,
             hello_pause: HELLO.0,
@@ -320,6 +322,11 @@ impl Tenancy {
             State::Formed(set) => Some(set),
             _ => None,
         }
+    }
+
+    /// The hash of the set, which frames carry; 0 until it has formed.
+    pub fn set_hash(&self) -> u64 {
+        self.set_hash
     }
 
     /// How many members the cluster has or will have.
@@ -641,6 +648,7 @@ impl Tenancy {
         for member in set.members().iter().filter(|m| **m != self.me).cloned().collect::<Vec<_>>() {
             self.send(To::Member(member), Body::Formed { set: set.clone() });
         }
+        self.set_hash = set.hash();
         self.state = State::Formed(set.clone());
         self.out.events.push(Event::Formed(set));
     }

@@ -117,6 +117,13 @@ impl Hosts {
         Self { now: 1000, seed, ..Self::default() }
     }
 
+    /// The same, with limits of a test's choice.
+    pub fn with(seed: u64, limit: impl FnOnce(&mut Self)) -> Self {
+        let mut hosts = Self::new(seed);
+        limit(&mut hosts);
+        hosts
+    }
+
     pub fn settings(&self, id: &str, plan: Plan) -> Settings {
         let mut store = store::Config::default();
         store.compact_bytes = self.compact_bytes.unwrap_or(store.compact_bytes);
@@ -141,6 +148,16 @@ impl Hosts {
         let host = Host { core, machine, settled: vec![], notices: vec![], next_ticket: 1 };
         self.hosts.insert(id.into(), host);
         self.handle(id, Input::Tick);
+    }
+
+    /// Starts the nodes a, b and c, and waits until one leads.
+    pub fn form(mut self) -> Self {
+        for id in ["a", "b", "c"] {
+            self.start(id, size(3));
+        }
+        self.run(2000);
+        assert!(self.leader().is_some(), "a leader is there");
+        self
     }
 
     /// The tab of a node is gone.

@@ -234,6 +234,20 @@ describe('websocket', () => {
     await closeAll(nodes)
   })
 
+  it('comes back when another connection took its place for a while', async () => {
+    const nodes = ['a', 'b', 'c'].map((id) => node(id, 3, channel('replaced')))
+    const errors = []
+    nodes[1].on('error', (error) => errors.push(error))
+    await works(nodes)
+    const other = new WebSocket(`ws://${relay.address}/ws?room=replaced&id=b`)
+    await until(nodes, () => !nodes[1].status().connected, 'being replaced')
+    other.close()
+    await until(nodes, () => nodes[1].status().connected, 'coming back')
+    assert.match(errors[0].message, /another connection with this id took its place \(4409\)/)
+    await works(nodes)
+    await closeAll(nodes)
+  })
+
   it('tells when the connection goes and comes', async () => {
     const alone = node('alone', 1, channel('status'))
     await until([alone], () => alone.status().connected, 'the connection')
