@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use common::golden::run_scripts;
-use common::raft_cluster::{Cluster, entry, position, role_name};
+use common::raft_cluster::Cluster;
 use conflux::raft::{Input, NodeId};
 
 #[derive(goldenscript::Command)]
@@ -149,9 +149,9 @@ impl goldenscript::Runner for Runner {
                     let raft = &node.raft;
                     let vote = raft.hard_state().vote.map_or("-".into(), |v| format!("n{v}"));
                     let leader = raft.leader().map_or("-".into(), |l| format!("n{l}"));
-                    let role = role_name(raft.role());
+                    let role = raft.role();
                     let (term, commit) = (raft.term(), raft.commit_index());
-                    let last = position(raft.log().last());
+                    let last = raft.log().last();
                     let applied = node.applied.join(",");
                     writeln!(
                         cluster.output,
@@ -163,8 +163,8 @@ impl goldenscript::Runner for Runner {
             Command::Logs => {
                 for (id, node) in &cluster.nodes {
                     let log = node.raft.log();
-                    let entries: Vec<_> = log.iter_from(1).map(entry).collect();
-                    let base = position(log.base());
+                    let entries: Vec<_> = log.iter_from(1).map(ToString::to_string).collect();
+                    let base = log.base();
                     writeln!(cluster.output, "n{id} base={base} {}", entries.join(" "))?;
                 }
             }

@@ -47,8 +47,7 @@ fn run(seed: u64) {
                     5 => {
                         let bytes = &mut hosts.network[nth].bytes;
                         let at = rng.random_range(0..bytes.len());
-                        // The preamble: corruption inside is what checksums below us are for.
-                        bytes[at.min(3)] ^= 1 << rng.random_range(0..8);
+                        bytes[at] ^= 1 << rng.random_range(0..8);
                         hosts.deliver(nth, false);
                     }
                     _ => hosts.deliver(nth, false),

@@ -61,6 +61,8 @@ pub enum Input<S> {
     Persisted(PersistSeq),
     /// The user code in [`Output::call`] returned.
     Returned(Return<S>),
+    /// Hand leadership to this member, or to the one that is furthest, if this node leads.
+    Transfer(Option<NodeId>),
     /// The node is about to stop: give up what waits, close the session, hand leadership over.
     Close(Failure),
 }
@@ -159,6 +161,11 @@ impl<S: Clone> Node<S> {
         &self.store
     }
 
+    /// How many messages wait for a write.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Takes one input at the time `now` and says what to do.
     ///
     /// # Panics
@@ -177,6 +184,7 @@ impl<S: Clone> Node<S> {
             Input::Read { ticket } => self.store.handle_read(ticket),
             Input::Persisted(seq) => self.persisted(now, seq, &mut out),
             Input::Returned(returned) => self.returned(now, returned, &mut out),
+            Input::Transfer(to) => self.feed(now, raft::Input::Transfer(to), &mut out),
             Input::Close(failure) => self.close(&failure),
         }
         // Raft sees the time with every input; most of the time nothing of it is due.

@@ -23,8 +23,10 @@
 //!
 //! Files: `types` (words), `output` (in and out), `log`, `role` (what each role knows),
 //! `election` (terms and votes), `follower` (receiving entries and snapshots), `leader` (sending
-//! them, committing, confirming), this one (the node and its dispatch).
+//! them, committing, confirming), `display` (all of it in words), this one (the node and its
+//! dispatch).
 
+mod display;
 mod election;
 mod follower;
 mod leader;
@@ -40,7 +42,7 @@ use rand::rngs::SmallRng;
 
 pub use self::log::Log;
 pub use self::output::{
-    Committed, Confirmed, Event, Input, Invalid, Outgoing, Output, Persist, Refused,
+    Backlog, Committed, Confirmed, Event, Input, Invalid, Outgoing, Output, Persist, Refused,
 };
 pub use self::role::RoleName;
 use self::role::{Follower, Role};
@@ -56,7 +58,7 @@ const MAX_TERM: Term = 1 << 48;
 const MAX_INDEX: Index = 1 << 48;
 
 /// One node of a cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft {
     config: Config,
     rng: SmallRng,
@@ -228,6 +230,21 @@ impl Raft {
         }
     }
 
+    /// What waits here, and how much of it.
+    pub fn backlog(&self) -> Backlog {
+        let (mut reads, mut inflight, mut uncommitted_bytes) = (0, 0, 0);
+        if let Role::Leader(leader) = &self.role {
+            let window = |peer: &role::Peer| match &peer.flow {
+                role::Flow::Replicate { inflight } => inflight.len(),
+                role::Flow::Probe { .. } | role::Flow::Pieces(_) => 0,
+            };
+            reads = leader.reads.len();
+            inflight = leader.peers.values().map(window).max().unwrap_or(0);
+            uncommitted_bytes = leader.uncommitted_bytes;
+        }
+        Backlog { writes: self.writes.len(), reads, inflight, uncommitted_bytes }
+    }
+
     fn receive(&mut self, from: NodeId, message: Message) -> Result<(), Invalid> {
         let Message { term, body } = message;
         if from == self.config.id || !self.config.voters.contains(&from) {
@@ -274,15 +291,18 @@ impl Raft {
     }
 
     /// Tells the sender of an older term's request about the newer term; answers are just late.
+    ///
+    /// The round is not echoed. It was the older leadership's; if the same node leads again, it
+    /// would take this for an answer to a round that it has only just begun, and serve a stale read.
     fn answer_stale(&mut self, from: NodeId, body: &Body) {
         let reply = match body {
             Body::PreVote { .. } => Body::PreVoteReply { granted: false },
             Body::Vote { .. } => Body::VoteReply { granted: false },
-            Body::Append { prev, round, .. } => Body::AppendReply {
-                round: *round,
+            Body::Append { prev, .. } => Body::AppendReply {
+                round: 0,
                 result: AppendResult::Rejected { prev: prev.index, hint: self.log.base() },
             },
-            Body::Piece { of, round, .. } => Body::PieceReply { of: *of, offset: 0, round: *round },
+            Body::Piece { of, .. } => Body::PieceReply { of: *of, offset: 0, round: 0 },
             _ => return,
         };
         self.send_durable(from, reply);

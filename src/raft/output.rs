@@ -39,7 +39,7 @@ pub enum Input {
 /// The caller's duties, in order: start the write in `persist`; send each message once the write
 /// that it names in `after` is durable (at once when it names 0); apply `committed`; answer
 /// `reads`; report `events`; call again at `deadline`, or before if anything happens.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[must_use = "an output that is dropped loses votes, entries and messages"]
 pub struct Output {
     /// What to write, in one piece: all of it or none of it survives a crash. Nothing may be done
@@ -143,6 +143,19 @@ pub enum Event {
         /// What was wrong.
         error: Invalid,
     },
+}
+
+/// What waits in a node. All of it is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Writes that touch the log and are not durable.
+    pub writes: usize,
+    /// Confirmations that are asked for.
+    pub reads: usize,
+    /// Unacknowledged messages with entries, to the member that has most of them.
+    pub inflight: usize,
+    /// Bytes of entries that are not committed, while this node leads.
+    pub uncommitted_bytes: usize,
 }
 
 /// What can be wrong with a message. None is fatal: the message is ignored.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::types::{Blob, Index, NodeId, PersistSeq, Time, Whole};
 
 /// A node's role, with what only that role knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Role {
     Follower(Follower),
     PreCandidate(Poll),
@@ -42,14 +42,14 @@ impl Role {
 }
 
 /// A follower.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Follower {
     /// Something large that is arriving in pieces.
     pub(super) incoming: Option<Incoming>,
 }
 
 /// Something large, as far as it has arrived.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Incoming {
     pub(super) of: Whole,
     pub(super) total: u64,
@@ -57,7 +57,7 @@ pub(super) struct Incoming {
 }
 
 /// An election, or the question whether to hold one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Poll {
     pub(super) granted: BTreeSet<NodeId>,
     pub(super) rejected: BTreeSet<NodeId>,
@@ -66,7 +66,7 @@ pub(super) struct Poll {
 }
 
 /// A leader.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leader {
     pub(super) peers: BTreeMap<NodeId, Peer>,
     /// The index of the no-op with which the term began.
@@ -80,7 +80,7 @@ pub(super) struct Leader {
 }
 
 /// A confirmation that was asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Read {
     pub(super) id: u64,
     pub(super) index: Index,
@@ -88,7 +88,7 @@ pub(super) struct Read {
 }
 
 /// A leadership transfer under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Transfer {
     pub(super) to: NodeId,
     /// When it is given up.
@@ -98,7 +98,7 @@ pub(super) struct Transfer {
 }
 
 /// What a leader knows of another member.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
     /// The next entry to send.
     pub(super) next: Index,
@@ -117,7 +117,7 @@ pub(super) struct Peer {
 }
 
 /// How entries are sent to a peer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Flow {
     /// Where the logs agree is not known: one message at a time.
     Probe {
@@ -134,7 +134,7 @@ pub(super) enum Flow {
 }
 
 /// Something large on its way to a peer, piece by piece.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outbound {
     pub(super) of: Whole,
     pub(super) data: Blob,

@@ -12,6 +12,7 @@ impl<S: Clone> Store<S> {
         match postcard::from_bytes::<(Sessions, Blob)>(snapshot.data.as_slice()) {
             Ok((sessions, state)) => {
                 self.snapshot_bytes = snapshot.data.len();
+                let sessions = sessions.limited(self.config.max_sessions);
                 self.doing = Doing::Loading(snapshot.last, sessions);
                 Some(Call::Load(state))
             }

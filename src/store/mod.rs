@@ -46,6 +46,8 @@ pub struct Config {
     /// The log is compacted when it has grown by this many bytes, or by the size of the last
     /// snapshot if that is more.
     pub compact_bytes: usize,
+    /// How many sessions there may be; the same on every node of a cluster.
+    pub max_sessions: usize,
 }
 
 impl Default for Config {
@@ -56,6 +58,7 @@ impl Default for Config {
             max_pending_bytes: 16 << 20,
             retry: 300,
             compact_bytes: 1 << 20,
+            max_sessions: Sessions::MAX,
         }
     }
 }
@@ -169,9 +172,9 @@ impl<S: Clone> Store<S> {
             judge: None,
             committed: initial,
             applied: 0,
-            sessions: Sessions::default(),
+            sessions: Sessions::with_limit(config.max_sessions),
             tail: VecDeque::new(),
-            tail_sessions: Sessions::default(),
+            tail_sessions: Sessions::with_limit(config.max_sessions),
             staged: Vec::new(),
             staged_bytes: 0,
             doing: Doing::Nothing,

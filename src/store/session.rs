@@ -102,21 +102,52 @@ impl Session {
 }
 
 /// All sessions, in the state after some entry of the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sessions(BTreeMap<SessionId, Session>);
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    open: BTreeMap<SessionId, Session>,
+    /// Not part of the state: every node of a cluster has the same.
+    #[serde(skip)]
+    limit: usize,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::with_limit(Self::MAX)
+    }
+}
 
 impl Sessions {
-    /// How many sessions there may be; opening one more closes the one that was quiet for longest.
+    /// How many sessions there may be by default.
     pub const MAX: usize = 1024;
+
+    /// A table for so many sessions; opening one more closes the one that was quiet for longest.
+    pub fn with_limit(limit: usize) -> Self {
+        Self { open: BTreeMap::new(), limit }
+    }
+
+    /// The table, read back from a snapshot, with its limit.
+    pub(super) fn limited(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// How many sessions are open.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
 
     /// A session by its number.
     pub fn get(&self, id: SessionId) -> Option<&Session> {
-        self.0.get(&id)
+        self.open.get(&id)
     }
 
     /// The session that was opened with this nonce.
     pub fn with_nonce(&self, nonce: u64) -> Option<SessionId> {
-        self.0.iter().find(|(_, session)| session.nonce == nonce).map(|(id, _)| *id)
+        self.open.iter().find(|(_, session)| session.nonce == nonce).map(|(id, _)| *id)
     }
 
     /// Applies the command of the entry at `index`. Says whether it counts: an action of an
@@ -127,18 +158,18 @@ impl Sessions {
                 if self.with_nonce(*nonce).is_some() {
                     return false;
                 }
-                if self.0.len() >= Self::MAX {
-                    let quiet = self.0.iter().min_by_key(|(id, s)| (s.active, **id));
+                if self.open.len() >= self.limit {
+                    let quiet = self.open.iter().min_by_key(|(id, s)| (s.active, **id));
                     let quiet = quiet.map(|(id, _)| *id).expect("there are many");
-                    self.0.remove(&quiet);
+                    self.open.remove(&quiet);
                 }
                 let results = BTreeMap::new();
-                self.0.insert(index, Session { nonce: *nonce, next: 1, results, active: index });
+                self.open.insert(index, Session { nonce: *nonce, next: 1, results, active: index });
                 true
             }
-            Command::Close { session } => self.0.remove(session).is_some(),
+            Command::Close { session } => self.open.remove(session).is_some(),
             Command::Action { session, seq, ack, verdicts, action } => {
-                let Some(session) = self.0.get_mut(session) else { return false };
+                let Some(session) = self.open.get_mut(session) else { return false };
                 if *seq < session.next || *seq > MAX_SEQ {
                     return false;
                 }

@@ -224,7 +224,7 @@ pub enum Event {
 }
 
 /// Everything that one call asks of its caller.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Output {
     /// What to send.
@@ -242,14 +242,14 @@ const BOUND: Time = 4_000;
 /// The first and the longest pause between two hellos, in ms.
 const HELLO: (Time, Time) = (100, 1_000);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     nonce: u64,
     heard: Time,
     bound: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Bound {
     set: Set,
     hash: u64,
@@ -260,7 +260,7 @@ struct Bound {
     give_up: Time,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     Forming(Option<Bound>),
     Formed(Set),
@@ -268,7 +268,7 @@ enum State {
 }
 
 /// The forming of one node's cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tenancy {
     me: Member,
     /// Every nonce that this node has had.
@@ -309,6 +309,20 @@ impl Tenancy {
             duplicate_told: false,
             out: Output::default(),
         }
+    }
+
+    /// A node that starts again with the memory of its former self: the nonce that it had and the
+    /// set in which it runs. Whatever it has voted since is remembered, too, so it is the same member.
+    ///
+    /// # Panics
+    /// When the set has no such member: storage is not a peer, so this is a bug or a broken disk.
+    pub fn resume(id: String, nonce: u64, set: Set, plan: Plan, now: Time, seed: u64) -> Self {
+        let me = Member { id, nonce };
+        assert!(set.has(&me), "a node resumes in a set of its own");
+        let mut node = Self::new(me.id.clone(), plan, now, seed);
+        node.nonces.insert(nonce);
+        (node.me, node.set_hash, node.state) = (me, set.hash(), State::Formed(set));
+        node
     }
 
     /// This start of this node.

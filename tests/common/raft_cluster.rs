@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use conflux::raft::{
-    AppendResult, Body, Committed, Config, Entry, Event, HardState, Index, Input, Message, NodeId,
-    Outgoing, Output, Payload, Persist, Position, Raft, RoleName, Saved, Snapshot, Time, Whole,
+    Committed, Config, Event, HardState, Index, Input, Message, NodeId, Outgoing, Output, Persist,
+    Position, Raft, Saved, Snapshot, Time,
 };
 
 /// What a node's disk holds: what survives a crash.
@@ -142,7 +142,7 @@ impl Cluster {
             match event {
                 Event::Leader { term, leader } => {
                     let leader = leader.map_or("nobody".into(), |l| format!("n{l}"));
-                    let role = role_name(node.raft.role());
+                    let role = node.raft.role();
                     let _ =
                         writeln!(self.output, "n{id} is {role} in term {term}, led by {leader}");
                 }
@@ -163,13 +163,15 @@ impl Cluster {
                 Committed::Snapshot(snapshot) => {
                     node.applied = parse_snapshot(&snapshot);
                     node.applied_to = snapshot.last.index;
-                    let at = position(snapshot.last);
+                    let at = snapshot.last;
                     let _ = writeln!(self.output, "n{id} loads the snapshot at {at}");
                 }
                 Committed::UpTo(index) => {
                     let mut fresh = Vec::new();
                     for i in node.applied_to + 1..=index {
-                        fresh.push(entry(node.raft.entry(i).expect("what is committed is there")));
+                        fresh.push(
+                            node.raft.entry(i).expect("what is committed is there").to_string(),
+                        );
                         if let Some(command) = node.raft.log().command(i) {
                             let text = String::from_utf8_lossy(command.as_slice()).into_owned();
                             node.applied.push(text);
@@ -235,7 +237,7 @@ impl Cluster {
         if self.cut.contains(&(from, to)) || self.down.contains(&to) {
             return;
         }
-        let _ = writeln!(self.output, "n{from} → n{to} {}", describe(&message));
+        let _ = writeln!(self.output, "n{from} → n{to} {}", message);
         self.handle(to, Input::Receive { from, message });
     }
 
@@ -268,69 +270,4 @@ fn parse_snapshot(snapshot: &Snapshot) -> Vec<String> {
     let text = String::from_utf8(snapshot.data.as_slice().to_vec()).expect("text");
     let (_, commands) = text.split_once('|').expect("index|commands");
     commands.split(',').filter(|c| !c.is_empty()).map(String::from).collect()
-}
-
-pub fn role_name(role: RoleName) -> &'static str {
-    match role {
-        RoleName::Follower => "follower",
-        RoleName::PreCandidate => "pre-candidate",
-        RoleName::Candidate => "candidate",
-        RoleName::Leader => "leader",
-    }
-}
-
-pub fn position(at: Position) -> String {
-    format!("{}@{}", at.index, at.term)
-}
-
-pub fn entry(entry: &Entry) -> String {
-    let at = position(entry.at);
-    match &entry.payload {
-        Payload::Noop => format!("{at}:-"),
-        Payload::Command(data) if data.len() > 24 => format!("{at}:[{} bytes]", data.len()),
-        Payload::Command(data) => format!("{at}:{}", String::from_utf8_lossy(data.as_slice())),
-    }
-}
-
-/// A message in a line, terms first: `T2 Append prev=1@1 commit=1 [2@2:foo]`.
-pub fn describe(message: &Message) -> String {
-    let yes = |granted: bool| if granted { "granted" } else { "refused" };
-    let body = match &message.body {
-        Body::PreVote { last } => format!("PreVote last={}", position(*last)),
-        Body::PreVoteReply { granted } => format!("PreVoteReply {}", yes(*granted)),
-        Body::Vote { last, transfer } => {
-            let why = if *transfer { " for a transfer" } else { "" };
-            format!("Vote last={}{why}", position(*last))
-        }
-        Body::VoteReply { granted } => format!("VoteReply {}", yes(*granted)),
-        Body::Append { prev, commit, round, entries, quiet } => {
-            let entries: Vec<_> = entries.iter().map(entry).collect();
-            let round = if *round > 0 { format!(" round={round}") } else { String::new() };
-            let prev = position(*prev);
-            let quiet = if *quiet { " quiet" } else { "" };
-            format!("Append prev={prev} commit={commit}{round} [{}]{quiet}", entries.join(" "))
-        }
-        Body::AppendReply { round, result } => {
-            let round = if *round > 0 { format!(" round={round}") } else { String::new() };
-            match result {
-                AppendResult::Accepted { matched } => format!("Accepted matched={matched}{round}"),
-                AppendResult::Rejected { prev, hint } => {
-                    format!("Rejected prev={prev} hint={}{round}", position(*hint))
-                }
-            }
-        }
-        Body::Piece { of, total, offset, data, .. } => {
-            format!("Piece of {} {offset}+{}/{total}", whole(*of), data.len())
-        }
-        Body::PieceReply { of, offset, .. } => format!("PieceReply {} has {offset}", whole(*of)),
-        Body::TimeoutNow => "TimeoutNow".into(),
-    };
-    format!("T{} {body}", message.term)
-}
-
-fn whole(of: Whole) -> String {
-    match of {
-        Whole::Snapshot { last } => format!("snapshot {}", position(last)),
-        Whole::Entry { prev, at } => format!("entry {} prev={}", position(at), position(prev)),
-    }
 }

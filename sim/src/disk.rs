@@ -1,0 +1,149 @@
+//! A disk that promises what IndexedDB does and no more: each write is a transaction, whole or not at
+//! all; writes become durable in the order in which they were started; and what was not reported as
+//! durable before a crash may be there or not.
+
+use std::collections::VecDeque;
+
+use conflux::raft::{Entry, HardState, Index, Persist, PersistSeq, Position, Saved, Snapshot};
+use conflux::tenancy::Set;
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+/// Who a process is, once its cluster has formed.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its start-nonce.
+    pub nonce: u64,
+    /// The set in which it is a member.
+    pub set: Set,
+}
+
+/// One write.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// Who the process is.
+    Identity(Identity),
+    /// What its Raft must not forget.
+    Raft(Persist),
+}
+
+/// What survives.
+#[derive(Clone, Debug, Default)]
+struct Image {
+    identity: Option<Identity>,
+    hard: HardState,
+    snapshot: Option<Snapshot>,
+    entries: VecDeque<Entry>,
+}
+
+impl Image {
+    fn apply(&mut self, write: Write) {
+        let persist = match write {
+            Write::Identity(identity) => return self.identity = Some(identity),
+            Write::Raft(persist) => persist,
+        };
+        if let Some(hard) = persist.hard {
+            self.hard = hard;
+        }
+        if persist.reset {
+            self.entries.clear();
+        }
+        if let Some(snapshot) = persist.snapshot {
+            while self.entries.front().is_some_and(|e| e.at.index <= snapshot.last.index) {
+                self.entries.pop_front();
+            }
+            self.snapshot = Some(snapshot);
+        }
+        if let Some(first) = persist.entries.first() {
+            while self.entries.back().is_some_and(|e| e.at.index >= first.at.index) {
+                self.entries.pop_back();
+            }
+        }
+        self.entries.extend(persist.entries);
+    }
+}
+
+/// The disk of one process. It outlives the process.
+#[derive(Debug, Default)]
+pub struct Disk {
+    image: Image,
+    queue: VecDeque<Write>,
+}
+
+/// What became of the writes that were under way when the process died.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// So many were done all the same.
+    pub done: usize,
+    /// So many were not; the first of them may have been half done, and was undone.
+    pub lost: usize,
+}
+
+impl Disk {
+    /// Starts a write.
+    pub fn start(&mut self, write: Write) {
+        self.queue.push_back(write);
+    }
+
+    /// How many writes are under way.
+    pub fn pending(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The first write is durable. Gives its number, if it is Raft's.
+    pub fn finish(&mut self) -> Option<PersistSeq> {
+        let write = self.queue.pop_front()?;
+        let seq = match &write {
+            Write::Raft(persist) => Some(persist.seq),
+            Write::Identity(_) => None,
+        };
+        self.image.apply(write);
+        seq
+    }
+
+    /// The process dies. Of the writes under way, a random number from the front is durable; the one
+    /// behind them may be torn, and the transaction undoes it.
+    pub fn crash(&mut self, rng: &mut SmallRng) -> Lost {
+        let done = rng.random_range(0..=self.queue.len());
+        let lost = self.queue.len() - done;
+        for write in self.queue.drain(..done) {
+            self.image.apply(write);
+        }
+        self.queue.clear();
+        Lost { done, lost }
+    }
+
+    /// Who the process is, as far as that is durable.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.image.identity.as_ref()
+    }
+
+    /// The durable term and vote.
+    pub fn hard(&self) -> HardState {
+        self.image.hard
+    }
+
+    /// Whether the entry at `index` is durable, and in which term.
+    pub fn term(&self, index: Index) -> Option<u64> {
+        let base = self.base();
+        if index == base.index {
+            return Some(base.term);
+        }
+        let offset = usize::try_from(index.checked_sub(base.index + 1)?).ok()?;
+        self.image.entries.get(offset).map(|entry| entry.at.term)
+    }
+
+    /// The end of the durable snapshot.
+    pub fn base(&self) -> Position {
+        self.image.snapshot.as_ref().map(|s| s.last).unwrap_or_default()
+    }
+
+    /// What a process that starts again is given.
+    pub fn load(&self) -> Saved {
+        Saved {
+            hard: self.image.hard,
+            snapshot: self.image.snapshot.clone(),
+            entries: self.image.entries.iter().cloned().collect(),
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! What clients asked for and what they were told, and whether one register after another can
+//! explain it: linearizability, as the checker of Wing, Gong and Lowe in `todc-utils` decides it.
+
+use std::collections::BTreeSet;
+
+use conflux::store::Outcome;
+use todc_utils::linearizability::history::{Action as Event, History as Events};
+use todc_utils::{Specification, WGLChecker};
+
+use crate::machine::{self, Method, OpId, VALUE};
+
+/// How much of a register's history is looked at. A beginning of a linearizable history is
+/// linearizable, and the checker's time grows fast.
+const LONGEST: usize = 80;
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A perform.
+    Perform(Method),
+    /// `read()`, and then a look at the local state.
+    Read,
+}
+
+/// What came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An action, and what it found in the register.
+    Action(u32),
+    /// Nothing, which says that the register held what was expected.
+    Nothing,
+    /// A register's value: of a read, or in a verdict.
+    Value(u32),
+    /// It never ran and never will.
+    Refused,
+    /// It may have run, or may still run.
+    Unknown,
+}
+
+/// One perform or read.
+#[derive(Clone, Debug)]
+pub struct Op {
+    /// What was asked for.
+    pub asked: Asked,
+    /// The process that asked.
+    pub process: usize,
+    /// The start of the process.
+    pub client: u16,
+    /// The register.
+    pub key: u8,
+    /// What was expected there.
+    pub expected: u32,
+    /// When it was asked, counted in calls and answers.
+    pub called: u64,
+    /// What came back, and when.
+    pub answered: Option<(u64, Answer)>,
+    /// The index of its action, once that is committed, and what it found in the register.
+    pub committed: Option<(u64, u32)>,
+}
+
+/// Every perform and read of a run.
+#[derive(Debug, Default)]
+pub struct History {
+    ops: Vec<Op>,
+    clock: u64,
+}
+
+impl History {
+    /// Something is asked for.
+    pub fn call(&mut self, op: Op) -> OpId {
+        self.clock += 1;
+        self.ops.push(Op { called: self.clock, ..op });
+        OpId::try_from(self.ops.len()).expect("runs are short")
+    }
+
+    /// Everything that was asked for.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// One of them.
+    pub fn op(&self, op: OpId) -> &Op {
+        &self.ops[op as usize - 1]
+    }
+
+    /// An answer came. `local` is what the register holds in the process's committed state.
+    ///
+    /// # Errors
+    /// When it cannot be true, or is not the first one.
+    pub fn answer(
+        &mut self,
+        op: OpId,
+        outcome: &Outcome,
+        local: u32,
+        applied: u64,
+    ) -> Result<(), String> {
+        self.clock += 1;
+        let clock = self.clock;
+        let record = &mut self.ops[op as usize - 1];
+        if let Some((_, before)) = record.answered {
+            return Err(format!("op {op} was settled twice: {before:?}, then {outcome:?}"));
+        }
+        let answer = match (record.asked, outcome) {
+            (Asked::Read, Outcome::Nothing) => Answer::Value(local),
+            (Asked::Perform(_), Outcome::Nothing) => Answer::Nothing,
+            (_, Outcome::Action(bytes)) => {
+                let action: machine::Action =
+                    postcard::from_bytes(bytes.as_slice()).map_err(|e| e.to_string())?;
+                if action.op != op {
+                    return Err(format!("op {op} was settled with the action of op {}", action.op));
+                }
+                match record.committed {
+                    None => return Err(format!("op {op} was acknowledged and is not committed")),
+                    Some((index, _)) if index > applied => {
+                        return Err(format!("op {op} was acknowledged before it was applied"));
+                    }
+                    Some(_) => Answer::Action(action.old),
+                }
+            }
+            (_, Outcome::Failed(failure)) => match failure.code.as_str() {
+                VALUE => Answer::Value(failure.message.parse().expect("a value")),
+                "TIMEOUT" | "CLOSED" => Answer::Unknown,
+                "BUSY" | "TOO_LARGE" | "SESSION_EXPIRED" | "REDUCER_FAILED" => Answer::Refused,
+                "CLUSTER_FULL" | "AMNESIA" | "NOT_A_MEMBER" => Answer::Refused,
+                code => return Err(format!("op {op} failed with the unknown code {code}")),
+            },
+        };
+        record.answered = Some((clock, answer));
+        self.check_never_ran(op)
+    }
+
+    /// The action of a perform is committed.
+    ///
+    /// # Errors
+    /// When it was said that there is none, or when it is there already.
+    pub fn committed(&mut self, action: &machine::Action, index: u64) -> Result<(), String> {
+        let op = action.op;
+        let record = &mut self.ops[op as usize - 1];
+        if let Some((before, _)) = record.committed.replace((index, action.old)) {
+            return Err(format!("op {op} ran twice: at {before} and at {index}"));
+        }
+        self.check_never_ran(op)
+    }
+
+    fn check_never_ran(&self, op: OpId) -> Result<(), String> {
+        let record = self.op(op);
+        match (record.committed, record.answered) {
+            (Some((index, _)), Some((_, answer)))
+                if !matches!(answer, Answer::Action(_) | Answer::Unknown) =>
+            {
+                Err(format!("op {op} was settled with {answer:?} and is committed at {index}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks every register's history.
+    ///
+    /// # Errors
+    /// Names the first register whose history nothing explains, and tells it.
+    pub fn check(&self) -> Result<(), String> {
+        (0..machine::KEYS as u8).try_for_each(|key| self.check_key(key))
+    }
+
+    fn check_key(&self, key: u8) -> Result<(), String> {
+        let ops = (1..).zip(&self.ops).filter(|(_, op)| op.key == key);
+        let ops: Vec<(OpId, &Op)> = ops.take(LONGEST).collect();
+        // What was answered after the last call that is looked at may not have been answered then.
+        let Some(end) = ops.last().map(|(_, op)| op.called) else { return Ok(()) };
+        let mut steps = Vec::new();
+        for (id, op) in &ops {
+            let answered =
+                op.answered.filter(|(at, answer)| *at <= end && *answer != Answer::Unknown);
+            let at = answered.map_or(u64::MAX, |(at, _)| at);
+            let step = Step::new(*id, op, answered.map(|(_, answer)| answer));
+            steps.extend(step.map(|step| (op.called, at, step)));
+        }
+        // What was not answered by then may have taken effect behind something that came later still.
+        loop {
+            let written: BTreeSet<u32> =
+                steps.iter().filter_map(|(.., s)| s.write).chain([0]).collect();
+            let before = steps.len();
+            steps.retain(|(_, at, step)| *at < u64::MAX || written.contains(&step.found));
+            if steps.len() == before {
+                break;
+            }
+        }
+        let mut events = Vec::new();
+        for (process, (called, at, step)) in steps.into_iter().enumerate() {
+            events.push((called, process, Event::Call(step)));
+            events.push((at, process, Event::Response(step)));
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        events.sort_by_key(|(at, process, _)| (*at, *process));
+        // The order of calls with no answer in between means nothing, and the checker is faster when it
+        // meets those first that change nothing.
+        let is_call = |event: &Event<Step>| matches!(event, Event::Call(_));
+        for calls in events.chunk_by_mut(|a, b| is_call(&a.2) && is_call(&b.2)) {
+            calls.sort_by_key(|(_, _, event)| match event {
+                Event::Call(step) | Event::Response(step) => step.write.is_some(),
+            });
+        }
+        let lines = || events.iter().map(|(at, _, event)| format!("  {at} {event:?}"));
+        let actions = events.iter().map(|(_, process, event)| (*process, event.clone()));
+        if WGLChecker::<Register>::is_linearizable(Events::from_actions(actions.collect())) {
+            return Ok(());
+        }
+        let lines: Vec<_> = lines().collect();
+        Err(format!("register {key} is not linearizable:\n{}", lines.join("\n")))
+    }
+}
+
+/// What one operation does to a register, and what it says was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Step {
+    /// The value must be this,
+    found: u32,
+    /// and this, if it says so;
+    only_if: Option<u32>,
+    /// and it is this afterwards.
+    write: Option<u32>,
+}
+
+impl Step {
+    /// `None` for what never ran, and for what left nothing behind: nobody can tell whether it ran.
+    /// Of what was never answered, the log says whether it ran and what it found; when it took effect is
+    /// for the checker to find.
+    fn new(id: OpId, op: &Op, answer: Option<Answer>) -> Option<Self> {
+        let nothing = Self { found: 0, write: None, only_if: None };
+        let only_if = (op.asked == Asked::Perform(Method::Cas)).then_some(op.expected);
+        match answer.or(op.committed.map(|(_, old)| Answer::Action(old)))? {
+            Answer::Action(found) => Some(Self { found, write: Some(id), only_if }),
+            Answer::Value(found) => Some(Self { found, ..nothing }),
+            Answer::Nothing => Some(Self { found: op.expected, ..nothing }),
+            Answer::Refused | Answer::Unknown => None,
+        }
+    }
+}
+
+/// A register, in one order after another.
+struct Register;
+
+impl Specification for Register {
+    type State = u32;
+    type Operation = Step;
+
+    fn init() -> u32 {
+        0
+    }
+
+    fn apply(step: &Step, state: &u32) -> (bool, u32) {
+        let fits = step.found == *state && step.only_if.is_none_or(|only| only == *state);
+        (fits, step.write.unwrap_or(*state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(method: Method) -> Op {
+        Op {
+            asked: Asked::Perform(method),
+            process: 0,
+            client: 0,
+            key: 0,
+            expected: 0,
+            called: 0,
+            answered: None,
+            committed: None,
+        }
+    }
+
+    fn answer(history: &mut History, op: OpId, answer: Answer) {
+        history.clock += 1;
+        history.ops[op as usize - 1].answered = Some((history.clock, answer));
+    }
+
+    #[test]
+    fn a_read_of_what_is_overwritten_is_found() {
+        let mut history = History::default();
+        let one = history.call(op(Method::Set));
+        answer(&mut history, one, Answer::Action(0));
+        let two = history.call(op(Method::Set));
+        answer(&mut history, two, Answer::Action(one));
+        let read = history.call(op(Method::Get));
+        answer(&mut history, read, Answer::Value(one));
+        history.call(op(Method::Get));
+        let error = history.check().expect_err("it is stale");
+        assert!(error.contains("register 0"), "{error}");
+    }
+
+    #[test]
+    fn what_overlaps_may_be_seen_or_not() {
+        for seen in [true, false] {
+            let mut history = History::default();
+            let write = history.call(op(Method::Set));
+            let read = history.call(op(Method::Get));
+            answer(&mut history, read, Answer::Value(if seen { write } else { 0 }));
+            answer(&mut history, write, Answer::Action(0));
+            history.call(op(Method::Get));
+            history.check().expect("both orders explain it");
+        }
+    }
+
+    #[test]
+    fn what_timed_out_may_take_effect_late_but_not_come_and_go() {
+        for (last, fits) in [(1, true), (0, false)] {
+            let mut history = History::default();
+            let write = history.call(op(Method::Set));
+            answer(&mut history, write, Answer::Unknown);
+            history.ops[0].committed = Some((1, 0));
+            for value in [0, 1, last] {
+                let read = history.call(op(Method::Get));
+                answer(&mut history, read, Answer::Value(value));
+            }
+            history.call(op(Method::Get));
+            assert_eq!(history.check().is_ok(), fits);
+        }
+    }
+
+    #[test]
+    fn a_swap_tells_what_was_there() {
+        let mut history = History::default();
+        let one = history.call(op(Method::Set));
+        answer(&mut history, one, Answer::Action(0));
+        let two = history.call(op(Method::Swap));
+        answer(&mut history, two, Answer::Action(0));
+        history.call(op(Method::Get));
+        assert!(history.check().is_err(), "it should have found 1");
+    }
+}

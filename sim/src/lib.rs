@@ -1,0 +1,15 @@
+//! Checks Conflux's core by running it: the real `raft`, `store`, `node` and `tenancy`, not a copy.
+//!
+//! - [`world`]: the simulator. One seed decides everything: processes, network, disks, clocks,
+//!   clients, faults. The same seed gives the same trace, byte for byte.
+//! - [`truth`] and [`history`]: what must hold after every step, and of what clients saw.
+//! - [`shrink`]: a smaller run that fails as well.
+
+pub mod clock;
+pub mod disk;
+pub mod history;
+pub mod machine;
+pub mod shrink;
+pub mod truth;
+pub mod weather;
+pub mod world;

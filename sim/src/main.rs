@@ -1,0 +1,142 @@
+//! `conflux-sim`, which `cargo xtask sim` runs.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use conflux_sim::shrink::shrink;
+use conflux_sim::weather::{Fault, Faults};
+use conflux_sim::world::{Plan, Report, Stats, quiet_panics, run};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask sim", about = "Runs Conflux's core under faults that a seed decides")]
+struct Cli {
+    /// How many seeds to run, from 1 on.
+    #[arg(long, default_value_t = 200, conflicts_with = "seed")]
+    seeds: u64,
+    /// Where to begin.
+    #[arg(long, default_value_t = 1, conflicts_with = "seed")]
+    from: u64,
+    /// Run this seed alone.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many members the cluster has; otherwise the seed decides.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=7))]
+    nodes: Option<u8>,
+    /// How many events there are before the faults stop.
+    #[arg(long, default_value_t = Plan::STEPS)]
+    steps: u64,
+    /// Faults that must not happen.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<Fault>,
+    /// Print everything that happens.
+    #[arg(long)]
+    trace: bool,
+    /// How many threads to use; otherwise one for each core.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    quiet_panics();
+    let plan = |seed| Plan {
+        seed,
+        nodes: cli.nodes.map(usize::from),
+        steps: cli.steps,
+        without: cli.without.iter().copied().collect(),
+        trace: false,
+    };
+    if let Some(seed) = cli.seed {
+        let report = run(&Plan { trace: cli.trace, ..plan(seed) });
+        report.trace.iter().for_each(|line| println!("{line}"));
+        print_stats(&report.stats, None);
+        return match report.failure.is_some() {
+            true => explain(report),
+            false => ExitCode::SUCCESS,
+        };
+    }
+    let next = AtomicU64::new(cli.from);
+    let end = cli.from + cli.seeds;
+    let result = Mutex::new((Stats::default(), Duration::ZERO, None::<Report>));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cli.threads.unwrap_or(cores) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || result.lock().expect("no panic").2.is_some() {
+                        return;
+                    }
+                    let began = Instant::now();
+                    let report = run(&plan(seed));
+                    let mut result = result.lock().expect("no panic");
+                    result.0.add(&report.stats);
+                    result.1 += began.elapsed();
+                    if report.failure.is_some() {
+                        result.2.get_or_insert(report);
+                    }
+                }
+            });
+        }
+    });
+    let (stats, busy, failed) = result.into_inner().expect("no panic");
+    print_stats(&stats, Some(busy));
+    failed.map_or(ExitCode::SUCCESS, explain)
+}
+
+fn print_stats(stats: &Stats, busy: Option<Duration>) {
+    println!(
+        "{} runs, {} events, {:.1} h simulated; {} performs and reads, {} entries committed, {} \
+         leaders elected, {} crashes, {} snapshots; {} clusters lost while forming",
+        stats.runs,
+        stats.events,
+        stats.time as f64 / 3.6e9,
+        stats.ops,
+        stats.committed,
+        stats.elections,
+        stats.crashes,
+        stats.snapshots,
+        stats.lost,
+    );
+    if let Some(busy) = busy.filter(|busy| !busy.is_zero()) {
+        let rate = stats.events as f64 / busy.as_secs_f64();
+        println!("{rate:.0} events/s on one core");
+    }
+}
+
+/// Tells of a failure: a smaller run that shows it, how to repeat it, and how it came about.
+fn explain(failed: Report) -> ExitCode {
+    println!("\nseed {} fails: {}", failed.plan.seed, failed.failure.as_deref().unwrap_or(""));
+    println!("to repeat it: {}", command(&failed.plan));
+    let smaller = shrink(failed);
+    let plan = Plan { trace: true, ..smaller.plan };
+    let report = run(&plan);
+    println!(
+        "\nsmaller, with {} nodes and {} events: {}",
+        report.nodes,
+        report.stats.events,
+        report.failure.as_deref().unwrap_or("")
+    );
+    println!("to repeat it: {} --trace", command(&plan));
+    println!("its last events:");
+    let skip = report.trace.len().saturating_sub(40);
+    report.trace.iter().skip(skip).for_each(|line| println!("{line}"));
+    ExitCode::FAILURE
+}
+
+fn command(plan: &Plan) -> String {
+    let mut command = format!("cargo xtask sim --seed {}", plan.seed);
+    if let Some(nodes) = plan.nodes {
+        command += &format!(" --nodes {nodes}");
+    }
+    if plan.steps != Plan::STEPS {
+        command += &format!(" --steps {}", plan.steps);
+    }
+    if plan.without != Faults::default() {
+        command += &format!(" --without {}", plan.without);
+    }
+    command
+}

@@ -1,0 +1,42 @@
+//! A smaller run that fails as well.
+
+use crate::weather::Fault;
+use crate::world::{Plan, Report, run};
+
+/// Tries fewer nodes, fewer faults and fewer steps, as long as the run still fails. Whatever is left
+/// out changes what the seed brings, so each is tried with what has worked so far.
+pub fn shrink(failed: Report) -> Report {
+    let mut best = failed;
+    let attempt = |best: &mut Report, plan: Plan| {
+        let report = run(&plan);
+        let fails = report.failure.is_some();
+        if fails {
+            *best = report;
+        }
+        fails
+    };
+    let steps = best.stats.events;
+    let plan = Plan { steps: steps.min(best.plan.steps), ..best.plan.clone() };
+    attempt(&mut best, plan);
+    for nodes in 1..best.nodes {
+        let plan = Plan { nodes: Some(nodes), ..best.plan.clone() };
+        if attempt(&mut best, plan) {
+            break;
+        }
+    }
+    for fault in Fault::ALL {
+        if best.faults.has(fault) {
+            let plan = Plan { without: best.plan.without.with(fault), ..best.plan.clone() };
+            attempt(&mut best, plan);
+        }
+    }
+    let mut steps = best.plan.steps / 2;
+    while steps > 10 {
+        let plan = Plan { steps, ..best.plan.clone() };
+        if !attempt(&mut best, plan) {
+            break;
+        }
+        steps = best.plan.steps / 2;
+    }
+    best
+}

@@ -1,0 +1,84 @@
+//! Messages, entries and positions in words, for traces and golden pages.
+
+use std::fmt::{Display, Formatter, Result};
+
+use super::role::RoleName;
+use super::types::{AppendResult, Body, Entry, Message, Payload, Position, Whole};
+
+impl Display for RoleName {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(match self {
+            Self::Follower => "follower",
+            Self::PreCandidate => "pre-candidate",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        })
+    }
+}
+
+/// Index, then term: `7@2`.
+impl Display for Position {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "{}@{}", self.index, self.term)
+    }
+}
+
+/// A short command as it is, a long or binary one by its length: `7@2:foo`, `8@2:[100 bytes]`, and
+/// `9@3:-` for a no-op.
+impl Display for Entry {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "{}:", self.at)?;
+        let Payload::Command(data) = &self.payload else { return f.write_str("-") };
+        match std::str::from_utf8(data.as_slice()) {
+            Ok(text) if text.len() <= 24 && !text.contains(char::is_control) => f.write_str(text),
+            _ => write!(f, "[{} bytes]", data.len()),
+        }
+    }
+}
+
+/// In a line, the term first: `T2 Append prev=1@1 commit=1 [2@2:foo]`.
+impl Display for Message {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let yes = |granted: bool| if granted { "granted" } else { "refused" };
+        let round = |round: u64| if round > 0 { format!(" round={round}") } else { String::new() };
+        write!(f, "T{} ", self.term)?;
+        match &self.body {
+            Body::PreVote { last } => write!(f, "PreVote last={last}"),
+            Body::PreVoteReply { granted } => write!(f, "PreVoteReply {}", yes(*granted)),
+            Body::Vote { last, transfer } => {
+                let why = if *transfer { " for a transfer" } else { "" };
+                write!(f, "Vote last={last}{why}")
+            }
+            Body::VoteReply { granted } => write!(f, "VoteReply {}", yes(*granted)),
+            Body::Append { prev, commit, round: newest, entries, quiet } => {
+                write!(f, "Append prev={prev} commit={commit}{} [", round(*newest))?;
+                for (nth, entry) in entries.iter().enumerate() {
+                    write!(f, "{}{entry}", if nth > 0 { " " } else { "" })?;
+                }
+                write!(f, "]{}", if *quiet { " quiet" } else { "" })
+            }
+            Body::AppendReply { round: newest, result } => match result {
+                AppendResult::Accepted { matched } => {
+                    write!(f, "Accepted matched={matched}{}", round(*newest))
+                }
+                AppendResult::Rejected { prev, hint } => {
+                    write!(f, "Rejected prev={prev} hint={hint}{}", round(*newest))
+                }
+            },
+            Body::Piece { of, total, offset, data, .. } => {
+                write!(f, "Piece of {of} {offset}+{}/{total}", data.len())
+            }
+            Body::PieceReply { of, offset, .. } => write!(f, "PieceReply {of} has {offset}"),
+            Body::TimeoutNow => f.write_str("TimeoutNow"),
+        }
+    }
+}
+
+impl Display for Whole {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Snapshot { last } => write!(f, "snapshot {last}"),
+            Self::Entry { prev, at } => write!(f, "entry {at} prev={prev}"),
+        }
+    }
+}
