@@ -12,6 +12,8 @@
 //! - [`raft`], consensus
 //! - [`wire`], frames
 //!
+//! Beside them [`mistakes`]: what the tests can make these modules get wrong.
+//!
 //! `raft`, `store`, `node`, `tenancy`, `wire` and `host::core` are pure: time and seed come in as
 //! arguments, effects go out as values. A test sees to it.
 
@@ -19,6 +21,7 @@ pub mod channel;
 pub mod host;
 #[cfg(target_arch = "wasm32")]
 pub mod js;
+pub mod mistakes;
 pub mod node;
 pub mod raft;
 pub mod store;

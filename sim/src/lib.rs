@@ -9,6 +9,8 @@ pub mod clock;
 pub mod disk;
 pub mod history;
 pub mod machine;
+#[cfg(feature = "mistakes")]
+pub mod mistakes;
 pub mod shrink;
 pub mod truth;
 pub mod weather;

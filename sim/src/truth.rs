@@ -3,6 +3,7 @@
 
 use conflux::raft::{
     AppendResult, Body, Entry, HardState, Index, Message, NodeId, Payload, Position, Raft, Term,
+    Time,
 };
 use conflux::store::{Command, Store};
 
@@ -38,6 +39,8 @@ pub struct Last {
     commit: Index,
     applied: Index,
     end: Position,
+    /// When it stands for election, after which timeout, and how often that was the same.
+    election: (Time, Time, u32),
 }
 
 /// Everything that is known of a run.
@@ -51,6 +54,8 @@ pub struct Truth {
     leaders: Vec<Option<NodeId>>,
     /// By term and voter: for whom it said that it votes.
     votes: Vec<Vec<Option<NodeId>>>,
+    /// By term and member: up to where it has said that its log is the leader's.
+    acknowledged: Vec<Vec<Index>>,
     /// By member: term and vote that were ever durable.
     durable: Vec<HardState>,
 }
@@ -120,10 +125,12 @@ impl Truth {
                     return Err(format!("n{from} tells n{to} a vote that is not durable"));
                 }
             }
-            Body::AppendReply { result: AppendResult::Accepted { matched }, .. }
-                if *matched > disk.base().index && disk.term(*matched).is_none() =>
-            {
-                return Err(format!("n{from} acknowledges {matched}, which is not durable"));
+            Body::AppendReply { result: AppendResult::Accepted { matched }, .. } => {
+                if *matched > disk.base().index && disk.term(*matched).is_none() {
+                    return Err(format!("n{from} acknowledges {matched}, which is not durable"));
+                }
+                let acknowledged = slot(slot(&mut self.acknowledged, message.term), from);
+                *acknowledged = (*acknowledged).max(*matched);
             }
             _ => {}
         }
@@ -142,11 +149,27 @@ impl Truth {
     }
 
     /// Looks at what a call changed in a node's Raft, before anything is done about it.
-    pub fn look_at_raft(&mut self, last: &mut Last, raft: &Raft, history: &mut History) -> Check {
+    pub fn look_at_raft(
+        &mut self,
+        last: &mut Last,
+        raft: &Raft,
+        now: Time,
+        history: &mut History,
+    ) -> Check {
+        look_at_timeout(last, raft, now)?;
         check_hard(raft.id(), last.hard, raft.hard_state())?;
         last.hard = raft.hard_state();
         if raft.is_leader() {
             self.look_at_leader(raft)?;
+        }
+        // A leader counts on what was acknowledged to it, for as long as its term lasts.
+        let end = raft.log().last().index;
+        let acknowledged = *slot(slot(&mut self.acknowledged, raft.term()), raft.id());
+        if acknowledged > end {
+            return Err(format!(
+                "n{} has acknowledged {acknowledged} in this term, and its log ends at {end}",
+                raft.id()
+            ));
         }
         self.look_at_commit(last, raft, history)
     }
@@ -178,6 +201,13 @@ impl Truth {
         let (id, commit, log) = (raft.id(), raft.commit_index(), raft.log());
         if commit < last.commit {
             return Err(format!("n{id}'s commit index goes back from {} to {commit}", last.commit));
+        }
+        // Only entries of its own term does a leader commit by counting (paper §5.4.2).
+        if raft.is_leader() && commit > last.commit && log.term(commit) != Some(raft.term()) {
+            return Err(format!(
+                "n{id} leads term {} and commits {commit} of an older one",
+                raft.term()
+            ));
         }
         for index in last.commit + 1..=commit {
             let Some(term) = log.term(index) else { continue }; // In a snapshot.
@@ -255,6 +285,25 @@ impl Truth {
         }
         Ok(())
     }
+}
+
+/// Nodes that collide part ways only if each draws its timeout anew (paper §5.2).
+fn look_at_timeout(last: &mut Last, raft: &Raft, now: Time) -> Check {
+    let deadline = raft.deadline();
+    if raft.is_leader() || deadline == last.election.0 {
+        return Ok(());
+    }
+    let drawn = deadline.saturating_sub(now);
+    let again = if drawn == last.election.1 { last.election.2 + 1 } else { 0 };
+    last.election = (deadline, drawn, again);
+    // By chance it happens once in a thousand million times.
+    if again >= 9 {
+        return Err(format!(
+            "n{} draws an election timeout of {drawn} ms again and again",
+            raft.id()
+        ));
+    }
+    Ok(())
 }
 
 fn check_hard(id: NodeId, before: HardState, now: HardState) -> Check {

@@ -518,6 +518,9 @@ impl World {
 
     fn crash(&mut self, process: usize, how: &str) {
         let p = &mut self.processes[process];
+        if !p.up {
+            return;
+        }
         p.up = false;
         p.writing = false;
         p.stash.clear();
@@ -982,6 +985,13 @@ impl World {
                     name(process),
                     leader.map_or("nobody".into(), |leader| format!("n{leader}"))
                 );
+                // A leader that dies early leaves most to its successor.
+                let p = &self.processes[process];
+                let leads = p.node.raft().is_some_and(raft::Raft::is_leader);
+                let dies = self.healed.is_none() && self.weather.faults.has(Fault::Crash);
+                if leads && dies && self.rng.random_ratio(1, 6) {
+                    self.processes[process].fuse = Some(self.rng.random_range(0..30));
+                }
                 Ok(())
             }
             // Nobody here lies.
@@ -995,10 +1005,11 @@ impl World {
     }
 
     fn look_at_raft(&mut self, process: usize) -> Check {
+        let now = self.local(process);
         let p = &mut self.processes[process];
         let (Some(membership), Some(raft)) = (&p.membership, p.node.raft()) else { return Ok(()) };
         let truth = &mut self.truths[membership.truth].1;
-        truth.look_at_raft(&mut p.last, raft, &mut self.history)
+        truth.look_at_raft(&mut p.last, raft, now, &mut self.history)
     }
 
     fn look_at_state(&mut self, process: usize) -> Check {
@@ -1185,6 +1196,13 @@ impl World {
         note!(self, "the faults stop");
         self.healed = Some(self.now);
         self.cut = [0; MOST];
+        // Sometimes the power was out: everyone begins in the same moment, and with the same hopes.
+        let blackout = self.weather.faults.has(Fault::Crash) && self.rng.random_ratio(1, 4);
+        for process in 0..self.processes.len() {
+            if blackout && self.processes[process].disk.identity().is_some() {
+                self.crash(process, "has no power");
+            }
+        }
         for process in 0..self.processes.len() {
             let now = self.now;
             let p = &mut self.processes[process];
@@ -1213,17 +1231,26 @@ impl World {
             return Ok(());
         }
         let healed = self.healed.expect("the faults have stopped");
-        let members: Vec<usize> = (0..self.processes.len())
-            .filter(|p| self.processes[*p].up && self.processes[*p].membership.is_some())
-            .collect();
+        // Who runs in a set that formed without the others' knowledge, which have withdrawn since, is
+        // out for good.
+        let set = |p: &usize| {
+            let p = &self.processes[*p];
+            p.membership.as_ref().filter(|_| p.up).map(|membership| membership.hash)
+        };
+        let all = 0..self.processes.len();
+        let among = |hash| all.clone().filter(|p| set(p) == Some(hash)).collect::<Vec<_>>();
+        let members = self.sets.keys().map(|hash| among(*hash)).max_by_key(Vec::len);
+        let members = members.unwrap_or_default();
         let quorum = self.size / 2 + 1;
         if self.led.is_none() && members.len() < quorum {
-            // Those who withdrew while others formed are out for good.
-            let undecided = self.processes.iter().any(|p| !p.refused && p.membership.is_none());
-            if !undecided || self.sets.len() > 1 {
+            // Those who withdrew while others formed, or forgot that they had, are out for good.
+            let free = self.processes.iter().filter(|p| !p.refused && p.membership.is_none());
+            let late = self.now > healed + FORMED_WITHIN;
+            let some_are_out = !self.sets.is_empty() || self.processes.iter().any(|p| p.refused);
+            if free.count() == 0 || late && some_are_out {
                 self.stats.lost += 1;
                 self.done = true;
-            } else if self.now > healed + FORMED_WITHIN {
+            } else if late {
                 return Err(format!("{} of {} never form a cluster", members.len(), self.size));
             }
             return Ok(());

@@ -6,13 +6,18 @@ use super::output::{Confirmed, Event, Invalid};
 use super::role::{Follower, Poll, Role};
 use super::types::{Body, HardState, Message, NodeId, PersistSeq, Position, Term};
 use super::{Outgoing, Raft};
+use crate::mistakes::{Mistake, made};
 
 impl Raft {
     /// Draws the next election timeout. Anew for every attempt, so that two nodes that collided
     /// once part ways (paper §5.2).
     pub(super) fn draw_election_deadline(&mut self) {
         let (min, max) = self.config.election_timeout;
-        self.election_deadline = self.now + self.rng.random_range(min..=max);
+        let timeout = match made(Mistake::TimeoutDrawnOnce) {
+            false => self.rng.random_range(min..=max),
+            true => self.rng.clone().random_range(min..=max),
+        };
+        self.election_deadline = self.now + timeout;
     }
 
     /// Whether this node leads, or has heard a leader so lately that it wants no other.
@@ -26,7 +31,8 @@ impl Raft {
         debug_assert!(term >= self.hard.term, "terms never go back");
         let was_follower = matches!(self.role, Role::Follower(_));
         if term > self.hard.term {
-            self.hard = HardState { term, vote: None };
+            let vote = self.hard.vote.filter(|_| made(Mistake::VoteNotReset));
+            self.hard = HardState { term, vote };
             self.dirty_hard = true;
             self.set_leader(None);
         } else if was_follower {
@@ -112,8 +118,8 @@ impl Raft {
     }
 
     pub(super) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: Position) {
-        let granted =
-            term > self.hard.term && !self.is_sticky() && last.is_up_to_date_with(self.log.last());
+        let fits = last.is_up_to_date_with(self.log.last()) || made(Mistake::StaleLogElected);
+        let granted = term > self.hard.term && !self.is_sticky() && fits;
         // A grant speaks of the term to come, a refusal of ours, so that the asker learns it.
         let term = if granted { term } else { self.hard.term };
         if term == 0 {
@@ -139,15 +145,17 @@ impl Raft {
 
     pub(super) fn handle_vote(&mut self, from: NodeId, last: Position) {
         let free = match self.hard.vote {
+            _ if made(Mistake::VoteGrantedTwice) => true,
             Some(vote) => vote == from,
             None => self.leader.is_none(),
         };
-        let granted = free && last.is_up_to_date_with(self.log.last());
+        let fits = last.is_up_to_date_with(self.log.last()) || made(Mistake::StaleLogElected);
+        let granted = free && fits;
         if granted {
             self.become_follower(self.hard.term);
             if self.hard.vote.is_none() {
                 self.hard.vote = Some(from);
-                self.dirty_hard = true;
+                self.dirty_hard |= !made(Mistake::VoteNotPersisted);
             }
             self.draw_election_deadline();
         }

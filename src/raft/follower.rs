@@ -6,6 +6,7 @@ use super::types::{
     AppendResult, Blob, Body, Entry, Index, NodeId, Payload, Position, Snapshot, Whole,
 };
 use super::{MAX_INDEX, Raft};
+use crate::mistakes::{Mistake, made};
 
 /// The fields of [`Body::Append`].
 pub(super) struct Append {
@@ -71,20 +72,33 @@ impl Raft {
             }
             prev = Position::new(self.commit, self.log.term(self.commit).unwrap_or_default());
         }
+        if entries.is_empty() && made(Mistake::HeartbeatUnchecked) {
+            let matched = prev.index.min(self.log.last().index);
+            self.set_commit(commit.min(matched).max(self.commit));
+            return Ok(AppendResult::Accepted { matched });
+        }
         if !self.log.contains(prev) {
             let hint = self.log.agreement(prev);
             return Ok(AppendResult::Rejected { prev: prev.index, hint });
         }
         // Entries that are here already stay: the message may be old, and what follows them
         // acknowledged. Only a real conflict cuts the log (paper figure 2, step 3).
-        let fresh = entries.iter().position(|entry| !self.log.contains(entry.at));
+        let fresh = match made(Mistake::DuplicateTruncates) {
+            false => entries.iter().position(|entry| !self.log.contains(entry.at)),
+            true => (!entries.is_empty()).then_some(0),
+        };
         if let Some(fresh) = fresh {
             let from = entries[fresh].at.index;
             if from <= self.log.last().index {
                 if from <= self.commit {
                     return Err(Invalid::CommittedConflict);
                 }
-                self.log.truncate(from);
+                if from == 1 && made(Mistake::FirstIndexKept) {
+                    self.log.truncate(2);
+                    entries.drain(..1);
+                } else {
+                    self.log.truncate(from);
+                }
                 self.durable = self.durable.min(from - 1);
             }
             self.mark_dirty(from);
@@ -94,8 +108,12 @@ impl Raft {
             }
         }
         // Never past what this message has verified: a tail behind it may be another leader's.
-        if commit.min(end) > self.commit {
-            self.set_commit(commit.min(end));
+        let verified = match made(Mistake::CommitClampedToTail) {
+            false => end,
+            true => self.log.last().index,
+        };
+        if commit.min(verified) > self.commit {
+            self.set_commit(commit.min(verified));
         }
         Ok(AppendResult::Accepted { matched: end })
     }
@@ -146,11 +164,12 @@ impl Raft {
                 if !possible {
                     return Err(Invalid::Entries);
                 }
-                if last.index > self.commit && self.log.contains(last) {
+                let over = last.index > self.commit && made(Mistake::SnapshotOverNewerLog);
+                if last.index > self.commit && self.log.contains(last) && !over {
                     // The entries themselves are here: they say the same and more.
                     self.set_commit(last.index);
                 }
-                let have = last.index <= self.commit;
+                let have = last.index <= self.commit && !over;
                 Ok(have.then_some(AppendResult::Accepted { matched: last.index }))
             }
             Whole::Entry { prev, at } => {

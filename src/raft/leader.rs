@@ -7,6 +7,7 @@ use super::Raft;
 use super::output::{Confirmed, Invalid, Refused};
 use super::role::{Flow, Leader, Outbound, Peer, Read, Role, Transfer};
 use super::types::{AppendResult, Blob, Body, Index, NodeId, Payload, Position, Time, Whole};
+use crate::mistakes::{Mistake, made};
 
 impl Raft {
     pub(super) fn become_leader(&mut self) {
@@ -155,23 +156,18 @@ impl Raft {
                 }
                 self.advance_commit();
             }
-            AppendResult::Rejected { prev, hint } => self.handle_rejection(from, prev, hint)?,
+            AppendResult::Rejected { prev, hint } => self.handle_rejection(from, prev, hint),
         }
         self.release_reads();
         Ok(())
     }
 
-    fn handle_rejection(
-        &mut self,
-        from: NodeId,
-        prev: Index,
-        hint: Position,
-    ) -> Result<(), Invalid> {
-        // Every log agrees at 0, so nobody rejects that.
-        let before = prev.checked_sub(1).ok_or(Invalid::Unasked)?;
+    fn handle_rejection(&mut self, from: NodeId, prev: Index, hint: Position) {
+        // Every log agrees at 0, so nobody rejects that, but to say that its sender's term is over.
+        let Some(before) = prev.checked_sub(1) else { return };
         let agreement = self.log.agreement(hint).index.min(before);
         let (now, beat) = (self.now, self.config.heartbeat_interval);
-        let Role::Leader(leader) = &mut self.role else { return Ok(()) };
+        let Role::Leader(leader) = &mut self.role else { return };
         let peer = leader.peers.get_mut(&from).expect("`heard_from` found it");
         let is_current = match &mut peer.flow {
             Flow::Replicate { .. } => prev > peer.matched && prev < peer.next,
@@ -185,7 +181,6 @@ impl Raft {
             // Below the base there is only the snapshot, and `replicate` sends that.
             peer.probe(agreement + 1);
         }
-        Ok(())
     }
 
     pub(super) fn handle_piece_reply(
@@ -234,7 +229,8 @@ impl Raft {
         matched.push(self.durable);
         matched.sort_unstable_by(|a, b| b.cmp(a));
         let index = matched[self.config.quorum() - 1];
-        if index <= self.commit || self.log.term(index) != Some(self.hard.term) {
+        let current = self.log.term(index) == Some(self.hard.term);
+        if index <= self.commit || !(current || made(Mistake::OldTermCounted)) {
             return;
         }
         let newly = self.log.iter_from(self.commit + 1);
@@ -256,7 +252,8 @@ impl Raft {
         let confirmed = rounds[self.config.quorum() - 1];
         let (commit, out) = (self.commit, &mut self.out.reads);
         leader.reads.retain(|read| {
-            let done = read.round <= confirmed && read.index <= commit;
+            let leads = read.round <= confirmed || made(Mistake::ReadUnconfirmed);
+            let done = leads && read.index <= commit;
             if done {
                 out.push(Confirmed { id: read.id, index: Some(read.index) });
             }

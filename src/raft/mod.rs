@@ -50,6 +50,7 @@ pub use self::types::{
     AppendResult, Blob, Body, Config, Entry, HardState, Index, Message, NodeId, Payload,
     PersistSeq, Position, Saved, Snapshot, Term, Time, Whole,
 };
+use crate::mistakes::{Mistake, made};
 
 /// Terms above this are taken for garbage: at one election a millisecond it takes 8,900 years.
 const MAX_TERM: Term = 1 << 48;
@@ -257,6 +258,7 @@ impl Raft {
             match &body {
                 // Neither the question nor a grant is about a term that exists yet.
                 Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
+                Body::PreVoteReply { .. } if made(Mistake::PreVoteTermIgnored) => return Ok(()),
                 // Whoever hears a leader lets no other one disturb it (dissertation §4.2.3).
                 Body::Vote { transfer: false, .. } if self.is_sticky() => return Ok(()),
                 _ => self.become_follower(term),
@@ -298,8 +300,8 @@ impl Raft {
         let reply = match body {
             Body::PreVote { .. } => Body::PreVoteReply { granted: false },
             Body::Vote { .. } => Body::VoteReply { granted: false },
-            Body::Append { prev, .. } => Body::AppendReply {
-                round: 0,
+            Body::Append { prev, round, .. } => Body::AppendReply {
+                round: if made(Mistake::StaleRoundEchoed) { *round } else { 0 },
                 result: AppendResult::Rejected { prev: prev.index, hint: self.log.base() },
             },
             Body::Piece { of, .. } => Body::PieceReply { of: *of, offset: 0, round: 0 },
@@ -345,8 +347,10 @@ impl Raft {
     /// changes included: votes, and whatever acknowledges entries or a term.
     fn send_durable(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard.term, body };
+        let early = matches!(message.body, Body::AppendReply { .. });
         // `finish` knows whether this call writes, and puts the real number in.
-        self.out.messages.push(Outgoing { to, message, after: PersistSeq::MAX });
+        let after = if early && made(Mistake::AcknowledgedEarly) { 0 } else { PersistSeq::MAX };
+        self.out.messages.push(Outgoing { to, message, after });
     }
 
     fn set_commit(&mut self, index: Index) {

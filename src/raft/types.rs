@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::mistakes::{Mistake, made};
+
 /// A term: a logical clock that grows with every election (paper §5.1).
 pub type Term = u64;
 /// A position in the log. The first entry has index 1; 0 is the empty log.
@@ -215,6 +217,9 @@ impl Config {
 
     /// How many voters are a majority: ⌊n/2⌋ + 1.
     pub fn quorum(&self) -> usize {
+        if made(Mistake::MajorityOffByOne) {
+            return (self.voters.len() / 2).max(1);
+        }
         self.voters.len() / 2 + 1
     }
 }

@@ -40,7 +40,8 @@ pub enum Outcome {
     Action(Blob),
     /// The method had nothing to do; or, for a read, the state here is new enough.
     Nothing,
-    /// Nothing was appended, or, with the codes `TIMEOUT` and `CLOSED`, it is unknown whether.
+    /// Nothing was appended, or, with the codes `TIMEOUT`, `CLOSED` and `OUTCOME_UNKNOWN`, it is
+    /// unknown whether.
     Failed(Failure),
 }
 
@@ -104,8 +105,12 @@ pub(super) struct Limits {
 impl Client {
     pub(super) fn new(limits: Limits, seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
+        let nonce = rng.next_u64();
+        // Not from 1 on: an answer to this node's former self may still be on its way, in the same
+        // term, and must not be taken for one to a read that was asked for later.
+        let first_read = rng.next_u64() >> 16;
         Self {
-            nonce: rng.next_u64(),
+            nonce,
             rng,
             session: None,
             next_seq: 1,
@@ -113,8 +118,8 @@ impl Client {
             pending_bytes: 0,
             timeouts: BTreeSet::new(),
             reads: BTreeMap::new(),
-            next_read: 1,
-            send_read: 1,
+            next_read: first_read,
+            send_read: first_read,
             leader: None,
             send_next: 1,
             received: (1, 0),
@@ -331,12 +336,25 @@ impl Client {
         }
     }
 
-    /// The session is gone: whatever has no fate yet never ran and never will.
+    /// This node has applied the entry that closed its session, and every one before it: whatever has
+    /// no fate by now never ran and never will.
     pub(super) fn expired(&mut self) {
-        let failure = Failure::new(
+        self.start_over(Failure::new(
             "SESSION_EXPIRED",
             "the session of this node was closed, and the perform was not run: perform it again",
-        );
+        ));
+    }
+
+    /// The session is gone, and so are its results: nobody can tell any more what ran.
+    fn lost(&mut self) {
+        self.start_over(Failure::new(
+            "OUTCOME_UNKNOWN",
+            "the session of this node was closed while it was away: the perform may have taken \
+             effect, so look at the state before you perform it again",
+        ));
+    }
+
+    fn start_over(&mut self, failure: Failure) {
         for (_, pending) in std::mem::take(&mut self.pending) {
             if !pending.abandoned {
                 self.settle(pending.perform.ticket, Outcome::Failed(failure.clone()));
@@ -374,7 +392,7 @@ impl Client {
                 }
             }
             Some(session) => match sessions.get(session) {
-                None => self.expired(),
+                None => self.lost(),
                 Some(session) => {
                     for (seq, result) in session.results() {
                         self.decide(*seq, applied, outcome(result.clone()));

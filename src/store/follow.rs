@@ -3,6 +3,7 @@
 use super::machine::{Call, Failure};
 use super::session::{Command, Recorded, Sessions};
 use super::{Doing, Item, Step, Store, Trouble};
+use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, Payload, Position, Raft, Snapshot};
 
 impl<S: Clone> Store<S> {
@@ -145,8 +146,10 @@ impl<S: Clone> Store<S> {
 
     pub(super) fn saved(&mut self, last: Position, result: Result<Vec<u8>, Failure>) -> Step<S> {
         self.log_bytes = 0;
+        let none = made(Mistake::SessionsNotInSnapshot).then(Sessions::default);
+        let sessions = none.as_ref().unwrap_or(&self.sessions);
         let encoded = result.map(|bytes| {
-            postcard::to_allocvec(&(&self.sessions, Blob::from(bytes))).expect("it fits in memory")
+            postcard::to_allocvec(&(sessions, Blob::from(bytes))).expect("it fits in memory")
         });
         match encoded {
             Ok(data) => {

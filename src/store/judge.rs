@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::machine::Failure;
 use super::message::{Body, Request};
-use super::session::{MAX_SEQ, Seq, SessionId, Sessions, Verdict};
+use super::session::{MAX_SEQ, Seq, Session, SessionId, Sessions, Verdict};
+use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, NodeId};
 
 /// A perform whose turn it is.
@@ -78,10 +79,11 @@ impl Lives {
         id: SessionId,
         ack: Seq,
     ) -> Option<&mut Live> {
-        let Some(session) = sessions.get(id) else {
+        let session = sessions.get(id);
+        if session.is_none() && !made(Mistake::ExpiredSessionRuns) {
             self.0.remove(&id);
             return None;
-        };
+        }
         if ack > MAX_SEQ {
             return None; // Nobody gets there.
         }
@@ -90,7 +92,9 @@ impl Lives {
         live.ack = live.ack.max(ack);
         // What the client has acknowledged was settled by an earlier leader, with a verdict that
         // is in no log.
-        live.next = live.next.max(session.next()).max(ack);
+        let again = made(Mistake::RetryAppliedTwice) || made(Mistake::VerdictJudgedAgain);
+        let recorded = session.filter(|_| !again).map_or(1, Session::next);
+        live.next = live.next.max(recorded).max(ack);
         live.verdicts = live.verdicts.split_off(&ack);
         Some(live)
     }
@@ -219,6 +223,12 @@ impl Judge {
 
     /// A perform ended without an action, judged against everything up to `index`.
     pub(super) fn hold(&mut self, session: SessionId, seq: Seq, verdict: Verdict, index: Index) {
+        if made(Mistake::VerdictUnconfirmed)
+            && let Some(live) = self.live.0.get(&session)
+        {
+            let verdicts = vec![(seq, 0, verdict.clone())];
+            self.out.push((live.client, Body::Verdicts { session, verdicts }));
+        }
         if let Some(live) = self.live.0.get_mut(&session) {
             live.verdicts.insert(seq, Held { verdict, index, released: false });
             self.unconfirmed.push(Awaited::Verdict(session, seq));
@@ -235,6 +245,9 @@ impl Judge {
         seq: Seq,
     ) -> (Seq, Vec<(Seq, Verdict)>) {
         let Some(live) = self.live.0.get(&session) else { return (seq, Vec::new()) };
+        if made(Mistake::VerdictJudgedAgain) {
+            return (live.ack, Vec::new());
+        }
         let verdicts =
             live.verdicts.range(recorded.min(seq)..seq).map(|(s, held)| (*s, held.verdict.clone()));
         (live.ack, verdicts.collect())

@@ -5,6 +5,7 @@ use super::machine::{Call, Failure};
 use super::message::Request;
 use super::session::{Command, Session, Verdict};
 use super::{Doing, Item, Staged, Step, Store, encode};
+use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, Payload, Position, Raft, Refused};
 
 impl<S: Clone> Store<S> {
@@ -13,9 +14,10 @@ impl<S: Clone> Store<S> {
         let Some(judge) = self.judge.as_mut().filter(|_| !self.broken) else { return Step::Idle };
         if raft.takes_proposals() {
             while let Some(job) = judge.take_job() {
-                let Some(session) = self.tail_sessions.get(job.session) else { continue };
-                if job.seq < session.next() {
-                    continue;
+                match self.tail_sessions.get(job.session) {
+                    Some(session) if session.has_run(job.seq) => continue,
+                    None if !made(Mistake::ExpiredSessionRuns) => continue,
+                    _ => {}
                 }
                 let index = self.staged.len() as Index + raft.log().last().index;
                 match &job.task {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::machine::Failure;
+use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index};
 
 /// A session's number: the index of the entry that opened it.
@@ -95,6 +96,14 @@ impl Session {
         self.next
     }
 
+    /// Whether a perform has its outcome, and must not run again.
+    pub(super) fn has_run(&self, seq: Seq) -> bool {
+        if made(Mistake::VerdictJudgedAgain) {
+            return self.results.contains_key(&seq);
+        }
+        seq < self.next && !made(Mistake::RetryAppliedTwice)
+    }
+
     /// Outcomes that the client has not acknowledged.
     pub fn results(&self) -> &BTreeMap<Seq, Recorded> {
         &self.results
@@ -169,12 +178,16 @@ impl Sessions {
             }
             Command::Close { session } => self.open.remove(session).is_some(),
             Command::Action { session, seq, ack, verdicts, action } => {
+                if made(Mistake::ExpiredSessionRuns) && !self.open.contains_key(session) {
+                    let (nonce, results) = (*session, BTreeMap::new());
+                    self.open.insert(*session, Session { nonce, next: 1, results, active: index });
+                }
                 let Some(session) = self.open.get_mut(session) else { return false };
-                if *seq < session.next || *seq > MAX_SEQ {
+                if session.has_run(*seq) || *seq > MAX_SEQ {
                     return false;
                 }
                 session.active = index;
-                session.next = seq + 1;
+                session.next = session.next.max(seq + 1);
                 session
                     .results
                     .extend(verdicts.iter().map(|(seq, v)| (*seq, Recorded::Verdict(v.clone()))));

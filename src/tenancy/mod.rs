@@ -23,6 +23,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use crate::mistakes::{Mistake, made};
 use crate::raft::{NodeId, Time};
 use crate::wire::hash64;
 use crate::wire::relay::MAX_ID;
@@ -642,8 +643,13 @@ impl Tenancy {
     }
 
     fn check_complete(&mut self) {
+        let enough = |bound: &Bound| {
+            let members = bound.set.members().len();
+            let early = made(Mistake::VoteBeforeFormed) && bound.accepted.len() > members / 2;
+            bound.accepted.len() == members || early
+        };
         if let State::Forming(Some(bound)) = &self.state
-            && bound.accepted.len() == bound.set.members().len()
+            && enough(bound)
         {
             let set = bound.set.clone();
             self.form(set);

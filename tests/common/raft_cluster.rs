@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use conflux::raft::{
-    Committed, Config, Event, HardState, Index, Input, Message, NodeId, Outgoing, Output, Persist,
-    Position, Raft, Saved, Snapshot, Time,
+    Committed, Config, Entry, Event, HardState, Index, Input, Message, NodeId, Outgoing, Output,
+    Persist, Position, Raft, Saved, Snapshot, Time,
 };
 
 /// What a node's disk holds: what survives a crash.

@@ -17,7 +17,7 @@ export type Methods = { [name: string]: Method }
 export interface ConfluxError extends Error {
   /**
    * `TIMEOUT`, `CLOSED`, `BUSY`, `TOO_LARGE`, `NOT_JSON`, `ASYNC_METHOD`, `UNKNOWN_METHOD`,
-   * `METHOD_FAILED`, `REDUCER_FAILED`, `SESSION_EXPIRED`, `CLUSTER_FULL`, `AMNESIA`,
+   * `METHOD_FAILED`, `REDUCER_FAILED`, `SESSION_EXPIRED`, `OUTCOME_UNKNOWN`, `CLUSTER_FULL`, `AMNESIA`,
    * `NOT_A_MEMBER`, `SIZE_MISMATCH`, `DUPLICATE_ID`, `OTHER_CLUSTER`, `VERSION`, `BAD_FRAME`,
    * `BAD_MESSAGE`, `RELAY`, `CHANNEL_FAILED`, `INVALID_OPTIONS`, `INVALID_ARGUMENT`,
    * `UNSUPPORTED`, or the `code` of an error that a method threw.

@@ -1,0 +1,114 @@
+//! Known mistakes in implementations of Raft and of exactly-once execution, each of which can be made
+//! here on purpose, so that it can be shown that the simulator finds it.
+//!
+//! Only the feature `mistakes` compiles them in; without it [`made`] is a constant `false` and nothing
+//! of them is left. Nothing that is shipped has the feature.
+
+/// A mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// A majority is ⌊n/2⌋.
+    MajorityOffByOne,
+    /// A vote is told before it is durable.
+    VoteNotPersisted,
+    /// A new term begins with the old term's vote.
+    VoteNotReset,
+    /// A second candidate of a term gets a vote, too.
+    VoteGrantedTwice,
+    /// Candidates are not asked how far their log goes.
+    StaleLogElected,
+    /// Entries of an older term are committed by counting (paper, figure 8).
+    OldTermCounted,
+    /// A heartbeat is accepted whatever the log holds.
+    HeartbeatUnchecked,
+    /// A conflict at the first index stays.
+    FirstIndexKept,
+    /// What is there already is cut off and appended again, with what was behind it.
+    DuplicateTruncates,
+    /// The commit index is clamped to the follower's own tail, not to what the message has verified.
+    CommitClampedToTail,
+    /// Entries are acknowledged before they are durable.
+    AcknowledgedEarly,
+    /// A refused PreVote that shows a newer term is ignored.
+    PreVoteTermIgnored,
+    /// The election timeout is drawn once in a lifetime.
+    TimeoutDrawnOnce,
+    /// A snapshot replaces a log that has all of it and more.
+    SnapshotOverNewerLog,
+    /// The session table is not part of snapshots.
+    SessionsNotInSnapshot,
+    /// A perform that is sent again runs again.
+    RetryAppliedTwice,
+    /// A verdict is told at once, by a leader that may have been deposed.
+    VerdictUnconfirmed,
+    /// Verdicts are in no log, and the next leader judges them again behind their successors.
+    VerdictJudgedAgain,
+    /// Performs of a session that has expired run all the same.
+    ExpiredSessionRuns,
+    /// Raft starts when a majority has accepted a set, not all of it.
+    VoteBeforeFormed,
+    /// A read is answered without asking whether somebody else leads.
+    ReadUnconfirmed,
+    /// An answer to an older leadership counts as one to the newest round of this one.
+    StaleRoundEchoed,
+}
+
+impl Mistake {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::MajorityOffByOne,
+        Self::VoteNotPersisted,
+        Self::VoteNotReset,
+        Self::VoteGrantedTwice,
+        Self::StaleLogElected,
+        Self::OldTermCounted,
+        Self::HeartbeatUnchecked,
+        Self::FirstIndexKept,
+        Self::DuplicateTruncates,
+        Self::CommitClampedToTail,
+        Self::AcknowledgedEarly,
+        Self::PreVoteTermIgnored,
+        Self::TimeoutDrawnOnce,
+        Self::SnapshotOverNewerLog,
+        Self::SessionsNotInSnapshot,
+        Self::RetryAppliedTwice,
+        Self::VerdictUnconfirmed,
+        Self::VerdictJudgedAgain,
+        Self::ExpiredSessionRuns,
+        Self::VoteBeforeFormed,
+        Self::ReadUnconfirmed,
+        Self::StaleRoundEchoed,
+    ];
+}
+
+#[cfg(feature = "mistakes")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mistake;
+
+    thread_local! {
+        static MADE: Cell<Option<Mistake>> = const { Cell::new(None) };
+    }
+
+    /// From now on this mistake is made on this thread, and no other.
+    pub fn make(mistake: Option<Mistake>) {
+        MADE.set(mistake);
+    }
+
+    /// Whether a mistake is made.
+    pub(crate) fn made(mistake: Mistake) -> bool {
+        MADE.get() == Some(mistake)
+    }
+}
+
+#[cfg(feature = "mistakes")]
+pub(crate) use self::switch::made;
+#[cfg(feature = "mistakes")]
+pub use self::switch::make;
+
+/// Whether a mistake is made.
+#[cfg(not(feature = "mistakes"))]
+pub(crate) const fn made(_: Mistake) -> bool {
+    false
+}
