@@ -11,6 +11,7 @@ pub mod history;
 pub mod machine;
 #[cfg(feature = "mistakes")]
 pub mod mistakes;
+pub mod model;
 pub mod shrink;
 pub mod truth;
 pub mod weather;

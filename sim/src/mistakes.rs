@@ -1,8 +1,10 @@
 //! How many seeds it takes to find a mistake that is made on purpose.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use conflux::mistakes::{Mistake, make};
 
-use crate::shrink::shrink;
 use crate::world::{Plan, run};
 
 /// A mistake that was found.
@@ -20,20 +22,28 @@ pub struct Found {
 /// afterwards.
 pub fn find(mistake: Mistake, seeds: u64) -> Option<Found> {
     make(Some(mistake));
-    let mut failures = (1..=seeds).map(|seed| run(&Plan::new(seed)));
-    let found = failures.find_map(|report| {
-        let failure = report.failure?.lines().next().unwrap_or_default().to_string();
-        Some(Found { mistake, seed: report.plan.seed, failure })
+    let next = AtomicU64::new(1);
+    let found = Mutex::new(None::<Found>);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let first = found.lock().expect("no panic").as_ref().map(|found| found.seed);
+                    if seed > seeds || first.is_some_and(|first| first < seed) {
+                        return;
+                    }
+                    let Some(failure) = run(&Plan::new(seed)).failure else { continue };
+                    let failure = failure.lines().next().unwrap_or_default().to_string();
+                    let mut found = found.lock().expect("no panic");
+                    if found.as_ref().is_none_or(|first| seed < first.seed) {
+                        *found = Some(Found { mistake, seed, failure });
+                    }
+                }
+            });
+        }
     });
     make(None);
-    found
-}
-
-/// The smaller run that shows a mistake, as a trace.
-pub fn trace(mistake: Mistake, seed: u64) -> Vec<String> {
-    make(Some(mistake));
-    let smaller = shrink(run(&Plan::new(seed)));
-    let report = run(&Plan { trace: true, ..smaller.plan });
-    make(None);
-    report.trace
+    found.into_inner().expect("no panic")
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::types::{Blob, Entry, Index, Payload, Position, Snapshot, Term};
 
 /// The log. It may start after any index: what lies before is in the snapshot.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Log {
     snapshot: Option<Snapshot>,
     /// The position right before the first entry: the end of the snapshot, or 0.

@@ -23,11 +23,12 @@
 //!
 //! Files: `types` (words), `output` (in and out), `log`, `role` (what each role knows),
 //! `election` (terms and votes), `follower` (receiving entries and snapshots), `leader` (sending
-//! them, committing, confirming), `display` (all of it in words), this one (the node and its
-//! dispatch).
+//! them, committing, confirming), `display` (all of it in words), `fingerprint` (for a
+//! model checker), this one (the node and its dispatch).
 
 mod display;
 mod election;
+mod fingerprint;
 mod follower;
 mod leader;
 mod log;

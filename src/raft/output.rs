@@ -61,7 +61,7 @@ pub struct Output {
 }
 
 /// One atomic write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Persist {
     /// Its number; writes become durable in this order.
     pub seq: PersistSeq,
@@ -77,7 +77,7 @@ pub struct Persist {
 }
 
 /// A message and what must be durable before it may leave.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outgoing {
     /// The member to send it to.
     pub to: NodeId,

@@ -14,7 +14,7 @@ pub(super) enum Role {
 }
 
 /// A role's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RoleName {
     /// Takes entries from a leader, or waits for one.
     Follower,
@@ -42,14 +42,14 @@ impl Role {
 }
 
 /// A follower.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Follower {
     /// Something large that is arriving in pieces.
     pub(super) incoming: Option<Incoming>,
 }
 
 /// Something large, as far as it has arrived.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Incoming {
     pub(super) of: Whole,
     pub(super) total: u64,

@@ -22,7 +22,7 @@ pub type PersistSeq = u64;
 
 /// Immutable bytes, cheap to clone: one entry is in the log, in flight to every follower and in a
 /// write at the same time.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Blob(Arc<[u8]>);
 
 impl Blob {
@@ -94,7 +94,7 @@ impl<'de> Deserialize<'de> for Blob {
 /// Where an entry stands: its index and the term in which a leader made it.
 ///
 /// The order is that of "up to date" (paper §5.4.1): terms first, then indexes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// The entry's index.
     pub index: Index,
@@ -116,7 +116,7 @@ impl Position {
 }
 
 /// What an entry carries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Payload {
     /// Nothing: the entry with which every leader opens its term (paper §8).
     Noop,
@@ -136,7 +136,7 @@ impl Payload {
 }
 
 /// One entry of the replicated log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
     /// Where it stands.
     pub at: Position,
@@ -145,7 +145,7 @@ pub struct Entry {
 }
 
 /// A snapshot of the state machine: it stands for every entry up to and including `last`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Snapshot {
     /// The last entry that it covers.
     pub last: Position,
@@ -154,7 +154,7 @@ pub struct Snapshot {
 }
 
 /// What a node must never forget besides its log (paper figure 2, "persistent state").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HardState {
     /// The newest term that the node has seen.
     pub term: Term,
@@ -225,7 +225,7 @@ impl Config {
 }
 
 /// A message between two nodes. A peer is input: nothing in a message is taken for granted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
     /// The sender's term; for [`Body::PreVote`] and its grant the term it would stand for.
     pub term: Term,
@@ -234,7 +234,7 @@ pub struct Message {
 }
 
 /// What a message says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body {
     /// "Would you vote for me?" Changes nothing at the receiver (dissertation §9.6).
     PreVote {
@@ -308,7 +308,7 @@ pub enum Body {
 }
 
 /// What a [`Body::Piece`] is a piece of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Whole {
     /// The snapshot that ends at `last`.
     Snapshot {
@@ -325,7 +325,7 @@ pub enum Whole {
 }
 
 /// The outcome of AppendEntries' log check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AppendResult {
     /// The follower's log equals the leader's up to and including `matched`.
     Accepted {

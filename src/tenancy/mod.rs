@@ -18,6 +18,7 @@
 //!   cannot know for whom.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -29,7 +30,7 @@ use crate::wire::hash64;
 use crate::wire::relay::MAX_ID;
 
 /// One start of one node: its id, and the number that it drew when it started.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// The node's id.
     pub id: String,
@@ -45,7 +46,7 @@ impl Member {
 }
 
 /// A set of members, sorted by id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Set(Vec<Member>);
 
 impl Set {
@@ -117,7 +118,7 @@ impl Plan {
 }
 
 /// What nodes say to each other while they form, and to whoever comes too late.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
     /// The sender.
     pub from: Member,
@@ -126,7 +127,7 @@ pub struct Message {
 }
 
 /// What a message says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body {
     /// "I am here."
     Hello {
@@ -159,7 +160,7 @@ pub enum Body {
 }
 
 /// Why a node cannot join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Refusal {
     /// The cluster has all its members.
     Full,
@@ -184,7 +185,7 @@ impl Refusal {
 }
 
 /// To whom a message goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum To {
     /// Whoever listens.
     Everyone,
@@ -352,6 +353,34 @@ impl Tenancy {
     /// How many nodes are there as far as this one knows, itself included.
     pub fn present(&self) -> usize {
         self.known.len() + 1
+    }
+
+    /// Feeds the hasher with everything that decides what this node will do, given the same inputs at
+    /// the same distances in time: how a model checker tells states apart.
+    pub fn fingerprint(&self, hasher: &mut impl Hasher) {
+        let until = |at: Time| at.saturating_sub(self.now);
+        (&self.me, self.nonces.len(), &self.mismatched, self.duplicate_told).hash(hasher);
+        (until(self.hello_at), self.hello_pause, until(self.propose_at)).hash(hasher);
+        self.rng.clone().next_u64().hash(hasher);
+        for (id, known) in &self.known {
+            (id, known.nonce, known.bound, (self.now - known.heard).min(LIVE)).hash(hasher);
+        }
+        std::mem::discriminant(&self.state).hash(hasher);
+        match &self.state {
+            State::Forming(None) | State::Refused => {}
+            State::Forming(Some(bound)) => {
+                (bound.hash, &bound.accepted, bound.mine, until(bound.give_up)).hash(hasher);
+            }
+            State::Formed(_) => self.set_hash.hash(hasher),
+        }
+    }
+
+    /// When the set to which this node is bound is given up, if it is bound to one.
+    pub fn gives_up_at(&self) -> Option<Time> {
+        match &self.state {
+            State::Forming(bound) => bound.as_ref().map(|bound| bound.give_up),
+            State::Formed(_) | State::Refused => None,
+        }
     }
 
     /// When to call [`Tenancy::handle_tick`], if nothing happens before.

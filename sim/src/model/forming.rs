@@ -1,0 +1,228 @@
+//! The forming of a fixed cluster, with one node too many.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use conflux::raft::Time;
+use conflux::tenancy::{Event, Message, Output, Plan, Tenancy, To};
+use stateright::{Model, Property};
+
+/// A cluster to be, and how far its states are followed.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How many members it shall have.
+    pub size: usize,
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// How many timers go off; with the first of them a node says hello.
+    pub ticks: u8,
+    /// How many times a node loses patience with a set.
+    pub withdrawals: u8,
+    /// How many nodes die and start again without memory.
+    pub restarts: u8,
+    /// How many messages arrive twice.
+    pub duplicates: u8,
+    /// How many messages are under way at once.
+    pub network: usize,
+}
+
+/// A cluster of two, with one node too many, of which one loses patience.
+pub const SMALL: Bounds =
+    Bounds { size: 2, nodes: 3, ticks: 2, withdrawals: 1, restarts: 0, duplicates: 0, network: 3 };
+
+/// The same with more time and more patience.
+pub const LONGER: Bounds = Bounds { ticks: 3, withdrawals: 0, ..SMALL };
+
+/// The same with a node that dies and comes back without memory.
+pub const RESTART: Bounds = Bounds { withdrawals: 0, restarts: 1, ..SMALL };
+
+/// A state of all nodes.
+#[derive(Clone)]
+pub struct State {
+    nodes: Vec<Tenancy>,
+    clocks: Vec<Time>,
+    starts: u64,
+    network: Vec<(usize, Message)>,
+    ticks: u8,
+    withdrawals: u8,
+    restarts: u8,
+    duplicates: u8,
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.nodes.iter().for_each(|node| node.fingerprint(hasher));
+        self.network.hash(hasher);
+        (self.ticks, self.withdrawals, self.restarts, self.duplicates).hash(hasher);
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        super::key(self) == super::key(other)
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for node in &self.nodes {
+            write!(f, "{:?} runs in {:x}; ", node.me(), node.set_hash())?;
+        }
+        write!(f, "{:?}", self.network)
+    }
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A message arrives, and perhaps will again.
+    Deliver(usize, bool),
+    /// A message is lost.
+    Lose(usize),
+    /// A node's timer goes off.
+    Tick(usize),
+    /// A node's patience with the set to which it is bound is over.
+    GiveUp(usize),
+    /// A node dies, and starts again without memory.
+    Restart(usize),
+}
+
+fn name(node: usize) -> String {
+    char::from(b'a' + node as u8).to_string()
+}
+
+impl Bounds {
+    fn take(&self, state: &mut State, from: usize, output: Output) {
+        for (to, message) in output.messages {
+            let receivers = (0..self.nodes).filter(|node| {
+                *node != from
+                    && match &to {
+                        To::Everyone => true,
+                        To::Member(member) => *state.nodes[*node].me() == *member,
+                        To::Nonce(nonce) => state.nodes[*node].me().nonce == *nonce,
+                    }
+            });
+            for receiver in receivers.collect::<Vec<_>>() {
+                let parcel = (receiver, message.clone());
+                if !state.network.contains(&parcel) {
+                    let key = |p: &(usize, Message)| super::key(p);
+                    let at = state.network.partition_point(|p| key(p) < key(&parcel));
+                    state.network.insert(at, parcel);
+                }
+            }
+        }
+        debug_assert!(!output.events.contains(&Event::DuplicateId), "ids are different here");
+    }
+}
+
+impl Model for Bounds {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let node = |n| Tenancy::new(name(n), Plan::Size(self.size), 0, n as u64 + 1);
+        vec![State {
+            nodes: (0..self.nodes).map(node).collect(),
+            clocks: vec![0; self.nodes],
+            starts: self.nodes as u64,
+            network: Vec::new(),
+            ticks: 0,
+            withdrawals: 0,
+            restarts: 0,
+            duplicates: 0,
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for at in 0..state.network.len() {
+            actions.push(Action::Deliver(at, false));
+            actions.push(Action::Lose(at));
+            if state.duplicates < self.duplicates {
+                actions.push(Action::Deliver(at, true));
+            }
+        }
+        for node in 0..self.nodes {
+            if state.ticks < self.ticks && state.nodes[node].deadline().is_some() {
+                actions.push(Action::Tick(node));
+            }
+            if state.withdrawals < self.withdrawals && state.nodes[node].gives_up_at().is_some() {
+                actions.push(Action::GiveUp(node));
+            }
+            if state.restarts < self.restarts {
+                actions.push(Action::Restart(node));
+            }
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        let (node, output) = match action {
+            Action::Deliver(at, again) => {
+                state.duplicates += u8::from(again);
+                let (to, message) = match again {
+                    true => state.network[at].clone(),
+                    false => state.network.remove(at),
+                };
+                (to, state.nodes[to].handle_message(state.clocks[to], message))
+            }
+            Action::Lose(at) => {
+                state.network.remove(at);
+                return Some(state);
+            }
+            Action::Tick(node) => {
+                state.ticks += 1;
+                state.clocks[node] = state.clocks[node].max(state.nodes[node].deadline()?);
+                (node, state.nodes[node].handle_tick(state.clocks[node]))
+            }
+            Action::GiveUp(node) => {
+                state.withdrawals += 1;
+                state.clocks[node] = state.clocks[node].max(state.nodes[node].gives_up_at()?);
+                (node, state.nodes[node].handle_tick(state.clocks[node]))
+            }
+            Action::Restart(node) => {
+                state.restarts += 1;
+                state.starts += 1;
+                state.clocks[node] = 0;
+                let plan = Plan::Size(self.size);
+                state.nodes[node] = Tenancy::new(name(node), plan, 0, state.starts);
+                (node, state.nodes[node].handle_tick(0))
+            }
+        };
+        self.take(&mut state, node, output);
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::<Self>::always("one cluster", |bounds, state| {
+                able(bounds, state).count() <= 1
+            }),
+            Property::<Self>::always("who runs is a member", |_, state| {
+                let member = |n: &Tenancy| n.set().is_none_or(|s| s.members().contains(n.me()));
+                state.nodes.iter().all(member)
+            }),
+            Property::<Self>::always("members are as many as there should be", |bounds, state| {
+                let sets = state.nodes.iter().filter_map(Tenancy::set);
+                sets.into_iter().all(|set| set.members().len() == bounds.size)
+            }),
+            Property::<Self>::sometimes("all members run", |bounds, state| {
+                able(bounds, state).any(|(_, runs)| runs == bounds.size)
+            }),
+        ]
+    }
+
+    fn within_boundary(&self, state: &State) -> bool {
+        state.network.len() <= self.network
+    }
+}
+
+/// The sets in which a majority of the members runs, and how many that is.
+fn able<'a>(bounds: &Bounds, state: &'a State) -> impl Iterator<Item = (u64, usize)> + use<'a> {
+    let mut running = BTreeMap::new();
+    for set in state.nodes.iter().filter_map(Tenancy::set) {
+        *running.entry(set.hash()).or_insert(0) += 1;
+    }
+    let quorum = bounds.size / 2 + 1;
+    running.into_iter().filter(move |(_, runs)| *runs >= quorum)
+}

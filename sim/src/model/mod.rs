@@ -1,0 +1,88 @@
+//! Exhaustive checking of small clusters of the real core, with `stateright`: every order in which
+//! messages, timeouts, writes and crashes can come, within bounds.
+//!
+//! What is added to the core (membership change, adoption) is added here as actions of the same
+//! models.
+
+pub mod forming;
+pub mod raft;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use stateright::{Checker, Model};
+
+/// A check by its name.
+pub type Named = (&'static str, fn() -> Visited);
+
+/// Checks that take seconds.
+pub const SMALL: [Named; 6] = [
+    ("raft: 2 nodes, slow disks, a crash", || check(raft::SMALL)),
+    ("raft: 2 nodes, a command, a crash", || check(raft::COMMANDS)),
+    ("raft: 3 nodes, a crash", || check(raft::THREE)),
+    ("raft: 3 nodes, 3 messages at once", || check(raft::THREE_BUSY)),
+    ("forming: 2 of 3, one loses patience", || check(forming::SMALL)),
+    ("forming: 2 of 3, three timers", || check(forming::LONGER)),
+];
+
+/// Checks that take minutes.
+pub const LARGE: [Named; 5] = [
+    ("raft: 2 nodes, 4 timers, slow disks, a command, a crash", || {
+        check(raft::Bounds { ticks: 4, slow_disks: true, ..raft::COMMANDS })
+    }),
+    ("raft: 2 nodes, a command, a crash, a message twice", || {
+        check(raft::Bounds { duplicates: 1, ..raft::COMMANDS })
+    }),
+    ("raft: 3 nodes, a command, a crash, 3 messages at once", || {
+        check(raft::Bounds { log: 3, proposals: 1, crashes: 1, ..raft::THREE_BUSY })
+    }),
+    ("forming: 2 of 3, a node without memory", || check(forming::RESTART)),
+    ("forming: 2 of 3, three timers, one loses patience", || {
+        check(forming::Bounds { withdrawals: 1, ..forming::LONGER })
+    }),
+];
+
+/// What a check went through.
+#[derive(Clone, Copy, Debug)]
+pub struct Visited {
+    /// Different states.
+    pub states: usize,
+    /// The longest way to one of them.
+    pub depth: usize,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl fmt::Display for Visited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} states, up to {} steps deep, {:.1?}", self.states, self.depth, self.took)
+    }
+}
+
+/// Visits every state of a model within its bounds.
+///
+/// # Panics
+/// When a property does not hold, with the way that leads there.
+pub fn check<M>(model: M) -> Visited
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + std::hash::Hash + PartialEq + std::fmt::Debug + Send + Sync,
+    M::Action: Clone + PartialEq + std::fmt::Debug + Send + Sync,
+{
+    let began = Instant::now();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let checker = model.checker().threads(cores).spawn_bfs().join();
+    checker.assert_properties();
+    Visited {
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        took: began.elapsed(),
+    }
+}
+
+/// A number for a value, the same in every run.
+fn key<T: std::hash::Hash>(value: &T) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    value.hash(&mut hasher);
+    std::hash::Hasher::finish(&hasher)
+}

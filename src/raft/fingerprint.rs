@@ -1,0 +1,58 @@
+//! What decides a node's future, as a hash: how a model checker tells states apart.
+//!
+//! Absolute times, write numbers and the random generator are left out: two nodes that differ only in
+//! when something happened go on in the same way. How long ago it happened counts, up to where it
+//! makes no difference any more.
+
+use std::hash::{Hash, Hasher};
+
+use super::Raft;
+use super::role::{Flow, Leader, Peer, Poll, Role};
+use super::types::Time;
+
+impl Raft {
+    /// Feeds the hasher with everything that decides what this node will do, given the same inputs at
+    /// the same distances in time, if every election timeout is of the same length.
+    pub fn fingerprint(&self, hasher: &mut impl Hasher) {
+        let seq = self.persist_seq;
+        (self.config.id, self.hard, self.leader, self.commit, self.durable).hash(hasher);
+        self.log.hash(hasher);
+        for (write, end) in &self.writes {
+            (seq - write, end).hash(hasher);
+        }
+        let cap = self.config.election_timeout.1 + 1;
+        let age = |at: Time| (self.now - at.min(self.now)).min(cap);
+        (self.heard.map(age), self.election_deadline.saturating_sub(self.now)).hash(hasher);
+        std::mem::discriminant(&self.role).hash(hasher);
+        match &self.role {
+            Role::Follower(follower) => follower.hash(hasher),
+            Role::PreCandidate(poll) | Role::Candidate(poll) => {
+                let Poll { granted, rejected, own_vote } = poll;
+                (granted, rejected, own_vote.map(|write| seq - write.min(seq))).hash(hasher);
+            }
+            Role::Leader(leader) => hash_leader(leader, age, hasher),
+        }
+    }
+}
+
+fn hash_leader(leader: &Leader, age: impl Fn(Time) -> Time, hasher: &mut impl Hasher) {
+    let Leader { peers, term_start, round, reads, transfer, uncommitted_bytes } = leader;
+    (term_start, round, uncommitted_bytes).hash(hasher);
+    for read in reads {
+        (read.id, read.index, read.round).hash(hasher);
+    }
+    if let Some(transfer) = transfer {
+        (transfer.to, age(transfer.deadline), transfer.told).hash(hasher);
+    }
+    for (id, peer) in peers {
+        let Peer { next, matched, flow, sent, heard, round_sent, round_heard, commit_sent } = peer;
+        (id, next, matched, round_sent, round_heard, commit_sent).hash(hasher);
+        (sent.map(&age), age(*heard)).hash(hasher);
+        std::mem::discriminant(flow).hash(hasher);
+        match flow {
+            Flow::Probe { waiting } => waiting.hash(hasher),
+            Flow::Replicate { inflight } => inflight.hash(hasher),
+            Flow::Pieces(out) => (out.of, out.offset, out.sent.map(&age)).hash(hasher),
+        }
+    }
+}
