@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod fuzz;
 pub mod history;
 pub mod machine;
 #[cfg(feature = "mistakes")]

@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds, tests, measures and serves Conflux, and sets up what that needs.
 
 mod build;
+mod mutants;
 mod serve;
 mod tools;
 mod verify;
@@ -32,6 +33,25 @@ enum Command {
     },
     /// Run every test: native, Node.js, and a real browser.
     Test,
+    /// Run the core under faults that a seed decides. `--help` says what there is.
+    #[command(disable_help_flag = true)]
+    Sim {
+        /// For the simulator.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Visit every state of small clusters.
+    Model {
+        /// Also those that take minutes.
+        #[arg(long)]
+        large: bool,
+    },
+    /// Change the core in a thousand ways, one at a time, and see whether a test notices.
+    Mutants {
+        /// Only in files whose path contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Measure, and print the figures.
     Bench,
     /// Check everything: formatting, clippy, types, then all tests. What CI runs.
@@ -54,6 +74,9 @@ fn run(command: Command) -> Result<()> {
         Command::Build => build::package().map(|_| ()),
         Command::Demo { port, no_open } => serve::demo(port, !no_open),
         Command::Test => verify::test(),
+        Command::Sim { options } => verify::sim(&options),
+        Command::Model { large } => verify::model(large),
+        Command::Mutants { only } => mutants::mutants(only.as_deref()),
         Command::Bench => verify::bench(),
         Command::Ci => verify::ci(),
     }

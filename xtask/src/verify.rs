@@ -24,6 +24,22 @@ pub(crate) fn test() -> Result<()> {
     node_tests("browser", &package, &site, &chromium)
 }
 
+/// Runs the simulator.
+pub(crate) fn sim(options: &[String]) -> Result<()> {
+    let arguments = ["run", "--quiet", "--profile", "sim", "-p", "conflux-sim", "--bin"];
+    let mut simulator = cargo(arguments);
+    simulator.args(["conflux-sim", "--"]).args(options);
+    run(simulator)
+}
+
+/// Runs the model checker.
+pub(crate) fn model(large: bool) -> Result<()> {
+    let arguments = ["run", "--quiet", "--profile", "sim", "-p", "conflux-sim", "--bin"];
+    let mut model = cargo(arguments);
+    model.args(["conflux-model", "--"]).args(large.then_some("--large"));
+    run(model)
+}
+
 /// Runs the test files of one folder with Node.js's own runner.
 fn node_tests(folder: &str, package: &Path, site: &Path, chromium: &Path) -> Result<()> {
     let folder = tools::root().join("tests").join(folder);

@@ -1,0 +1,27 @@
+//! The fuzz targets on random inputs, always the same.
+#![allow(missing_docs)]
+
+use conflux_sim::fuzz::TARGETS;
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+#[test]
+fn nothing_panics() {
+    let inputs: u64 = std::env::var("CONFLUX_INPUTS").map_or(20_000, |n| n.parse().expect("a number"));
+    for (name, target) in TARGETS {
+        for seed in 0..inputs {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut data = vec![0; rng.random_range(0..300)];
+            rng.fill_bytes(&mut data);
+            // Small numbers mean something more often.
+            let most = rng.random_range(1..=255);
+            if rng.random() {
+                data.iter_mut().for_each(|byte| *byte %= most);
+            }
+            if let Err(panic) = std::panic::catch_unwind(|| target(&data)) {
+                eprintln!("target {name} fails on input {seed}: {data:?}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
