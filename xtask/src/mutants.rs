@@ -321,6 +321,18 @@ fn contains_let(expr: &Expr) -> bool {
     }
 }
 
+/// Whether a known mistake has a say in a condition.
+fn is_mistake(expr: &Expr) -> bool {
+    match expr {
+        Expr::Call(call) => call.func.as_ref() == &parse_quote!(made),
+        Expr::Unary(unary) => is_mistake(&unary.expr),
+        Expr::Paren(inner) => is_mistake(&inner.expr),
+        Expr::Binary(binary) => is_mistake(&binary.left) || is_mistake(&binary.right),
+        Expr::MethodCall(call) => is_mistake(&call.receiver),
+        _ => false,
+    }
+}
+
 fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|a| {
         a.path().is_ident("cfg")
@@ -348,11 +360,37 @@ impl VisitMut for Mutator<'_> {
         self.function(&item.sig.clone(), &mut item.block);
     }
 
-    fn visit_arm_mut(&mut self, arm: &mut syn::Arm) {
-        visit_mut::visit_arm_mut(self, arm);
+    fn visit_local_mut(&mut self, local: &mut syn::Local) {
+        // What holds a mistake, in a variable of its own.
+        if !local.init.as_ref().is_some_and(|init| is_mistake(&init.expr)) {
+            visit_mut::visit_local_mut(self, local);
+        }
     }
 
     fn visit_expr_mut(&mut self, expr: &mut Expr) {
+        // Known mistakes are switched off here, and what is wrong with them is on purpose.
+        match expr {
+            Expr::If(conditional) if is_mistake(&conditional.cond) => {
+                if let Some((_, otherwise)) = &mut conditional.else_branch {
+                    self.visit_expr_mut(otherwise);
+                }
+                return;
+            }
+            Expr::Match(matching) if is_mistake(&matching.expr) => {
+                let right = |arm: &&mut syn::Arm| arm.pat == parse_quote!(false);
+                matching.arms.iter_mut().filter(right).for_each(|arm| self.visit_arm_mut(arm));
+                return;
+            }
+            Expr::Binary(binary) if is_mistake(&binary.left) || is_mistake(&binary.right) => {
+                for side in [&mut binary.left, &mut binary.right] {
+                    if !is_mistake(side) {
+                        self.visit_expr_mut(side);
+                    }
+                }
+                return;
+            }
+            _ => {}
+        }
         let lets = contains_let(expr);
         visit_mut::visit_expr_mut(self, expr);
         match expr {
