@@ -571,6 +571,35 @@ fn performs_of_a_session_that_has_expired_are_rejected_and_never_run() {
 }
 
 #[test]
+fn who_learns_of_its_closed_session_by_a_snapshot_cannot_tell_what_ran() {
+    let mut hosts = Hosts::with(1, |hosts| hosts.compact_bytes = Some(2_000)).form();
+    let leader = hosts.leader().expect("a leader");
+    let id = follower(&hosts);
+    let other = hosts.hosts.keys().find(|o| **o != leader && **o != id).expect("three").clone();
+    hosts.run(100);
+    // It is heard, and hears nothing: its perform runs, and it never gets to know.
+    for node in [&leader, &other] {
+        hosts.cut.insert((node.clone(), id.clone()));
+    }
+    let ran = hosts.perform(&id, "append", "ran");
+    let term = hosts.host(&leader).core.status().term;
+    hosts.deliver_all();
+    let open = |nonce| Letter::Node(Packet::Store(Message { term, body: Body::Open { nonce } }));
+    let opens: Vec<_> = (0..Sessions::MAX as u64 + 10).map(|i| open(1_000_000 + i)).collect();
+    forge(&mut hosts, &other, &leader, &opens);
+    hosts.deliver_all();
+    hosts.run(100);
+    hosts.cut.clear();
+    hosts.run(3000);
+    assert!(hosts.host(&id).core.status().snapshot > 1_000, "it came by a snapshot");
+    assert_eq!(failed(hosts.host(&id).outcome(ran)).0, "OUTCOME_UNKNOWN");
+    assert_eq!(hosts.state(&id), ["ran"]);
+    let after = hosts.perform(&id, "append", "after");
+    hosts.run(1000);
+    assert_eq!(hosts.host(&id).outcome(after), Some(&Outcome::Action("after".into())));
+}
+
+#[test]
 fn a_name_that_no_message_can_carry_is_refused_and_blocks_nobody() {
     let mut hosts = three();
     let id = follower(&hosts);

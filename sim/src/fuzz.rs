@@ -338,11 +338,9 @@ fn raft_message(source: &mut Source<'_>) -> Message {
             round: source.number(),
             data: source.bytes().into(),
         },
-        7 => Body::PieceReply {
-            of: whole(source),
-            offset: source.number(),
-            round: source.number(),
-        },
+        7 => {
+            Body::PieceReply { of: whole(source), offset: source.number(), round: source.number() }
+        }
         _ => Body::TimeoutNow,
     };
     Message { term, body }
@@ -385,10 +383,7 @@ fn store_message(source: &mut Source<'_>) -> store::Message {
             next: source.number(),
             offset: source.number(),
         },
-        5 => store::Body::Verdicts {
-            session: source.number(),
-            verdicts: source.list(4, verdict),
-        },
+        5 => store::Body::Verdicts { session: source.number(), verdicts: source.list(4, verdict) },
         6 => store::Body::Read { id: source.number() },
         _ => store::Body::ReadAt { id: source.number(), index: source.number() },
     };
@@ -446,7 +441,9 @@ fn forming_message(source: &mut Source<'_>, node: &Tenancy) -> tenancy::Message 
         2 => tenancy::Body::Propose { set: set(source) },
         3 => tenancy::Body::Formed { set: set(source) },
         4 => tenancy::Body::Goodbye,
-        _ => tenancy::Body::Refuse { why: Refusal::OtherSet, members: source.list(3, Source::text) },
+        _ => {
+            tenancy::Body::Refuse { why: Refusal::OtherSet, members: source.list(3, Source::text) }
+        }
     };
     tenancy::Message { from, body }
 }

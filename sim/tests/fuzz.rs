@@ -7,7 +7,8 @@ use rand::{Rng, RngExt, SeedableRng};
 
 #[test]
 fn nothing_panics() {
-    let inputs: u64 = std::env::var("CONFLUX_INPUTS").map_or(20_000, |n| n.parse().expect("a number"));
+    let inputs: u64 =
+        std::env::var("CONFLUX_INPUTS").map_or(20_000, |n| n.parse().expect("a number"));
     for (name, target) in TARGETS {
         for seed in 0..inputs {
             let mut rng = SmallRng::seed_from_u64(seed);

@@ -52,9 +52,8 @@ pub(crate) fn mutants(only: Option<&str>) -> Result<()> {
         ensure!(!found.is_subset(&broken), "the mutants do not compile, and no one knows why");
         broken.extend(found);
     };
-    let kept = |m: &&Mutant| {
-        !broken.contains(&m.id) && only.is_none_or(|only| m.file.contains(only))
-    };
+    let kept =
+        |m: &&Mutant| !broken.contains(&m.id) && only.is_none_or(|only| m.file.contains(only));
     let mutants: Vec<&Mutant> = mutants.iter().filter(kept).collect();
     step("running the tests as they are");
     let began = Instant::now();
@@ -335,8 +334,7 @@ fn is_mistake(expr: &Expr) -> bool {
 
 fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|a| {
-        a.path().is_ident("cfg")
-            && a.parse_args::<syn::Ident>().is_ok_and(|ident| ident == "test")
+        a.path().is_ident("cfg") && a.parse_args::<syn::Ident>().is_ok_and(|ident| ident == "test")
     })
 }
 

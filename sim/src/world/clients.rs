@@ -1,0 +1,157 @@
+//! Clients: what they ask for, and what they are told.
+
+use super::*;
+
+impl World {
+    pub(super) fn client(&mut self, process: usize) -> Check {
+        let p = &self.processes[process];
+        if self.healed.is_some() || !p.up || p.refused || p.closing {
+            return Ok(());
+        }
+        let pause = self.rng.random_range(0..self.weather.pause * 2);
+        self.schedule(self.now + pause, Event::Client { process });
+        let p = &self.processes[process];
+        if p.frozen != Frozen::No || p.node.store().waiting() >= PATIENCE {
+            return Ok(());
+        }
+        self.ask(process)
+    }
+
+    /// One client asks for something, or for several things at once.
+    pub(super) fn ask(&mut self, process: usize) -> Check {
+        let many = if self.rng.random_ratio(1, 20) { self.rng.random_range(2..12) } else { 1 };
+        let mut performs = Vec::new();
+        for _ in 0..many {
+            if self.rng.random_ratio(1, 8) {
+                let op = self.call(process, Asked::Read);
+                note!(self, "{} reads: op {op}", name(process));
+                self.feed(process, node::Input::Read { ticket: u64::from(op) })?;
+                if !self.processes[process].up {
+                    return Ok(());
+                }
+                continue;
+            }
+            let method = match self.rng.random_range(0..20) {
+                0..7 => Method::Set,
+                7..11 => Method::Swap,
+                11..14 => Method::Cas,
+                14..17 => Method::Get,
+                17..19 => Method::Check,
+                _ => Method::Poison,
+            };
+            performs.push(self.perform(process, method));
+        }
+        self.feed(process, node::Input::Perform(performs))
+    }
+
+    pub(super) fn call(&mut self, process: usize, asked: Asked) -> OpId {
+        let key = self.rng.random_range(0..KEYS) as u8;
+        let p = &self.processes[process];
+        // Likely to be right, as long as nobody else is faster.
+        let expected = p.node.store().provisional().register(key);
+        self.stats.ops += 1;
+        let client = p.client;
+        let (called, answered, committed) = (0, None, None);
+        let op = Op { asked, process, client, key, expected, called, answered, committed };
+        self.history.call(op)
+    }
+
+    pub(super) fn perform(&mut self, process: usize, method: Method) -> Perform {
+        let op = self.call(process, Asked::Perform(method));
+        let Op { client, key, expected, .. } = *self.history.op(op);
+        let large = self.rng.random_ratio(1, 10);
+        let most = self.weather.padding * if large { 10 } else { 1 };
+        let padding = vec![b'.'; self.rng.random_range(0..=most)];
+        let gives_up = self.weather.faults.has(Fault::Timeout) && self.healed.is_none();
+        let timeout = (gives_up && self.rng.random_ratio(1, 4))
+            .then(|| self.rng.random_range(1..self.weather.election.1 * 2));
+        note!(
+            self,
+            "{} performs op {op}: {method:?} of register {key}, {expected} there, {} bytes more{}",
+            name(process),
+            padding.len(),
+            timeout.map_or(String::new(), |ms| format!(", for {ms} ms"))
+        );
+        Perform {
+            ticket: u64::from(op),
+            method: method.name().into(),
+            args: encode(&Args { op, client, key, expected, padding }),
+            timeout,
+        }
+    }
+
+    pub(super) fn settle(&mut self, process: usize, settled: &store::Settled) -> Check {
+        let op = settled.ticket as OpId;
+        let p = &self.processes[process];
+        let store = p.node.store();
+        let local = store.committed().register(self.history.op(op).key);
+        self.history.answer(op, &settled.outcome, local, store.applied())?;
+        note!(
+            self,
+            "{}: op {op} is settled: {:?}",
+            name(process),
+            self.history.op(op).answered.expect("just now").1
+        );
+        let timed_out =
+            matches!(&settled.outcome, store::Outcome::Failed(f) if f.code == "TIMEOUT");
+        if timed_out && self.rng.random() {
+            self.schedule(self.now + 1, Event::Client { process });
+        }
+        Ok(())
+    }
+
+    pub(super) fn event(&mut self, process: usize, event: &node::Event) -> Check {
+        match event {
+            node::Event::Leader { term, leader } => {
+                note!(
+                    self,
+                    "{}: in term {term} {} leads",
+                    name(process),
+                    leader.map_or("nobody".into(), |leader| format!("n{leader}"))
+                );
+                // A leader that dies early leaves most to its successor.
+                let p = &self.processes[process];
+                let leads = p.node.raft().is_some_and(raft::Raft::is_leader);
+                let dies = self.healed.is_none() && self.weather.faults.has(Fault::Crash);
+                if leads && dies && self.rng.random_ratio(1, 6) {
+                    self.processes[process].fuse = Some(self.rng.random_range(0..30));
+                }
+                Ok(())
+            }
+            // Nobody here lies.
+            node::Event::Invalid { from, error } => {
+                Err(format!("{} takes a message of n{from} for invalid: {error}", name(process)))
+            }
+            node::Event::Trouble(trouble) => {
+                Err(format!("{} is in trouble: {trouble:?}", name(process)))
+            }
+        }
+    }
+
+    pub(super) fn look_at_raft(&mut self, process: usize) -> Check {
+        let now = self.local(process);
+        let p = &mut self.processes[process];
+        let (Some(membership), Some(raft)) = (&p.membership, p.node.raft()) else { return Ok(()) };
+        let truth = &mut self.truths[membership.truth].1;
+        truth.look_at_raft(&mut p.last, raft, now, &mut self.history)
+    }
+
+    pub(super) fn look_at_state(&mut self, process: usize) -> Check {
+        let p = &mut self.processes[process];
+        if p.machine.notified_twice {
+            return Err(format!("{} was told of one action twice", name(process)));
+        }
+        let (Some(membership), Some(raft)) = (&p.membership, p.node.raft()) else { return Ok(()) };
+        let (number, truth) = (membership.number, &mut self.truths[membership.truth].1);
+        let (held, sessions) = (p.node.held(), p.node.store().sessions().len());
+        truth.look_at_state(&mut p.last, raft, p.node.store())?;
+        if sessions > self.weather.max_sessions {
+            return Err(format!("n{number} has {sessions} sessions"));
+        }
+        // A slow disk holds up what depends on it, but no more than is under way to it.
+        if held > 20_000 {
+            return Err(format!("n{number} holds {held} messages back"));
+        }
+        Ok(())
+    }
+}

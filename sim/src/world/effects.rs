@@ -1,0 +1,196 @@
+//! Effects: what a node asks for is done in order, and between any two its process may die.
+
+use super::*;
+
+impl World {
+    /// One more effect. `false` when the process dies instead.
+    pub(super) fn burn(&mut self, process: usize) -> bool {
+        let Some(left) = &mut self.processes[process].fuse else { return true };
+        if *left > 0 {
+            *left -= 1;
+            return true;
+        }
+        self.processes[process].fuse = None;
+        if self.may_crash(process) {
+            self.crash(process, "crashes between two effects");
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn local(&self, process: usize) -> Time {
+        self.processes[process].clock.read(self.now)
+    }
+
+    /// Gives a node one input, and does what it asks for, up to where user code has run.
+    pub(super) fn feed(&mut self, process: usize, input: node::Input<State>) -> Check {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let now = self.local(process);
+            let output = self.processes[process].node.handle(now, input);
+            self.processes[process].deadline = output.deadline;
+            self.look_at_raft(process)?;
+            for persist in output.persist {
+                if !self.burn(process) {
+                    return Ok(());
+                }
+                self.persist(process, persist)?;
+            }
+            for (to, packet) in output.send {
+                if !self.burn(process) {
+                    return Ok(());
+                }
+                self.send(process, to, packet)?;
+            }
+            for settled in output.settled {
+                if !self.burn(process) {
+                    return Ok(());
+                }
+                self.settle(process, &settled)?;
+            }
+            for event in output.events {
+                self.event(process, &event)?;
+            }
+            if let Some(call) = output.call {
+                if !self.burn(process) {
+                    return Ok(());
+                }
+                let p = &mut self.processes[process];
+                p.machine.provisional = p.node.store().provisional().clone();
+                next = Some(node::Input::Returned(call.run(&mut p.machine)));
+            }
+        }
+        self.look_at_state(process)?;
+        self.arm(process);
+        Ok(())
+    }
+
+    pub(super) fn persist(&mut self, process: usize, persist: raft::Persist) -> Check {
+        let p = &mut self.processes[process];
+        let membership = p.membership.as_ref().expect("only members write");
+        let raft = p.node.raft().expect("only a node with a Raft writes");
+        if let Some(first) = persist.entries.first() {
+            let before = first.at.index - 1;
+            let term = match persist.snapshot.as_ref().filter(|s| s.last.index == before) {
+                Some(snapshot) => snapshot.last.term,
+                // It may have been compacted away in the same call.
+                None => raft.log().term(before).unwrap_or(0),
+            };
+            if term > 0 || before == 0 {
+                self.truths[membership.truth].1.append(term, &persist.entries)?;
+            }
+        }
+        self.stats.snapshots += u64::from(persist.snapshot.is_some());
+        note!(
+            self,
+            "{} writes {}{}{} {}",
+            name(process),
+            persist.seq,
+            persist.hard.map_or(String::new(), |h| format!(
+                " term {} vote {}",
+                h.term,
+                h.vote.unwrap_or(0)
+            )),
+            persist.snapshot.as_ref().map_or(String::new(), |s| format!(" snapshot {}", s.last)),
+            Entries(&persist.entries),
+        );
+        self.processes[process].disk.start(Write::Raft(persist));
+        self.write(process);
+        Ok(())
+    }
+
+    /// The disk takes up its next write, if it is idle.
+    pub(super) fn write(&mut self, process: usize) {
+        let p = &mut self.processes[process];
+        if p.writing || p.disk.pending() == 0 {
+            return;
+        }
+        p.writing = true;
+        let (slow, start) = (p.slow, p.start);
+        let (min, max) = self.weather.write;
+        let takes = match self.healed {
+            None => self.rng.random_range(min..=max) + slow,
+            Some(_) => min,
+        };
+        self.schedule(self.now + takes, Event::Written { process, start });
+    }
+
+    pub(super) fn written(&mut self, process: usize) -> Check {
+        let p = &mut self.processes[process];
+        p.writing = false;
+        if std::mem::take(&mut p.disk_fails) && self.may_crash(process) {
+            self.crash(process, "stops, because a write failed");
+            return Ok(());
+        }
+        let p = &mut self.processes[process];
+        let seq = p.disk.finish();
+        if let Some(membership) = &p.membership {
+            let truth = &mut self.truths[membership.truth].1;
+            truth.persisted(membership.number, p.disk.hard())?;
+        }
+        self.write(process);
+        note!(self, "{} has written {}", name(process), seq.unwrap_or(0));
+        match seq {
+            Some(seq) => self.feed(process, node::Input::Persisted(seq)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn send(&mut self, process: usize, to: u64, packet: Packet) -> Check {
+        let p = &self.processes[process];
+        let membership = p.membership.as_ref().expect("only members send");
+        let peer = membership.peers[to as usize - 1];
+        if let Packet::Raft(message) = &packet {
+            let truth = &mut self.truths[membership.truth].1;
+            truth.send(membership.number, to, message, &p.disk)?;
+        }
+        let set = &self.sets[&membership.hash];
+        let member = set.member(to).ok_or("a message to nobody")?;
+        let header = Header {
+            cluster: 1,
+            set: membership.hash,
+            from: p.tenancy.me().nonce,
+            to: member.nonce,
+        };
+        self.post(process, peer, header, Letter::Node(packet));
+        Ok(())
+    }
+
+    pub(super) fn take_forming(&mut self, process: usize, output: tenancy::Output) -> Check {
+        let from = self.processes[process].tenancy.me().nonce;
+        for (to, message) in output.messages {
+            if !self.burn(process) {
+                return Ok(());
+            }
+            let (only, nonce) = match &to {
+                To::Everyone => (None, 0),
+                To::Nonce(nonce) => (None, *nonce),
+                To::Member(member) => {
+                    (Some(usize::from(member.id.as_bytes()[0] - b'a')), member.nonce)
+                }
+            };
+            let header = Header { cluster: 1, set: 0, from, to: nonce };
+            for peer in 0..self.processes.len() {
+                if peer != process && only.is_none_or(|only| only == peer) {
+                    self.post(process, peer, header, Letter::Form(message.clone()));
+                }
+            }
+        }
+        for event in output.events {
+            match event {
+                tenancy::Event::Formed(set) => self.join(process, &set, false)?,
+                tenancy::Event::Refused { why, .. } if !self.processes[process].refused => {
+                    note!(self, "{} is refused: {why:?}", name(process));
+                    if self.processes[process].membership.is_none() {
+                        self.processes[process].refused = true;
+                        let failure = Refusal::new(why.code(), "refused");
+                        self.feed(process, node::Input::Close(failure))?;
+                    }
+                }
+                event => note!(self, "{} notices {event:?}", name(process)),
+            }
+        }
+        self.arm(process);
+        Ok(())
+    }
+}

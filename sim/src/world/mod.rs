@@ -1,0 +1,374 @@
+//! The simulator: processes, the network between them, time, clients, and what strikes them.
+
+macro_rules! note {
+    ($world:expr, $($text:tt)*) => {
+        if $world.tracing {
+            let line = format!($($text)*);
+            $world.note(&line);
+        }
+    };
+}
+
+mod clients;
+mod effects;
+mod end;
+mod line;
+mod network;
+mod plan;
+mod processes;
+mod strikes;
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use conflux::host::core::Letter;
+use conflux::node::{self, Durability, Node, Packet};
+use conflux::raft::{self, Time};
+use conflux::store::{self, Failure as Refusal, Perform};
+use conflux::tenancy::{self, Plan as Who, Set, Tenancy, To};
+use conflux::wire::{self, FrameWriter, Header};
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+use self::line::{Entries, Line};
+pub use self::plan::{Plan, Report, Stats};
+use crate::clock::{Clock, Micros};
+use crate::disk::{Disk, Identity, Write};
+use crate::history::{Asked, History, Op};
+use crate::machine::{Args, KEYS, Method, OpId, Registers, State, encode};
+use crate::truth::{Check, Last, Truth};
+use crate::weather::{Fault, Weather};
+
+/// The most processes, one too many included.
+const MOST: usize = 8;
+/// How many performs and reads of a client wait before it asks for no more.
+const PATIENCE: usize = 12;
+/// When faults stop, a leader is known within so many of the longest election timeout.
+const LEADER_WITHIN: u64 = 20;
+/// When faults stop, the cluster has formed within this.
+const FORMED_WITHIN: Micros = 60_000_000;
+/// How many events there are at most after the faults have stopped.
+const LONGEST_END: u64 = 2_000_000;
+/// When a leader is known, everything settles within this.
+const SETTLED_WITHIN: Micros = 60_000_000;
+
+/// Something on its way from one process to another.
+#[derive(Debug)]
+struct Parcel {
+    from: usize,
+    to: usize,
+    header: Header,
+    letter: Letter,
+}
+
+#[derive(Debug)]
+enum Event {
+    Deliver(Parcel),
+    Timer { process: usize, start: u32 },
+    Written { process: usize, start: u32 },
+    Client { process: usize },
+    Strike,
+    Exit { process: usize, start: u32 },
+    Restart { process: usize },
+    Thaw { process: usize, start: u32 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Frozen {
+    No,
+    Timers,
+    Whole,
+}
+
+/// A process's place in a cluster that has formed.
+#[derive(Debug)]
+struct Membership {
+    number: u64,
+    /// Which cluster.
+    truth: usize,
+    hash: u64,
+    /// The processes, by number.
+    peers: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Process {
+    up: bool,
+    /// Counts starts: what was scheduled for an earlier one does not happen.
+    start: u32,
+    client: u16,
+    clock: Clock,
+    disk: Disk,
+    tenancy: Tenancy,
+    node: Node<State>,
+    machine: Registers,
+    membership: Option<Membership>,
+    last: Last,
+    refused: bool,
+    closing: bool,
+    /// When the node wants to be called, on its own clock.
+    deadline: Option<Time>,
+    timer: Option<Micros>,
+    writing: bool,
+    disk_fails: bool,
+    /// So many effects from now on it dies.
+    fuse: Option<u32>,
+    frozen: Frozen,
+    stash: Vec<Event>,
+    slow: Micros,
+}
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Panics become failures of a run, with the place where they happened.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        PANIC.with(|panic| *panic.borrow_mut() = Some(info.to_string()));
+    }));
+}
+
+/// Runs a plan.
+pub fn run(plan: &Plan) -> Report {
+    let mut world = World::new(plan);
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let failure = match result {
+        Ok(check) => check.err(),
+        Err(payload) => {
+            let text = payload.downcast_ref::<String>().cloned();
+            let text = text.or(payload.downcast_ref::<&str>().map(ToString::to_string));
+            let placed = PANIC.with(|panic| panic.borrow_mut().take());
+            Some(format!("panic: {}", placed.or(text).unwrap_or_default()))
+        }
+    };
+    world.stats.time = world.now;
+    world.stats.committed = world.truths.iter().map(|(_, truth)| truth.committed()).sum();
+    world.stats.elections = world.truths.iter().map(|(_, t)| t.elections() as u64).sum();
+    Report {
+        plan: plan.clone(),
+        failure,
+        stats: world.stats,
+        nodes: world.size,
+        faults: world.weather.faults,
+        trace: world.trace,
+    }
+}
+
+struct World {
+    rng: SmallRng,
+    steps: u64,
+    tracing: bool,
+    trace: Vec<String>,
+    weather: Weather,
+    size: usize,
+    who: Who,
+    now: Micros,
+    queue: BinaryHeap<Reverse<(Micros, u64, usize)>>,
+    scheduled: u64,
+    slots: Vec<Option<Event>>,
+    free: Vec<usize>,
+    processes: Vec<Process>,
+    /// Bit b of a's word: what a sends does not reach b.
+    cut: [u8; MOST],
+    /// When the last message from a to b arrives.
+    arrivals: [[Micros; MOST]; MOST],
+    /// Clusters that have formed, by the hash of their set.
+    truths: Vec<(u64, Truth)>,
+    sets: BTreeMap<u64, Set>,
+    history: History,
+    clients: u16,
+    /// How many more members the cluster can lose while it forms.
+    expendable: usize,
+    healed: Option<Micros>,
+    led: Option<Micros>,
+    probed: bool,
+    done: bool,
+    stats: Stats,
+}
+
+/// A process's name.
+fn name(process: usize) -> char {
+    char::from(b'a' + process as u8)
+}
+
+impl World {
+    fn new(plan: &Plan) -> Self {
+        let mut rng = SmallRng::seed_from_u64(plan.seed);
+        let drawn = [1, 2, 3, 3, 3, 4, 5, 5, 6, 7][rng.random_range(0..10)];
+        let size = plan.nodes.unwrap_or(drawn);
+        let weather = Weather::draw(&mut rng, size + 1, plan.without);
+        // A cluster of one is complete with anyone, so there nobody is one too many.
+        let crowd = size > 1 && weather.faults.has(Fault::Crowd);
+        let processes = size + usize::from(crowd);
+        let named = rng.random_ratio(1, 4);
+        let who = match named {
+            true => Who::Ids((0..size).map(|p| name(p).to_string()).collect()),
+            false => Who::Size(size),
+        };
+        let mut world = Self {
+            rng,
+            steps: plan.steps,
+            tracing: plan.trace,
+            trace: Vec::new(),
+            weather,
+            size,
+            who,
+            now: 1_000_000,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            slots: Vec::new(),
+            free: Vec::new(),
+            processes: Vec::new(),
+            cut: [0; MOST],
+            arrivals: [[0; MOST]; MOST],
+            truths: Vec::new(),
+            sets: BTreeMap::new(),
+            history: History::default(),
+            clients: 0,
+            expendable: (size - 1) / 2,
+            healed: None,
+            led: None,
+            probed: false,
+            done: false,
+            stats: Stats { runs: 1, ..Stats::default() },
+        };
+        note!(world, "{size} members, {processes} processes; {:?}", world.weather);
+        for process in 0..processes {
+            let fresh = world.fresh(process, Disk::default(), 0);
+            world.processes.push(fresh);
+            let at = world.now + world.rng.random_range(0..50_000);
+            world.schedule(at, Event::Restart { process });
+        }
+        let first = world.now + world.rng.random_range(0..200_000);
+        world.schedule(first, Event::Strike);
+        world
+    }
+
+    /// A process that has not started yet.
+    fn fresh(&mut self, process: usize, disk: Disk, start: u32) -> Process {
+        let seed = self.rng.next_u64();
+        let own = self.rng.random_range(0..1_000_000_000);
+        let clock = Clock::new(self.now, own);
+        let now = clock.read(self.now);
+        let id = name(process).to_string();
+        let tenancy = match disk.identity() {
+            None => Tenancy::new(id, self.who.clone(), now, seed),
+            Some(identity) => {
+                let Identity { nonce, set } = identity.clone();
+                Tenancy::resume(id, nonce, set, self.who.clone(), now, seed)
+            }
+        };
+        let config = store::Config {
+            max_action_bytes: 100_000,
+            max_message_bytes: self.weather.max_message_bytes,
+            max_pending_bytes: 1 << 20,
+            retry: self.weather.retry,
+            compact_bytes: self.weather.compact_bytes,
+            max_sessions: self.weather.max_sessions,
+        };
+        Process {
+            up: false,
+            start,
+            client: 0,
+            clock,
+            disk,
+            tenancy,
+            node: Node::new(config, State::default(), Durability::Durable, seed.wrapping_add(1)),
+            machine: Registers::default(),
+            membership: None,
+            last: Last::default(),
+            refused: false,
+            closing: false,
+            deadline: None,
+            timer: None,
+            writing: false,
+            disk_fails: false,
+            fuse: None,
+            frozen: Frozen::No,
+            stash: Vec::new(),
+            slow: 0,
+        }
+    }
+
+    fn note(&mut self, line: &str) {
+        self.trace.push(format!("{:>12.3} ms  {line}", self.now as f64 / 1000.0));
+    }
+
+    fn schedule(&mut self, at: Micros, event: Event) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(event);
+        self.scheduled += 1;
+        self.queue.push(Reverse((at, self.scheduled, slot)));
+    }
+
+    fn run(&mut self) -> Check {
+        while !self.done {
+            let Some(Reverse((at, _, slot))) = self.queue.pop() else {
+                return Err("nothing will ever happen again".into());
+            };
+            let event = self.slots[slot].take().expect("it was scheduled");
+            self.free.push(slot);
+            self.now = at;
+            self.stats.events += 1;
+            self.happen(event)?;
+            if self.stats.events >= self.steps && self.healed.is_none() {
+                self.heal()?;
+            }
+            if self.stats.events >= self.steps + LONGEST_END {
+                return Err("the processes never get quiet".into());
+            }
+        }
+        self.history.check()
+    }
+
+    fn is_current(&self, process: usize, start: u32) -> bool {
+        self.processes[process].up && self.processes[process].start == start
+    }
+
+    fn happen(&mut self, event: Event) -> Check {
+        let whose = match &event {
+            Event::Deliver(parcel) => Some(parcel.to),
+            Event::Timer { process, start } | Event::Written { process, start } => {
+                if !self.is_current(*process, *start) {
+                    return Ok(());
+                }
+                Some(*process)
+            }
+            _ => None,
+        };
+        if let Some(process) = whose {
+            let timer = matches!(event, Event::Timer { .. });
+            match self.processes[process].frozen {
+                Frozen::Whole => {
+                    self.processes[process].stash.push(event);
+                    return Ok(());
+                }
+                Frozen::Timers if timer => {
+                    self.processes[process].stash.push(event);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        match event {
+            Event::Deliver(parcel) => self.deliver(parcel),
+            Event::Timer { process, .. } => self.timer(process),
+            Event::Written { process, .. } => self.written(process),
+            Event::Client { process } => self.client(process),
+            Event::Strike => self.strike(),
+            Event::Exit { process, start } if self.is_current(process, start) => {
+                self.crash(process, "closes");
+                Ok(())
+            }
+            Event::Restart { process } => self.start(process),
+            Event::Thaw { process, start } if self.is_current(process, start) => self.thaw(process),
+            Event::Exit { .. } | Event::Thaw { .. } => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The network.
+
+use super::*;
+
+impl World {
+    pub(super) fn post(&mut self, from: usize, to: usize, header: Header, letter: Letter) {
+        if self.cut[from] & (1 << to) != 0 {
+            note!(self, "{} ─╳ {} {}", name(from), name(to), Line(&letter));
+            return;
+        }
+        if self.healed.is_none() {
+            if self.chance(self.weather.loss) {
+                note!(self, "{} ─✗ {} lost: {}", name(from), name(to), Line(&letter));
+                return;
+            }
+            if self.chance(self.weather.corruption) {
+                return self.corrupt(from, to, header, &letter);
+            }
+            if self.chance(self.weather.duplication) {
+                let again = Parcel { from, to, header, letter: letter.clone() };
+                let at = self.arrival(from, to);
+                self.schedule(at, Event::Deliver(again));
+            }
+        }
+        let at = self.arrival(from, to);
+        self.schedule(at, Event::Deliver(Parcel { from, to, header, letter }));
+    }
+
+    pub(super) fn chance(&mut self, per_mille: u32) -> bool {
+        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
+    }
+
+    pub(super) fn arrival(&mut self, from: usize, to: usize) -> Micros {
+        let (min, max) = self.weather.latency;
+        let slow = self.processes[from].slow + self.processes[to].slow;
+        let mut at = self.now + slow + self.rng.random_range(min..=max);
+        let mut overtakes = false;
+        if self.healed.is_none() {
+            if self.chance(self.weather.delay.0) {
+                at += self.rng.random_range(0..self.weather.delay.1);
+                overtakes = true;
+            }
+            overtakes |= self.chance(self.weather.reordering);
+        }
+        if overtakes {
+            return at;
+        }
+        let last = &mut self.arrivals[from][to];
+        *last = (*last).max(at);
+        *last
+    }
+
+    /// Turns a bit or several of the frame, which must then be no frame.
+    pub(super) fn corrupt(&mut self, from: usize, to: usize, header: Header, letter: &Letter) {
+        let mut writer = FrameWriter::new(header);
+        writer.push(letter);
+        for whole in writer.finish() {
+            let mut frame = whole.clone();
+            for _ in 0..self.rng.random_range(1..4) {
+                let bit = self.rng.random_range(0..frame.len() * 8);
+                frame[bit / 8] ^= 1 << (bit % 8);
+            }
+            if self.rng.random_ratio(1, 4) {
+                frame.truncate(self.rng.random_range(0..frame.len()));
+            }
+            // The same bit may have been turned twice.
+            let read = wire::read::<Letter>(&frame);
+            assert!(read.is_err() || frame == whole, "a corrupted frame was read as {read:?}");
+        }
+        note!(self, "{} ─✗ {} corrupted: {}", name(from), name(to), Line(letter));
+    }
+
+    pub(super) fn deliver(&mut self, parcel: Parcel) -> Check {
+        let Parcel { from, to, header, letter } = parcel;
+        let p = &mut self.processes[to];
+        if !p.up || header.to != 0 && header.to != p.tenancy.me().nonce {
+            return Ok(());
+        }
+        note!(self, "{} → {} {}", name(from), name(to), Line(&letter));
+        let now = self.local(to);
+        let p = &mut self.processes[to];
+        match letter {
+            Letter::Form(message) => {
+                let output = p.tenancy.handle_message(now, message);
+                self.take_forming(to, output)
+            }
+            Letter::Node(packet) => {
+                let Some(membership) = &p.membership else { return Ok(()) };
+                if membership.hash != header.set {
+                    let output = p.tenancy.handle_other_set(header.from);
+                    return self.take_forming(to, output);
+                }
+                let number = self.sets[&header.set].number(header.from);
+                let number = number.ok_or("a message from nobody")?;
+                self.feed(to, node::Input::Receive { from: number, packet })
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What strikes processes at moments of its own.
+
+use super::*;
+
+impl World {
+    pub(super) fn strike(&mut self) -> Check {
+        if self.healed.is_some() {
+            self.schedule(self.now + 5_000, Event::Strike);
+            return self.judge();
+        }
+        let pause = self.rng.random_range(0..self.weather.strike * 2);
+        self.schedule(self.now + pause, Event::Strike);
+        let strikes = Fault::STRIKES;
+        let fault = strikes[self.rng.random_range(0..strikes.len())];
+        let process = self.rng.random_range(0..self.processes.len());
+        // The leader is where most depends on order.
+        let leads = |p: &Process| p.up && p.node.raft().is_some_and(raft::Raft::is_leader);
+        let leader = self.processes.iter().position(leads);
+        let process = leader.filter(|_| self.rng.random_ratio(2, 5)).unwrap_or(process);
+        if !self.weather.faults.has(fault) || !self.processes[process].up {
+            return Ok(());
+        }
+        match fault {
+            Fault::Partition => self.partition(leader),
+            Fault::Crash => self.processes[process].fuse = Some(self.rng.random_range(0..40)),
+            Fault::DiskFailure => self.processes[process].disk_fails = true,
+            Fault::Drift => {
+                let rate = self.rng.random_range(750..=1330);
+                note!(self, "{}'s clock goes at {rate} ‰", name(process));
+                let now = self.now;
+                self.processes[process].clock.set_rate(now, rate);
+                self.rearm(process);
+            }
+            Fault::Jump => {
+                let by = match self.rng.random_range(0..3) {
+                    0 => -self.rng.random_range(0..1_000_000),
+                    1 => self.rng.random_range(0..1_000_000),
+                    _ => self.rng.random_range(0..10_000_000),
+                };
+                note!(self, "{}'s clock jumps by {by} µs", name(process));
+                let now = self.now;
+                self.processes[process].clock.jump(now, by);
+                self.rearm(process);
+            }
+            Fault::Freeze => self.freeze(process),
+            Fault::SlowNode => {
+                let slow = self.rng.random_range(0..100_000);
+                let slow = if self.rng.random() { 0 } else { slow };
+                note!(self, "{} does everything {slow} µs late", name(process));
+                self.processes[process].slow = slow;
+            }
+            Fault::Transfer => {
+                let to = self.rng.random_range(0..=self.size as u64);
+                note!(self, "{} is asked to hand over to n{to}", name(process));
+                return self.feed(process, node::Input::Transfer((to > 0).then_some(to)));
+            }
+            Fault::Close => return self.close(process),
+            _ => unreachable!("no strike"),
+        }
+        Ok(())
+    }
+
+    /// After its clock changed, the process's timer is another one.
+    pub(super) fn rearm(&mut self, process: usize) {
+        self.processes[process].timer = None;
+        self.arm(process);
+    }
+
+    pub(super) fn partition(&mut self, leader: Option<usize>) {
+        let all = (1u8 << (self.processes.len() - 1) << 1).wrapping_sub(1);
+        let half = self.rng.next_u32() as u8 & all;
+        self.cut = [0; MOST];
+        match self.rng.random_range(0..6) {
+            0 | 1 => {}
+            2 => self.cut_between(half, all & !half),
+            3 => {
+                for from in 0..self.processes.len() {
+                    if half & (1 << from) != 0 {
+                        self.cut[from] = all & !half; // They are heard, and hear nothing.
+                    }
+                }
+            }
+            4 => {
+                let bridge = 1 << self.rng.random_range(0..self.processes.len());
+                self.cut_between(half & !bridge, all & !half & !bridge);
+            }
+            _ => {
+                let alone = 1 << leader.unwrap_or(0);
+                self.cut_between(alone, all & !alone);
+            }
+        }
+        note!(self, "cuts: {:?}", &self.cut[..self.processes.len()]);
+    }
+
+    pub(super) fn cut_between(&mut self, one: u8, other: u8) {
+        for process in 0..self.processes.len() {
+            if one & (1 << process) != 0 {
+                self.cut[process] |= other;
+            }
+            if other & (1 << process) != 0 {
+                self.cut[process] |= one;
+            }
+        }
+    }
+
+    pub(super) fn freeze(&mut self, process: usize) {
+        let whole = self.rng.random();
+        let p = &mut self.processes[process];
+        if p.frozen != Frozen::No {
+            return;
+        }
+        p.frozen = if whole { Frozen::Whole } else { Frozen::Timers };
+        let start = p.start;
+        let pause = self.rng.random_range(1_000..5_000_000);
+        note!(
+            self,
+            "{} freezes for {pause} µs, {}",
+            name(process),
+            match whole {
+                true => "whole",
+                false => "only its timers",
+            }
+        );
+        self.schedule(self.now + pause, Event::Thaw { process, start });
+    }
+
+    pub(super) fn thaw(&mut self, process: usize) -> Check {
+        let p = &mut self.processes[process];
+        p.frozen = Frozen::No;
+        note!(self, "{} thaws", name(process));
+        // In the order in which things happened, or timers first: nobody promises anything.
+        let mut stash = std::mem::take(&mut self.processes[process].stash);
+        if self.rng.random() {
+            stash.sort_by_key(|event| !matches!(event, Event::Timer { .. }));
+        }
+        let start = self.processes[process].start;
+        for event in stash {
+            if self.is_current(process, start) {
+                self.happen(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self, process: usize) -> Check {
+        if self.processes[process].closing || !self.may_crash(process) {
+            return Ok(());
+        }
+        note!(self, "{} is being closed", name(process));
+        let p = &mut self.processes[process];
+        p.closing = true;
+        let (start, goodbye) = (p.start, p.tenancy.handle_close());
+        let pause = self.rng.random_range(0..400_000);
+        self.schedule(self.now + pause, Event::Exit { process, start });
+        self.take_forming(process, goodbye)?;
+        if !self.is_current(process, start) || self.processes[process].refused {
+            return Ok(());
+        }
+        self.feed(process, node::Input::Close(Refusal::new("CLOSED", "closed")))
+    }
+}
