@@ -4,7 +4,7 @@
 
 use conflux::raft::{
     AppendResult, Body, Config, Confirmed, Entry, Event, Index, Input, Invalid, Message, NodeId,
-    Outgoing, Output, Payload, Position, Raft, Saved, Term, Whole,
+    Outgoing, Output, Payload, Position, Raft, Refused, RoleName, Saved, Snapshot, Term, Whole,
 };
 
 fn node(id: NodeId, nodes: u64) -> Raft {
@@ -84,7 +84,7 @@ fn entries_that_are_no_piece_of_a_log_are_refused() {
         let mut raft = node(1, 3);
         let output = receive(&mut raft, 1, 2, 2, body.clone());
         assert_eq!(error(&output), Some(Invalid::Entries), "{body:?}");
-        assert!(raft.log().is_empty() && output.messages.is_empty());
+        assert!(raft.log().last() == zero() && output.messages.is_empty());
     }
     let mut raft = node(1, 3);
     let output = receive(&mut raft, 1, 2, 2, append(zero(), 0, vec![entry(1, 1), entry(2, 2)]));
@@ -176,4 +176,264 @@ fn a_leader_that_steps_down_answers_its_reads() {
     assert_eq!(output.reads, [Confirmed { id: 9, index: None }]);
     let output = leader.handle(now, Input::Confirm { id: 10, at_least: 0 });
     assert_eq!(output.reads, [Confirmed { id: 10, index: None }], "it does not lead");
+}
+
+#[test]
+fn a_grant_for_an_earlier_term_counts_for_nothing() {
+    let mut raft = node(1, 3);
+    let _ = receive(&mut raft, 1, 2, 1, append(zero(), 0, vec![]));
+    let now = raft.deadline();
+    let _ = raft.handle(now, Input::Tick);
+    let _ = receive(&mut raft, now, 2, 1, Body::PreVoteReply { granted: true });
+    assert_eq!(raft.role(), RoleName::PreCandidate, "it asks for term 2");
+    let _ = receive(&mut raft, now, 2, 2, Body::PreVoteReply { granted: true });
+    assert_eq!(raft.role(), RoleName::Candidate);
+}
+
+#[test]
+fn a_second_leader_of_a_term_is_not_followed() {
+    let mut raft = node(1, 3);
+    let _ = receive(&mut raft, 1, 2, 1, append(zero(), 0, vec![]));
+    let output = receive(&mut raft, 1, 3, 1, append(zero(), 0, vec![entry(1, 1)]));
+    assert_eq!((error(&output), raft.leader()), (Some(Invalid::SecondLeader), Some(2)));
+    assert!(raft.log().last() == zero());
+    let mut leader = node(1, 3);
+    let now = leader.deadline();
+    let _ = elect(&mut leader, now);
+    let term = leader.term();
+    for body in [append(zero(), 0, vec![]), Body::TimeoutNow] {
+        let output = receive(&mut leader, now, 2, term, body);
+        assert_eq!((error(&output), leader.is_leader()), (Some(Invalid::SecondLeader), true));
+    }
+}
+
+#[test]
+fn the_log_check_is_made_at_the_commit_index_too() {
+    let mut raft = node(1, 3);
+    let _ = receive(&mut raft, 1, 2, 2, append(zero(), 2, vec![entry(1, 1), entry(2, 2)]));
+    let output = receive(&mut raft, 1, 2, 2, append(Position::new(2, 1), 2, vec![]));
+    let hint = Position::new(1, 1);
+    assert_eq!(answer(&output), AppendResult::Rejected { prev: 2, hint });
+}
+
+fn piece(of: Whole, total: u64, offset: u64, data: &str) -> Body {
+    Body::Piece { of, total, offset, round: 0, data: data.into() }
+}
+
+#[test]
+fn pieces_that_do_not_fit_their_whole_are_refused() {
+    let snapshot = |index, term| Whole::Snapshot { last: Position::new(index, term) };
+    let of = snapshot(9, 1);
+    let bad = [
+        (piece(of, 2, 1, "ab"), Invalid::Piece),
+        (piece(of, 2, u64::MAX, "ab"), Invalid::Piece),
+        (piece(of, 5, 1, ""), Invalid::Piece),
+        (piece(of, (1 << 30) + 1, 0, "ab"), Invalid::Piece),
+        (piece(snapshot(0, 1), 2, 0, "ab"), Invalid::Entries),
+        (piece(snapshot(9, 0), 2, 0, "ab"), Invalid::Entries),
+        (piece(snapshot(9, 2), 2, 0, "ab"), Invalid::Entries),
+        (piece(snapshot((1 << 48) + 1, 1), 2, 0, "ab"), Invalid::Entries),
+    ];
+    for (body, why) in bad {
+        let mut raft = node(1, 3);
+        let output = receive(&mut raft, 1, 2, 1, body.clone());
+        assert_eq!(error(&output), Some(why), "{body:?}");
+        assert!(output.messages.is_empty());
+    }
+    // The largest, the last byte and nothing at all fit.
+    for body in [piece(of, 1 << 30, 0, "ab"), piece(of, 2, 0, "ab"), piece(of, 0, 0, "")] {
+        let mut raft = node(1, 3);
+        let output = receive(&mut raft, 1, 2, 1, body.clone());
+        assert_eq!((error(&output), output.messages.len()), (None, 1), "{body:?}");
+    }
+}
+
+#[test]
+fn pieces_of_two_wholes_are_not_mixed() {
+    let mut raft = node(1, 3);
+    let of = |index| Whole::Snapshot { last: Position::new(index, 1) };
+    let have = |output: Output| match output.messages[0].message.body {
+        Body::PieceReply { offset, .. } => offset,
+        ref body => panic!("{body:?}"),
+    };
+    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 6, 0, "ab"))), 2);
+    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 6, 4, "ef"))), 2, "one is missing");
+    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 6, 0, "ab"))), 2, "it is there");
+    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 7, 2, "cd"))), 0, "another length");
+    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 7, 0, "ab"))), 2);
+    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(8), 7, 2, "cd"))), 0, "another snapshot");
+}
+
+#[test]
+fn a_piece_of_what_is_here_already_is_acknowledged_whole() {
+    let mut raft = node(1, 3);
+    let entries = vec![entry(1, 1), entry(2, 1), entry(3, 1)];
+    let _ = receive(&mut raft, 1, 2, 1, append(zero(), 2, entries));
+    let snapshot = Snapshot { last: Position::new(2, 1), data: "state".into() };
+    let _ = raft.handle(1, Input::Compact(snapshot));
+    let of = |prev, at| Whole::Entry { prev: Position::new(prev, prev.min(1)), at };
+    // Compacted; in the log; newer than the log and next to it; with a gap.
+    let at = Position::new(1, 1);
+    let output = receive(&mut raft, 1, 2, 1, piece(of(0, at), 9, 0, "x"));
+    assert_eq!(answer(&output), AppendResult::Accepted { matched: 1 });
+    let at = Position::new(3, 1);
+    let output = receive(&mut raft, 1, 2, 1, piece(of(2, at), 9, 0, "x"));
+    assert_eq!(answer(&output), AppendResult::Accepted { matched: 3 });
+    let of_next = of(3, Position::new(4, 1));
+    let output = receive(&mut raft, 1, 2, 1, piece(of_next, 9, 0, "x"));
+    let body = &output.messages[0].message.body;
+    assert_eq!(*body, Body::PieceReply { of: of_next, offset: 1, round: 0 });
+    let output = receive(&mut raft, 1, 2, 1, piece(of(8, Position::new(9, 1)), 9, 0, "x"));
+    let hint = Position::new(3, 1);
+    assert_eq!(answer(&output), AppendResult::Rejected { prev: 8, hint });
+}
+
+#[test]
+fn a_limit_is_the_most_that_fits() {
+    let config = Config { max_uncommitted_bytes: 100, ..Config::new(1, [1, 2, 3].into()) };
+    let mut leader = Raft::new(config, Saved::default(), 0, 1);
+    let now = leader.deadline();
+    let _ = elect(&mut leader, now);
+    assert_eq!(leader.backlog().uncommitted_bytes, 16, "the no-op");
+    assert!(leader.has_room(84) && !leader.has_room(85));
+    let full = leader.handle(now, Input::Propose(vec!["x".repeat(69).as_str().into()]));
+    assert_eq!(full.proposed, Some(Err(Refused::Busy)));
+    let fits = leader.handle(now, Input::Propose(vec!["x".repeat(68).as_str().into()]));
+    assert_eq!(fits.proposed, Some(Ok(2)));
+    assert_eq!(leader.backlog().uncommitted_bytes, 100);
+}
+
+#[test]
+fn leadership_goes_to_who_was_heard_within_a_timeout() {
+    for (later, gone) in [(500, false), (501, true)] {
+        let mut leader = node(1, 5);
+        let now = leader.deadline();
+        let _ = elect(&mut leader, now);
+        let term = leader.term();
+        // n3 and n4 answer all the time and have nothing; n2 had all, and is silent since.
+        let result = AppendResult::Accepted { matched: 1 };
+        let _ = receive(&mut leader, now, 2, term, Body::AppendReply { round: 0, result });
+        for from in [3, 4] {
+            let result = AppendResult::Accepted { matched: 0 };
+            let body = Body::AppendReply { round: 0, result };
+            let _ = receive(&mut leader, now + later, from, term, body);
+        }
+        let output = leader.handle(now + later, Input::Transfer(None));
+        let told = |m: &Outgoing| m.to == 2 && m.message.body == Body::TimeoutNow;
+        assert_eq!(output.messages.iter().any(told), !gone, "after {later} ms");
+    }
+}
+
+/// A leader of three whose followers are 2, which has everything, and 3, of which nothing is known.
+fn leader_of_three(config: impl FnOnce(&mut Config)) -> (Raft, u64) {
+    let mut of_three = Config::new(1, [1, 2, 3].into());
+    config(&mut of_three);
+    let mut leader = Raft::new(of_three, Saved::default(), 0, 1);
+    let now = leader.deadline();
+    let output = elect(&mut leader, now);
+    let noop = output.persist.expect("a no-op").seq;
+    let _ = leader.handle(now, Input::Persisted(noop));
+    (leader, now)
+}
+
+fn accepted(matched: Index) -> Body {
+    Body::AppendReply { round: 0, result: AppendResult::Accepted { matched } }
+}
+
+fn rejected(prev: Index) -> Body {
+    Body::AppendReply { round: 0, result: AppendResult::Rejected { prev, hint: zero() } }
+}
+
+fn propose(leader: &mut Raft, now: u64, command: &str) -> Output {
+    let mut output = leader.handle(now, Input::Propose(vec![command.into()]));
+    let seq = output.persist.take().expect("an entry").seq;
+    let more = leader.handle(now, Input::Persisted(seq));
+    output.messages.extend(more.messages);
+    output
+}
+
+fn to(output: &Output, peer: NodeId) -> Vec<&Body> {
+    output.messages.iter().filter(|m| m.to == peer).map(|m| &m.message.body).collect()
+}
+
+#[test]
+fn a_leader_steps_down_one_moment_after_the_longest_timeout() {
+    let (mut leader, now) = leader_of_three(|_| ());
+    let _ = leader.handle(now + 500, Input::Tick);
+    assert!(leader.is_leader());
+    let _ = leader.handle(now + 501, Input::Tick);
+    assert!(!leader.is_leader());
+}
+
+#[test]
+fn a_late_rejection_changes_nothing() {
+    let (mut leader, now) = leader_of_three(|_| ());
+    let term = leader.term();
+    let _ = receive(&mut leader, now, 2, term, accepted(1));
+    let _ = propose(&mut leader, now, "a");
+    let _ = receive(&mut leader, now, 2, term, accepted(2));
+    let _ = propose(&mut leader, now, "b");
+    // 2 is known to be equal, 3 is under way, and 4 was never sent.
+    for prev in [1, 2, 4, 5] {
+        let output = receive(&mut leader, now, 2, term, rejected(prev));
+        assert!(to(&output, 2).is_empty(), "rejected at {prev}");
+    }
+    let output = receive(&mut leader, now, 2, term, rejected(3));
+    assert_eq!(to(&output, 2).len(), 1, "it begins again behind what is equal");
+}
+
+#[test]
+fn a_full_window_is_not_sent_the_same_news_again() {
+    let (mut leader, now) = leader_of_three(|config| config.max_inflight = 1);
+    let term = leader.term();
+    let _ = receive(&mut leader, now, 2, term, accepted(1));
+    let _ = receive(&mut leader, now, 3, term, accepted(1));
+    for (index, command) in (2..).zip(["a", "b", "c"]) {
+        let _ = propose(&mut leader, now, command);
+        let _ = receive(&mut leader, now, 2, term, accepted(index));
+    }
+    assert_eq!(leader.commit_index(), 4);
+    let output = leader.handle(now + 1, Input::Tick);
+    assert!(to(&output, 3).is_empty(), "2 is under way to it, and it has been told of 2");
+}
+
+#[test]
+fn an_entry_as_large_as_a_message_travels_whole() {
+    for (length, whole) in [(84, true), (85, false)] {
+        let (mut leader, now) = leader_of_three(|config| config.max_message_bytes = 100);
+        let term = leader.term();
+        let _ = receive(&mut leader, now, 2, term, accepted(1));
+        let output = propose(&mut leader, now, &"x".repeat(length));
+        let sent = to(&output, 2)[0];
+        assert_eq!(matches!(sent, Body::Append { .. }), whole, "{length} bytes: {sent:?}");
+    }
+}
+
+#[test]
+fn a_piece_that_was_never_sent_cannot_be_acknowledged() {
+    let (mut leader, now) = leader_of_three(|config| config.max_message_bytes = 100);
+    let term = leader.term();
+    let _ = receive(&mut leader, now, 2, term, accepted(1));
+    let output = propose(&mut leader, now, &"x".repeat(150));
+    let Body::Piece { of, total: 150, offset: 0, .. } = to(&output, 2)[0] else { panic!("pieces") };
+    for (offset, why) in
+        [(150, Some(Invalid::Piece)), (u64::MAX, Some(Invalid::Piece)), (100, None)]
+    {
+        let body = Body::PieceReply { of: *of, offset, round: 0 };
+        let output = receive(&mut leader, now, 2, term, body);
+        assert_eq!(error(&output), why, "{offset}");
+        assert_eq!(to(&output, 2).len(), usize::from(why.is_none()), "{offset}");
+    }
+}
+
+#[test]
+fn a_transfer_is_given_up_when_its_time_is_up() {
+    let (mut leader, now) = leader_of_three(|_| ());
+    let term = leader.term();
+    let _ = receive(&mut leader, now, 2, term, accepted(0));
+    let _ = leader.handle(now, Input::Transfer(Some(3)));
+    let _ = leader.handle(now + 299, Input::Tick);
+    assert!(!leader.takes_proposals());
+    let _ = leader.handle(now + 300, Input::Tick);
+    assert!(leader.takes_proposals());
 }

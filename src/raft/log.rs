@@ -45,16 +45,6 @@ impl Log {
         self.entries.back().map_or(self.base, |e| e.at)
     }
 
-    /// How many entries there are behind the snapshot.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The entry at `index`, unless it is compacted or not there yet.
     pub fn get(&self, index: Index) -> Option<&Entry> {
         let offset = index.checked_sub(self.base.index + 1)?;
@@ -151,5 +141,37 @@ impl Log {
             Payload::Command(data) => Some(data),
             Payload::Noop => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: Index, term: Term) -> Entry {
+        Entry { at: Position::new(index, term), payload: Payload::Command("1234".into()) }
+    }
+
+    #[test]
+    fn a_slice_takes_what_fits_and_at_least_one() {
+        let log = Log::new(None, (1..=3).map(|index| entry(index, 1)).collect());
+        for (max, taken) in [(0, 1), (39, 1), (40, 2), (59, 2), (60, 3), (1_000, 3)] {
+            assert_eq!(log.slice(1, max).len(), taken, "{max} bytes; an entry has 20");
+        }
+        assert_eq!(log.slice(3, 40), [entry(3, 1)]);
+        assert!(log.slice(4, 40).is_empty());
+    }
+
+    #[test]
+    fn logs_agree_at_the_newest_term_that_both_can_have() {
+        let log = Log::new(None, vec![entry(1, 1), entry(2, 1), entry(3, 3)]);
+        assert_eq!(log.agreement(Position::new(9, 4)), Position::new(3, 3));
+        assert_eq!(log.agreement(Position::new(3, 2)), Position::new(2, 1));
+        assert_eq!(log.agreement(Position::new(1, 2)), Position::new(1, 1));
+        assert_eq!(log.agreement(Position::new(3, 0)), Position::default());
+        // What the snapshot covers is committed: the logs agree there, whatever the other one says.
+        let last = Position::new(3, 3);
+        let log = Log::new(Some(Snapshot { last, data: "".into() }), vec![entry(4, 3)]);
+        assert_eq!(log.agreement(Position::new(9, 1)), last);
     }
 }

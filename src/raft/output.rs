@@ -173,9 +173,6 @@ pub enum Invalid {
     /// Its entries have gaps, go back in terms, or are newer than the message.
     #[error("the entries are not a piece of a log")]
     Entries,
-    /// It would replace a committed entry.
-    #[error("it contradicts a committed entry")]
-    CommittedConflict,
     /// It acknowledges entries that this leader does not have.
     #[error("it acknowledges entries that do not exist")]
     MatchedBeyondLog,

@@ -175,7 +175,18 @@ fn build(tree: &Path) -> Result<Vec<PathBuf>> {
     let executable = |line: &str| Some(line.rsplit_once('(')?.1.trim_end_matches(')').into());
     let lines = text.lines().filter(|line| line.trim_start().starts_with("Executable"));
     let mut binaries: Vec<PathBuf> = lines.filter_map(executable).collect();
-    let order = ["conflux-", "raft_golden", "forming_golden", "sim-", "store-", "store_random"];
+    let order = [
+        "conflux-",
+        "raft-",
+        "node-",
+        "tenancy-",
+        "raft_golden",
+        "forming_golden",
+        "sim-",
+        "store-",
+        "fuzz-",
+        "store_random",
+    ];
     let place = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         order.iter().position(|start| name.starts_with(start))
