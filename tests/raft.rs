@@ -437,3 +437,90 @@ fn a_transfer_is_given_up_when_its_time_is_up() {
     let _ = leader.handle(now + 300, Input::Tick);
     assert!(leader.takes_proposals());
 }
+
+#[test]
+fn strangers_and_impossible_terms_are_refused() {
+    let hello = || append(zero(), 0, vec![]);
+    let cases = [
+        (1, 1, Some(Invalid::NotMember)),
+        (4, 1, Some(Invalid::NotMember)),
+        (2, 0, Some(Invalid::Term)),
+        (2, (1 << 48) + 1, Some(Invalid::Term)),
+        (2, 1 << 48, None),
+    ];
+    for (from, term, why) in cases {
+        let mut raft = node(1, 3);
+        let output = receive(&mut raft, 1, from, term, hello());
+        assert_eq!((error(&output), output.messages.is_empty()), (why, why.is_some()));
+        assert_eq!(raft.term(), if why.is_some() { 0 } else { term });
+    }
+}
+
+#[test]
+fn who_hears_a_leader_lets_nobody_disturb_it_but_by_its_own_wish() {
+    let vote = |transfer| Body::Vote { last: zero(), transfer };
+    let mut raft = node(1, 3);
+    let _ = receive(&mut raft, 1, 2, 1, append(zero(), 0, vec![]));
+    let output = receive(&mut raft, 300, 3, 2, vote(false));
+    assert!(output.messages.is_empty() && raft.term() == 1, "within the shortest timeout");
+    let output = receive(&mut raft, 300, 3, 2, Body::PreVote { last: zero() });
+    assert_eq!(to(&output, 3), [&Body::PreVoteReply { granted: false }]);
+    let output = receive(&mut raft, 301, 3, 2, Body::PreVote { last: zero() });
+    assert_eq!(to(&output, 3), [&Body::PreVoteReply { granted: true }]);
+    let output = receive(&mut raft, 300, 3, 2, vote(true));
+    assert_eq!(to(&output, 3), [&Body::VoteReply { granted: true }]);
+    assert_eq!(raft.term(), 2);
+}
+
+#[test]
+fn who_asks_in_an_old_term_learns_the_new_one() {
+    for (body, answer) in [
+        (Body::PreVote { last: zero() }, Body::PreVoteReply { granted: false }),
+        (Body::Vote { last: zero(), transfer: false }, Body::VoteReply { granted: false }),
+    ] {
+        let mut raft = node(1, 3);
+        let _ = receive(&mut raft, 1, 2, 5, append(zero(), 0, vec![]));
+        let output = receive(&mut raft, 1, 3, 4, body);
+        assert_eq!(to(&output, 3), [&answer]);
+        assert_eq!(output.messages[0].message.term, 5);
+        let late = receive(&mut raft, 1, 3, 4, Body::VoteReply { granted: true });
+        assert!(late.messages.is_empty(), "answers are just late");
+    }
+}
+
+#[test]
+fn a_snapshot_that_was_overtaken_is_ignored() {
+    let snapshot = |index| Snapshot { last: Position::new(index, 1), data: "state".into() };
+    let mut raft = node(1, 3);
+    let entries = (1..=4).map(|index| entry(index, 1)).collect();
+    let _ = receive(&mut raft, 1, 2, 1, append(zero(), 3, entries));
+    let output = raft.handle(1, Input::Compact(snapshot(2)));
+    assert_eq!(output.persist.and_then(|persist| persist.snapshot), Some(snapshot(2)));
+    for index in [1, 2, 4, 5] {
+        let output = raft.handle(1, Input::Compact(snapshot(index)));
+        assert!(output.persist.is_none(), "{index}");
+        assert_eq!(raft.log().base().index, 2);
+    }
+    let output = raft.handle(1, Input::Compact(snapshot(3)));
+    assert!(output.persist.is_some());
+    assert_eq!((raft.log().base(), raft.log().last().index), (Position::new(3, 1), 4));
+}
+
+#[test]
+fn a_leader_knows_how_far_the_others_are() {
+    let (mut leader, now) = leader_of_three(|_| ());
+    let term = leader.term();
+    let _ = receive(&mut leader, now, 3, term, accepted(1));
+    assert_eq!(leader.matched(), Some(vec![(2, 0), (3, 1)]));
+    assert_eq!(node(1, 3).matched(), None);
+}
+
+#[test]
+fn one_node_of_a_new_cluster_need_not_wait() {
+    let config = Config { first_election: Some(5), ..Config::new(1, [1, 2, 3].into()) };
+    assert_eq!(Raft::new(config, Saved::default(), 100, 1).deadline(), 105);
+    assert!(
+        (400..=600)
+            .contains(&Raft::new(node(1, 3).config().clone(), Saved::default(), 100, 1).deadline())
+    );
+}

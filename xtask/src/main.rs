@@ -52,6 +52,8 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Print which lines of the core no native test reaches.
+    Coverage,
     /// Measure, and print the figures.
     Bench,
     /// Check everything: formatting, clippy, types, then all tests. What CI runs.
@@ -77,6 +79,7 @@ fn run(command: Command) -> Result<()> {
         Command::Sim { options } => verify::sim(&options),
         Command::Model { large } => verify::model(large),
         Command::Mutants { only } => mutants::mutants(only.as_deref()),
+        Command::Coverage => verify::coverage(),
         Command::Bench => verify::bench(),
         Command::Ci => verify::ci(),
     }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::tools::{self, cargo, command, npm_tool, run, step};
+use crate::tools::{self, cargo, command, npm_tool, output, run, step};
 use crate::{build, serve};
 
 /// Runs every test.
@@ -14,6 +14,8 @@ pub(crate) fn test() -> Result<()> {
     let chromium = tools::ensure_chromium()?;
     step("native tests");
     run(cargo(["test", "--workspace"]))?;
+    step("known mistakes, which the simulator must find");
+    mistakes()?;
     let package = build::package()?;
     let site = serve::site(&package)?;
     step("types");
@@ -22,6 +24,79 @@ pub(crate) fn test() -> Result<()> {
     node_tests("node", &package, &site, &chromium)?;
     step("real tabs in a real browser");
     node_tests("browser", &package, &site, &chromium)
+}
+
+/// Makes each known mistake in turn and shows which seed finds it.
+fn mistakes() -> Result<()> {
+    let test = ["test", "--profile", "sim", "-p", "conflux-sim", "--features", "mistakes"];
+    let mut mistakes = cargo(test);
+    mistakes.args(["--test", "mistakes", "--", "--nocapture"]);
+    run(mistakes)
+}
+
+/// Counts which lines of the pure modules the native tests reach, and names the others.
+pub(crate) fn coverage() -> Result<()> {
+    let rustup = command("rustup", ["component", "add", "llvm-tools"]);
+    run(rustup).context("coverage needs LLVM's tools, which rustup adds")?;
+    let sysroot = output(command("rustc", ["--print", "sysroot"]))?;
+    let tool = |name: &str| -> Result<PathBuf> {
+        let lib = Path::new(sysroot.trim()).join("lib/rustlib");
+        let hosts = std::fs::read_dir(&lib)?.filter_map(|host| Some(host.ok()?.path()));
+        let tools = hosts.map(|host| host.join("bin").join(name));
+        let mut found = tools.filter(|path| path.is_file());
+        found.next().with_context(|| format!("{name} is not in {}", lib.display()))
+    };
+    let target = tools::target().join("coverage");
+    let profiles = target.join("profiles");
+    if profiles.exists() {
+        std::fs::remove_dir_all(&profiles)?;
+    }
+    step("tests that count");
+    let mut tests = cargo(["test", "-p", "conflux-wasm", "-p", "conflux-sim"]);
+    tests.env("CARGO_TARGET_DIR", &target).env("RUSTFLAGS", "-C instrument-coverage");
+    // Inlined code is counted where it stands, not where it came from.
+    tests.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0");
+    tests.env("LLVM_PROFILE_FILE", profiles.join("%p-%m.profraw"));
+    let log = target.join("tests.txt");
+    std::fs::create_dir_all(&target)?;
+    tests.stderr(std::fs::File::create(&log)?);
+    run(tests)?;
+    let text = std::fs::read_to_string(&log)?;
+    let binary = |line: &str| Some(line.rsplit_once('(')?.1.trim_end_matches(')').to_string());
+    let lines = text.lines().filter(|line| line.trim_start().starts_with("Running"));
+    let binaries: Vec<String> = lines.filter_map(binary).collect();
+    let data = target.join("merged.profdata");
+    let mut merge = command(&tool("llvm-profdata")?.display().to_string(), ["merge", "--sparse"]);
+    merge.arg(&profiles).arg("-o").arg(&data);
+    run(merge)?;
+    let modules = ["src/raft", "src/store", "src/node", "src/tenancy", "src/wire"];
+    let cov = |what: &str| -> Result<std::process::Command> {
+        let mut cov = command(&tool("llvm-cov")?.display().to_string(), [what]);
+        cov.arg(format!("--instr-profile={}", data.display())).arg(&binaries[0]);
+        for binary in &binaries[1..] {
+            cov.args(["--object", binary]);
+        }
+        cov.args(modules.map(|module| tools::root().join(module)));
+        Ok(cov)
+    };
+    step("lines that no test reaches");
+    let mut show = cov("show")?;
+    show.arg("--show-instantiations=false");
+    let shown = output(show)?;
+    let mut file = "";
+    for line in shown.lines() {
+        let mut cells = line.splitn(3, '|');
+        match (cells.next(), cells.next(), cells.next()) {
+            (Some(path), None, None) if path.ends_with(":") => file = path,
+            (Some(number), Some(count), Some(code)) if count.trim() == "0" => {
+                println!("{file}{}: {code}", number.trim());
+            }
+            _ => {}
+        }
+    }
+    let mut report = cov("report")?;
+    report.args(["--show-region-summary=false", "--show-branch-summary=false"]);
+    run(report)
 }
 
 /// Runs the simulator.
