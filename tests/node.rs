@@ -3,9 +3,15 @@
 
 use std::rc::Rc;
 
+use conflux::node::Event;
 use conflux::node::{Durability, Input, Node, Output, Packet};
-use conflux::raft::{self, Body, Config, Entry, HardState, Payload, Position, Saved};
-use conflux::store::{self, Call, Command, Message, Outcome, Return};
+use conflux::raft::{
+    self, AppendResult, Blob, Body, Config, Entry, HardState, Payload, Position, Saved, Snapshot,
+    Time,
+};
+use conflux::store::{
+    self, Call, Command, Failure, Machine, Message, Outcome, Perform, Return, Settled, Trouble,
+};
 
 type State = Rc<u64>;
 
@@ -98,4 +104,268 @@ fn what_acknowledges_a_write_waits_for_it() {
     assert_eq!((replies(&output), node.held()), (0, 1));
     let output = handle(&mut node, Input::Persisted(seq));
     assert_eq!((replies(&output), node.held()), (1, 0));
+}
+
+/// A machine that counts, and fails where it is told to.
+#[derive(Default)]
+struct Counter {
+    fail: &'static str,
+    /// How long user code takes.
+    takes: Time,
+}
+
+impl Machine for Counter {
+    type State = State;
+
+    fn judge(&mut self, method: &str, args: &[u8]) -> Result<Option<Blob>, Failure> {
+        Ok(Some(if method == "grow" { vec![0; 1_000].into() } else { args.into() }))
+    }
+
+    fn reduce(&mut self, state: &State, action: &[u8]) -> Result<State, Failure> {
+        if self.fail == "reduce" && action == b"bad" {
+            return Err(Failure::new("REDUCER_FAILED", "no"));
+        }
+        Ok(Rc::new(**state + 1))
+    }
+
+    fn save(&mut self, state: &State) -> Result<Vec<u8>, Failure> {
+        if self.fail == "save" {
+            return Err(Failure::new("NO_JSON", "no"));
+        }
+        Ok(state.to_le_bytes().to_vec())
+    }
+
+    fn load(&mut self, bytes: &[u8]) -> Result<State, Failure> {
+        let bytes = bytes.try_into().map_err(|_| Failure::new("NO_NUMBER", "no"))?;
+        Ok(Rc::new(u64::from_le_bytes(bytes)))
+    }
+
+    fn committed(&mut self, _: u64) {}
+}
+
+/// A node whose writes are done at once.
+struct Rig {
+    node: Node<State>,
+    machine: Counter,
+    now: Time,
+    settled: Vec<Settled>,
+    troubles: Vec<Trouble>,
+    sent: Vec<(u64, Packet)>,
+}
+
+impl Rig {
+    fn new(nodes: u64, fail: &'static str, saved: Saved, limit: fn(&mut store::Config)) -> Self {
+        let mut settings = store::Config { compact_bytes: 100, ..store::Config::default() };
+        limit(&mut settings);
+        let mut rig = Self {
+            node: Node::new(settings, Rc::new(0), Durability::Volatile, 1),
+            machine: Counter { fail, takes: 0 },
+            now: 0,
+            settled: Vec::new(),
+            troubles: Vec::new(),
+            sent: Vec::new(),
+        };
+        let config = Config::new(1, (1..=nodes).collect());
+        rig.handle(Input::Start { config, saved });
+        rig
+    }
+
+    fn handle(&mut self, input: Input<State>) {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let output = self.node.handle(self.now, input);
+            self.settled.extend(output.settled);
+            self.sent.extend(output.send);
+            for event in output.events {
+                if let Event::Trouble(trouble) = event {
+                    self.troubles.push(trouble);
+                }
+            }
+            next = output.call.map(|call| Input::Returned(call.run(&mut self.machine)));
+            self.now += if next.is_some() { self.machine.takes } else { 0 };
+        }
+    }
+
+    fn receive(&mut self, from: u64, term: u64, body: Body) {
+        self.handle(Input::Receive { from, packet: Packet::Raft(raft::Message { term, body }) });
+    }
+
+    fn perform(&mut self, ticket: u64, method: &str, args: &str) {
+        let perform = Perform { ticket, method: method.into(), args: args.into(), timeout: None };
+        self.handle(Input::Perform(vec![perform]));
+    }
+
+    fn wait(&mut self, ms: Time) {
+        self.now += ms;
+        self.handle(Input::Tick);
+    }
+
+    fn outcome(&self, ticket: u64) -> Option<&Outcome> {
+        self.settled.iter().find(|settled| settled.ticket == ticket).map(|s| &s.outcome)
+    }
+
+    fn code(&self, ticket: u64) -> Option<&str> {
+        match self.outcome(ticket)? {
+            Outcome::Failed(failure) => Some(&failure.code),
+            _ => None,
+        }
+    }
+
+    fn state(&self) -> u64 {
+        **self.node.store().committed()
+    }
+
+    fn command(index: u64, data: &[u8]) -> Entry {
+        Entry { at: Position::new(index, 1), payload: Payload::Command(data.into()) }
+    }
+
+    fn append(&mut self, prev: u64, entries: Vec<Entry>) {
+        let commit = prev + entries.len() as u64;
+        let prev = Position::new(prev, prev.min(1));
+        self.receive(2, 1, Body::Append { prev, commit, round: 0, entries, quiet: false });
+    }
+}
+
+fn alone(fail: &'static str, limit: fn(&mut store::Config)) -> Rig {
+    let mut rig = Rig::new(1, fail, Saved::default(), limit);
+    rig.wait(600);
+    assert!(rig.node.raft().is_some_and(raft::Raft::is_leader));
+    rig
+}
+
+fn encode(command: &Command) -> Vec<u8> {
+    postcard::to_allocvec(command).expect("bytes")
+}
+
+fn action(seq: u64, action: &str) -> Vec<u8> {
+    encode(&Command::Action { session: 1, seq, ack: 1, verdicts: vec![], action: action.into() })
+}
+
+fn broken() -> Saved {
+    let last = Position::new(5, 1);
+    let snapshot = Some(Snapshot { last, data: "garbage".into() });
+    Saved { hard: HardState { term: 1, vote: None }, snapshot, entries: vec![] }
+}
+
+#[test]
+fn a_node_that_cannot_read_its_snapshot_votes_and_judges_nothing() {
+    let mut rig = Rig::new(1, "", broken(), |_| ());
+    let bad = Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read");
+    assert_eq!(rig.troubles, [Trouble::CannotLoad(bad)]);
+    rig.wait(600);
+    assert!(rig.node.raft().is_some_and(raft::Raft::is_leader), "there is nobody else");
+    rig.perform(1, "add", "x");
+    rig.wait(1_000);
+    assert_eq!((rig.outcome(1), rig.state()), (None, 0));
+}
+
+#[test]
+fn a_leader_that_cannot_read_its_snapshot_hands_over() {
+    let mut rig = Rig::new(3, "", broken(), |_| ());
+    rig.wait(600);
+    rig.receive(2, 2, Body::PreVoteReply { granted: true });
+    rig.receive(2, 2, Body::VoteReply { granted: true });
+    let result = AppendResult::Accepted { matched: 6 };
+    rig.receive(2, 2, Body::AppendReply { round: 0, result });
+    let told = |p: &(u64, Packet)| match &p.1 {
+        Packet::Raft(message) => (p.0, &message.body) == (2, &Body::TimeoutNow),
+        Packet::Store(_) => false,
+    };
+    assert!(rig.sent.iter().any(told), "{:?}", rig.sent);
+}
+
+#[test]
+fn a_state_that_cannot_be_loaded_is_reported() {
+    let sessions = store::Sessions::default();
+    let data = postcard::to_allocvec(&(sessions, Blob::from("seven"))).expect("bytes").into();
+    let snapshot = Some(Snapshot { last: Position::new(5, 1), data });
+    let rig = Rig::new(3, "", Saved { snapshot, ..broken() }, |_| ());
+    assert_eq!(rig.troubles, [Trouble::CannotLoad(Failure::new("NO_NUMBER", "no"))]);
+    assert!(rig.node.store().is_broken());
+}
+
+#[test]
+fn a_state_that_cannot_be_saved_is_reported_and_the_log_stays() {
+    let mut rig = alone("save", |_| ());
+    for ticket in 1..=20 {
+        rig.perform(ticket, "add", "0123456789");
+    }
+    let reports = rig.troubles.len();
+    assert!((1..20).contains(&reports), "once for each growth, not for each action: {reports}");
+    assert!(
+        rig.troubles.iter().all(|t| matches!(t, Trouble::CannotSave(f) if f.code == "NO_JSON"))
+    );
+    assert_eq!(rig.node.raft().map(|raft| raft.log().base().index), Some(0));
+    assert_eq!((rig.state(), rig.settled.len()), (20, 20), "work goes on");
+}
+
+#[test]
+fn a_reducer_that_fails_on_what_is_committed_leaves_the_state() {
+    let mut rig = Rig::new(3, "reduce", Saved::default(), |_| ());
+    let open = encode(&Command::Open { nonce: 9 });
+    let commands = [open, action(1, "good"), action(2, "bad"), b"garbage".to_vec(), action(3, "x")];
+    let entries = (1..).zip(&commands).map(|(index, data)| Rig::command(index, data)).collect();
+    rig.append(0, entries);
+    assert_eq!(rig.state(), 2, "the first and the last");
+    assert_eq!(rig.node.store().applied(), 5);
+    let failed = Trouble::ReducerFailed(Failure::new("REDUCER_FAILED", "no"));
+    assert_eq!(rig.troubles, [failed, Trouble::BadEntry(4)]);
+}
+
+#[test]
+fn a_closed_node_takes_nothing() {
+    let mut rig = alone("", |_| ());
+    rig.handle(Input::Close(Failure::new("CLOSED", "closed")));
+    rig.perform(1, "add", "x");
+    rig.handle(Input::Read { ticket: 2 });
+    assert_eq!((rig.code(1), rig.code(2), rig.state()), (Some("CLOSED"), Some("CLOSED"), 0));
+}
+
+#[test]
+fn what_waits_is_bounded_and_what_is_too_large_is_refused() {
+    let mut rig = Rig::new(3, "", Saved::default(), |config| config.max_pending_bytes = 10);
+    rig.perform(1, "add", "0123456789");
+    rig.perform(2, "add", "x");
+    assert_eq!((rig.code(1), rig.code(2)), (None, Some("BUSY")), "the first always fits");
+    let mut rig = alone("", |config| config.max_action_bytes = 999);
+    rig.perform(1, "grow", "");
+    rig.perform(2, "add", "x");
+    assert_eq!(rig.code(1), Some("TOO_LARGE"));
+    assert_eq!((rig.outcome(2), rig.state()), (Some(&Outcome::Action("x".into())), 1));
+    let mut rig = alone("", |config| config.max_action_bytes = 1_000);
+    rig.perform(1, "grow", "");
+    assert_eq!((rig.code(1), rig.state()), (None, 1));
+}
+
+#[test]
+fn a_method_that_outlives_its_leader_appends_nothing() {
+    let mut rig = Rig::new(3, "", Saved::default(), |_| ());
+    rig.wait(600);
+    rig.receive(2, 1, Body::PreVoteReply { granted: true });
+    rig.receive(2, 1, Body::VoteReply { granted: true });
+    let accept = |rig: &mut Rig| {
+        let matched = rig.node.raft().expect("started").log().last().index;
+        let result = AppendResult::Accepted { matched };
+        rig.receive(2, 1, Body::AppendReply { round: 0, result });
+    };
+    accept(&mut rig);
+    accept(&mut rig);
+    assert!(rig.node.store().session().is_some());
+    let end = rig.node.raft().expect("started").log().last();
+    rig.machine.takes = 10_000;
+    rig.perform(1, "add", "x");
+    let raft = rig.node.raft().expect("started");
+    assert_eq!((raft.is_leader(), raft.log().last()), (false, end));
+    assert_eq!(**rig.node.store().provisional(), 0, "as if it had not been");
+    assert_eq!(rig.outcome(1), None, "it waits for the next leader");
+}
+
+#[test]
+fn a_long_message_is_cut_between_two_characters() {
+    let failure = Failure::new(&"C".repeat(100), "aé".repeat(2_000));
+    assert_eq!(failure.code.len(), 64);
+    assert!(failure.message.ends_with("aé…") || failure.message.ends_with("a…"));
+    assert!((4_090..=4_099).contains(&failure.message.len()), "{}", failure.message.len());
+    let exact = Failure::new("C", "x".repeat(4_096));
+    assert_eq!(exact.message.len(), 4_096);
 }

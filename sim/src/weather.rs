@@ -38,6 +38,8 @@ pub enum Fault {
     Freeze,
     /// A process does everything late.
     SlowNode,
+    /// Methods, reducers and subscribers take long.
+    SlowCode,
     /// Leadership is handed over.
     Transfer,
     /// Performs are given up, and some of them asked for again.
@@ -54,7 +56,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Loss,
         Self::Duplication,
         Self::Delay,
@@ -68,6 +70,7 @@ impl Fault {
         Self::Jump,
         Self::Freeze,
         Self::SlowNode,
+        Self::SlowCode,
         Self::Transfer,
         Self::Timeout,
         Self::Close,

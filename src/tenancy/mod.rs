@@ -484,9 +484,7 @@ impl Tenancy {
     /// A frame of another set arrived from the node with this nonce: tell it that this is not its
     /// cluster.
     pub fn handle_other_set(&mut self, nonce: u64) -> Output {
-        if self.set().is_some() {
-            self.refuse(To::Nonce(nonce), Refusal::OtherSet);
-        }
+        self.refuse(To::Nonce(nonce), Refusal::OtherSet);
         std::mem::take(&mut self.out)
     }
 
@@ -538,13 +536,8 @@ impl Tenancy {
     }
 
     fn refuse(&mut self, to: To, why: Refusal) {
-        let members = match &self.state {
-            State::Formed(set) => set.members().iter().map(|m| m.id.clone()).collect(),
-            _ => match &self.plan {
-                Plan::Ids(ids) => ids.iter().cloned().collect(),
-                Plan::Size(_) => Vec::new(),
-            },
-        };
+        let Some(set) = self.set() else { return };
+        let members = set.members().iter().map(|member| member.id.clone()).collect();
         self.send(to, Body::Refuse { why, members });
     }
 

@@ -58,11 +58,23 @@ impl World {
                 let p = &mut self.processes[process];
                 p.machine.provisional = p.node.store().provisional().clone();
                 next = Some(node::Input::Returned(call.run(&mut p.machine)));
+                self.dawdle(process);
             }
         }
         self.look_at_state(process)?;
         self.arm(process);
         Ok(())
+    }
+
+    /// User code takes long, now and then: when it returns, much may be over.
+    fn dawdle(&mut self, process: usize) {
+        let may = self.healed.is_none() && self.weather.faults.has(Fault::SlowCode);
+        if may && self.rng.random_ratio(1, 300) {
+            let by = self.rng.random_range(0..1_000_000);
+            note!(self, "{}'s code takes {by} µs", name(process));
+            let now = self.now;
+            self.processes[process].clock.jump(now, by);
+        }
     }
 
     pub(super) fn persist(&mut self, process: usize, persist: raft::Persist) -> Check {
