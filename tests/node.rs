@@ -118,7 +118,11 @@ impl Machine for Counter {
     type State = State;
 
     fn judge(&mut self, method: &str, args: &[u8]) -> Result<Option<Blob>, Failure> {
-        Ok(Some(if method == "grow" { vec![0; 1_000].into() } else { args.into() }))
+        Ok(match method {
+            "nothing" => None,
+            "grow" => Some(vec![0; 1_000].into()),
+            _ => Some(args.into()),
+        })
     }
 
     fn reduce(&mut self, state: &State, action: &[u8]) -> Result<State, Failure> {
@@ -368,4 +372,214 @@ fn a_long_message_is_cut_between_two_characters() {
     assert!((4_090..=4_099).contains(&failure.message.len()), "{}", failure.message.len());
     let exact = Failure::new("C", "x".repeat(4_096));
     assert_eq!(exact.message.len(), 4_096);
+}
+
+/// A follower of node 2 with a session, which is number 1, and what it has sent since.
+fn client(limit: fn(&mut store::Config)) -> Rig {
+    let mut rig = Rig::new(3, "", Saved::default(), limit);
+    rig.append(0, vec![]);
+    let nonce = rig.sent.iter().find_map(|(_, packet)| match packet {
+        Packet::Store(Message { body: store::Body::Open { nonce }, .. }) => Some(*nonce),
+        _ => None,
+    });
+    let open = encode(&Command::Open { nonce: nonce.expect("it asks for a session") });
+    rig.append(0, vec![Rig::command(1, &open)]);
+    rig.sent.clear();
+    rig
+}
+
+/// What it has said to the leader's store since this was last asked.
+fn said(rig: &mut Rig) -> Vec<store::Body> {
+    let packets = std::mem::take(&mut rig.sent);
+    let store = |(_, packet)| match packet {
+        Packet::Store(message) => Some(message.body),
+        Packet::Raft(_) => None,
+    };
+    packets.into_iter().filter_map(store).collect()
+}
+
+fn hear(rig: &mut Rig, body: store::Body) {
+    let packet = Packet::Store(Message { term: 1, body });
+    rig.handle(Input::Receive { from: 2, packet });
+}
+
+/// The leader is there, and says nothing else.
+fn heartbeat(rig: &mut Rig) {
+    let end = rig.node.raft().expect("started").log().last().index;
+    rig.append(end, vec![]);
+}
+
+#[test]
+fn names_arguments_and_what_waits_may_be_as_large_as_the_limits() {
+    let mut rig = client(|_| ());
+    rig.perform(1, &"m".repeat(1_024), "");
+    rig.perform(2, &"m".repeat(1_025), "");
+    assert_eq!((rig.code(1), rig.code(2)), (None, Some("TOO_LARGE")));
+    let mut rig = client(|config| config.max_action_bytes = 10);
+    rig.perform(1, "12345", "12345");
+    rig.perform(2, "12345", "123456");
+    assert_eq!((rig.code(1), rig.code(2)), (None, Some("TOO_LARGE")));
+    let mut rig = client(|config| config.max_pending_bytes = 10);
+    rig.perform(1, "1", "1234");
+    rig.perform(2, "1", "1234");
+    rig.perform(3, "", "1");
+    assert_eq!((rig.code(1), rig.code(2), rig.code(3)), (None, None, Some("BUSY")));
+}
+
+#[test]
+fn what_is_settled_makes_room() {
+    let mut rig = alone("", |config| config.max_pending_bytes = 30);
+    for ticket in 1..=20 {
+        rig.perform(ticket, "add", "0123456789");
+        assert_eq!(rig.code(ticket), None, "{ticket}");
+    }
+    assert_eq!(rig.state(), 20);
+    // What the client knows is forgotten: the table stays small.
+    let (sessions, mine) = (rig.node.store().sessions(), rig.node.store().session());
+    let results = sessions.get(mine.expect("open")).expect("open").results().len();
+    assert!(results <= 2, "{results} outcomes are kept");
+}
+
+#[test]
+fn performs_are_sent_in_as_few_messages_as_fit() {
+    // A perform takes 16 bytes more than what it says.
+    let mut rig = client(|config| config.max_message_bytes = 60);
+    let perform = |ticket| Perform {
+        ticket,
+        method: "abcd".into(),
+        args: "0123456789".into(),
+        timeout: None,
+    };
+    rig.handle(Input::Perform((1..=5).map(perform).collect()));
+    let sent = said(&mut rig).into_iter().map(|body| match body {
+        store::Body::Perform { ack: 1, first, requests, .. } => (first, requests.len()),
+        body => panic!("{body:?}"),
+    });
+    assert_eq!(sent.collect::<Vec<_>>(), [(1, 2), (3, 2), (5, 1)]);
+    for (length, parts) in [(40, 0), (41, 1), (60, 1), (61, 2), (120, 2), (121, 3)] {
+        let mut rig = client(|config| config.max_message_bytes = 60);
+        rig.perform(1, "abcd", &"x".repeat(length));
+        let part = |body: &store::Body| matches!(body, store::Body::Part { .. });
+        assert_eq!(said(&mut rig).iter().filter(|b| part(b)).count(), parts, "{length} bytes");
+    }
+}
+
+#[test]
+fn what_the_leader_has_is_not_sent_again_and_silence_is_not_endless() {
+    let mut rig = client(|config| config.max_message_bytes = 60);
+    rig.perform(1, "abcd", &"x".repeat(150));
+    let offsets = |bodies: Vec<store::Body>| -> Vec<u64> {
+        let offset = |body| match body {
+            store::Body::Part { offset, .. } => offset,
+            body => panic!("{body:?}"),
+        };
+        bodies.into_iter().map(offset).collect()
+    };
+    assert_eq!(offsets(said(&mut rig)), [0, 60, 120]);
+    // Part of it arrived; after a silence only the rest is sent.
+    rig.wait(200);
+    heartbeat(&mut rig);
+    hear(&mut rig, store::Body::Received { session: 1, next: 1, offset: 60 });
+    rig.wait(200);
+    heartbeat(&mut rig);
+    assert_eq!(said(&mut rig).len(), 0, "the answer put the next try off");
+    rig.wait(100);
+    assert_eq!(offsets(said(&mut rig)), [60, 120]);
+    // What is no news, or cannot be, changes nothing.
+    for (next, offset) in [(1, 60), (1, 0), (0, 90), (9, 0), (u64::MAX, u64::MAX)] {
+        hear(&mut rig, store::Body::Received { session: 1, next, offset });
+    }
+    heartbeat(&mut rig);
+    rig.wait(290);
+    heartbeat(&mut rig);
+    rig.wait(10);
+    assert_eq!(offsets(said(&mut rig)), [60, 120]);
+    // All of it arrived: it is only asked how it went.
+    hear(&mut rig, store::Body::Received { session: 1, next: 2, offset: 0 });
+    rig.wait(290);
+    heartbeat(&mut rig);
+    assert_eq!(said(&mut rig).len(), 0);
+    rig.wait(10);
+    let asked = store::Body::Perform { session: 1, ack: 1, first: 2, requests: vec![] };
+    assert_eq!(said(&mut rig), [asked]);
+}
+
+/// A leader, node 1 of three, for which node 2 acknowledges everything, and node 3's session.
+fn judge(limit: fn(&mut store::Config)) -> (Rig, u64) {
+    let mut rig = Rig::new(3, "", Saved::default(), limit);
+    rig.wait(600);
+    rig.receive(2, 1, Body::PreVoteReply { granted: true });
+    rig.receive(2, 1, Body::VoteReply { granted: true });
+    let packet = Packet::Store(Message { term: 1, body: store::Body::Open { nonce: 33 } });
+    rig.handle(Input::Receive { from: 3, packet });
+    agree(&mut rig);
+    let session = rig.node.store().sessions().with_nonce(33).expect("it is open");
+    rig.sent.clear();
+    (rig, session)
+}
+
+fn agree(rig: &mut Rig) {
+    for _ in 0..2 {
+        let matched = rig.node.raft().expect("started").log().last().index;
+        let result = AppendResult::Accepted { matched };
+        rig.receive(2, 1, Body::AppendReply { round: 0, result });
+    }
+}
+
+#[test]
+fn a_perform_in_parts_is_put_together_once() {
+    let (mut rig, session) = judge(|config| config.max_action_bytes = 6);
+    let part = |rig: &mut Rig, seq, total, offset, data: &str| {
+        let (method, data) = ("add".to_string(), Blob::from(data));
+        let body = store::Body::Part { session, ack: 1, seq, method, total, offset, data };
+        let packet = Packet::Store(Message { term: 1, body });
+        rig.handle(Input::Receive { from: 3, packet });
+        let received = said(rig).into_iter().find_map(|body| match body {
+            store::Body::Received { next, offset, .. } => Some((next, offset)),
+            _ => None,
+        });
+        received.expect("an answer")
+    };
+    assert_eq!(part(&mut rig, 1, 6, 0, "abc"), (1, 3));
+    assert_eq!(part(&mut rig, 1, 6, 0, "abc"), (1, 3), "it is there");
+    assert_eq!(part(&mut rig, 2, 6, 0, "abc"), (1, 3), "it is not its turn");
+    assert_eq!(part(&mut rig, 1, 6, 3, "def"), (2, 0));
+    assert_eq!(part(&mut rig, 1, 6, 3, "def"), (2, 0), "it is complete");
+    assert_eq!(part(&mut rig, 2, 7, 0, "x"), (3, 0), "it is too large, and that is its fate");
+    assert_eq!(part(&mut rig, 3, 6, 0, "123"), (3, 3));
+    assert_eq!(part(&mut rig, 3, 5, 3, "456"), (3, 0), "another whole begins anew");
+    agree(&mut rig);
+    assert_eq!(rig.state(), 1);
+    let unknown = rig.node.store().sessions().get(session).expect("open").results().len();
+    assert_eq!(unknown, 1, "one action");
+}
+
+#[test]
+fn verdicts_are_told_when_leadership_is_confirmed_in_messages_that_fit() {
+    // A verdict that says nothing takes 65 bytes.
+    let (mut rig, session) = judge(|config| config.max_message_bytes = 130);
+    let request = store::Request { method: Some("nothing".into()), args: "".into() };
+    let requests = vec![request; 5];
+    let body = store::Body::Perform { session, ack: 1, first: 1, requests };
+    let packet = Packet::Store(Message { term: 1, body });
+    rig.handle(Input::Receive { from: 3, packet });
+    let round = rig.sent.iter().rev().find_map(|(_, packet)| match packet {
+        Packet::Raft(raft::Message { body: Body::Append { round, .. }, .. }) => Some(*round),
+        _ => None,
+    });
+    let told = |rig: &mut Rig| -> Vec<usize> {
+        let verdicts = |body| match body {
+            store::Body::Verdicts { verdicts, .. } => Some(verdicts.len()),
+            _ => None,
+        };
+        said(rig).into_iter().filter_map(verdicts).collect()
+    };
+    assert!(told(&mut rig).is_empty(), "somebody else may lead by now");
+    let matched = rig.node.raft().expect("started").log().last().index;
+    let result = AppendResult::Accepted { matched };
+    let round = round.expect("it asked");
+    rig.receive(2, 1, Body::AppendReply { round: round - 1, result });
+    assert!(told(&mut rig).is_empty(), "an answer to an earlier question");
+    rig.receive(2, 1, Body::AppendReply { round, result });
+    assert_eq!(told(&mut rig), [2, 2, 1]);
 }
