@@ -341,3 +341,29 @@ pub enum AppendResult {
         hint: Position,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_is_its_bytes() {
+        let blob = Blob::from("abc");
+        assert_eq!((blob.len(), blob.is_empty(), Blob::from("").is_empty()), (3, false, true));
+        let bytes = postcard::to_allocvec(&blob).expect("bytes");
+        assert_eq!(bytes, *b"\x03abc");
+        assert_eq!(postcard::from_bytes::<Blob>(&bytes), Ok(blob.clone()));
+        assert_eq!(format!("{blob:?}"), "\"abc\"");
+        assert_eq!(format!("{:?}", Blob::from(vec![b'x'; 64])), format!("{:?}", "x".repeat(64)));
+        assert_eq!(format!("{:?}", Blob::from(vec![b'x'; 65])), "[65 bytes]");
+        assert_eq!(format!("{:?}", Blob::from(vec![0xff; 2])), "[2 bytes]");
+    }
+
+    #[test]
+    fn the_newer_term_is_more_up_to_date_and_then_the_longer_log() {
+        let at = |index, term| Position::new(index, term);
+        assert!(at(1, 2).is_up_to_date_with(at(9, 1)));
+        assert!(!at(9, 1).is_up_to_date_with(at(1, 2)));
+        assert!(at(3, 2).is_up_to_date_with(at(3, 2)) && !at(2, 2).is_up_to_date_with(at(3, 2)));
+    }
+}

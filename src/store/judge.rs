@@ -92,8 +92,9 @@ impl Lives {
         live.ack = live.ack.max(ack);
         // What the client has acknowledged was settled by an earlier leader, with a verdict that
         // is in no log.
-        let again = made(Mistake::RetryAppliedTwice) || made(Mistake::VerdictJudgedAgain);
-        let recorded = session.filter(|_| !again).map_or(1, Session::next);
+        let right =
+            |_: &&Session| !(made(Mistake::RetryAppliedTwice) || made(Mistake::VerdictJudgedAgain));
+        let recorded = session.filter(right).map_or(1, Session::next);
         live.next = live.next.max(recorded).max(ack);
         live.verdicts = live.verdicts.split_off(&ack);
         Some(live)

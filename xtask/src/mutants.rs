@@ -390,6 +390,7 @@ impl VisitMut for Mutator<'_> {
                 matching.arms.iter_mut().filter(right).for_each(|arm| self.visit_arm_mut(arm));
                 return;
             }
+            Expr::Unary(unary) if is_mistake(&unary.expr) => return,
             Expr::Binary(binary) if is_mistake(&binary.left) || is_mistake(&binary.right) => {
                 for side in [&mut binary.left, &mut binary.right] {
                     if !is_mistake(side) {
@@ -420,7 +421,8 @@ impl VisitMut for Mutator<'_> {
 
 impl Mutator<'_> {
     fn function(&mut self, signature: &syn::Signature, block: &mut syn::Block) {
-        if signature.constness.is_some() {
+        // What an error or a value looks like to people is not what it does.
+        if signature.constness.is_some() || signature.ident == "fmt" {
             return;
         }
         visit_mut::visit_block_mut(self, block);
@@ -441,7 +443,8 @@ impl Mutator<'_> {
         if !matching.arms.iter().any(rest) {
             return;
         }
-        for arm in matching.arms.iter_mut().filter(|arm| !rest(arm)) {
+        let mistaken = |arm: &syn::Arm| arm.guard.as_ref().is_some_and(|g| is_mistake(&g.1));
+        for arm in matching.arms.iter_mut().filter(|arm| !rest(arm) && !mistaken(arm)) {
             let Some(id) = self.add(arm.pat.span(), "without this arm".into()) else { continue };
             let guard: Expr = match &arm.guard {
                 Some((_, guard)) if contains_let(guard) => continue,
