@@ -583,3 +583,17 @@ fn verdicts_are_told_when_leadership_is_confirmed_in_messages_that_fit() {
     rig.receive(2, 1, Body::AppendReply { round, result });
     assert_eq!(told(&mut rig), [2, 2, 1]);
 }
+
+#[test]
+fn who_closes_gives_its_session_back() {
+    let mut rig = client(|_| ());
+    rig.handle(Input::Close(Failure::new("CLOSED", "closed")));
+    assert_eq!(said(&mut rig), [store::Body::Close { session: 1 }]);
+    let (mut rig, session) = judge(|_| ());
+    let close = store::Body::Close { session };
+    let packet = Packet::Store(Message { term: 1, body: close });
+    rig.handle(Input::Receive { from: 3, packet });
+    assert!(rig.node.store().sessions().get(session).is_some(), "not before it is committed");
+    agree(&mut rig);
+    assert!(rig.node.store().sessions().get(session).is_none());
+}

@@ -217,9 +217,12 @@ mod tests {
         assert!(sessions.apply(9, &action(7, 2, 1)));
         assert!(!sessions.apply(10, &action(7, 2, 1)), "sent twice");
         assert!(!sessions.apply(11, &action(7, MAX_SEQ + 1, 1)), "nobody gets there");
+        assert!(sessions.clone().apply(11, &action(7, MAX_SEQ, 1)), "the last one");
+        assert_eq!((sessions.len(), sessions.is_empty()), (1, false));
         assert!(sessions.apply(12, &Command::Close { session: 7 }));
         assert!(!sessions.apply(13, &action(7, 4, 1)), "closed");
         assert!(!sessions.apply(14, &Command::Close { session: 7 }));
+        assert_eq!((sessions.len(), sessions.is_empty()), (0, true));
     }
 
     #[test]
