@@ -370,6 +370,8 @@ fn a_long_message_is_cut_between_two_characters() {
     assert_eq!(failure.code.len(), 64);
     assert!(failure.message.ends_with("aé…") || failure.message.ends_with("a…"));
     assert!((4_090..=4_099).contains(&failure.message.len()), "{}", failure.message.len());
+    let inside = Failure::new("C", format!("x{}", "é".repeat(3_000)));
+    assert_eq!(inside.message.len(), 4_095 + "…".len());
     let exact = Failure::new("C", "x".repeat(4_096));
     assert_eq!(exact.message.len(), 4_096);
 }
@@ -489,9 +491,12 @@ fn what_the_leader_has_is_not_sent_again_and_silence_is_not_endless() {
     for (next, offset) in [(1, 60), (1, 0), (0, 90), (9, 0), (u64::MAX, u64::MAX)] {
         hear(&mut rig, store::Body::Received { session: 1, next, offset });
     }
+    rig.wait(100);
     heartbeat(&mut rig);
-    rig.wait(290);
+    hear(&mut rig, store::Body::Received { session: 1, next: 1, offset: 60 });
+    rig.wait(190);
     heartbeat(&mut rig);
+    assert_eq!(said(&mut rig).len(), 0);
     rig.wait(10);
     assert_eq!(offsets(said(&mut rig)), [60, 120]);
     // All of it arrived: it is only asked how it went.
@@ -596,4 +601,18 @@ fn who_closes_gives_its_session_back() {
     assert!(rig.node.store().sessions().get(session).is_some(), "not before it is committed");
     agree(&mut rig);
     assert!(rig.node.store().sessions().get(session).is_none());
+}
+
+#[test]
+fn what_was_given_up_holds_nobody_up() {
+    let mut rig = client(|_| ());
+    let perform =
+        |ticket, timeout| Perform { ticket, method: "nothing".into(), args: "".into(), timeout };
+    rig.handle(Input::Perform(vec![perform(1, Some(10)), perform(2, None)]));
+    // The message with the first verdict was lost.
+    let verdicts = vec![(2, 1, store::Verdict::Nothing)];
+    hear(&mut rig, store::Body::Verdicts { session: 1, verdicts });
+    assert_eq!((rig.outcome(1), rig.outcome(2)), (None, None), "one after the other");
+    rig.wait(10);
+    assert_eq!((rig.code(1), rig.outcome(2)), (Some("TIMEOUT"), Some(&Outcome::Nothing)));
 }

@@ -524,3 +524,18 @@ fn one_node_of_a_new_cluster_need_not_wait() {
             .contains(&Raft::new(node(1, 3).config().clone(), Saved::default(), 100, 1).deadline())
     );
 }
+
+#[test]
+fn a_piece_is_sent_again_when_a_later_heartbeat_is_answered() {
+    let (mut leader, now) = leader_of_three(|config| config.max_message_bytes = 100);
+    let term = leader.term();
+    let _ = receive(&mut leader, now, 2, term, accepted(1));
+    let output = propose(&mut leader, now, &"x".repeat(150));
+    assert!(matches!(to(&output, 2)[0], Body::Piece { offset: 0, .. }));
+    for (later, pieces) in [(1, 0), (49, 0), (50, 1)] {
+        let _ = leader.handle(now + later, Input::Tick);
+        let output = receive(&mut leader, now + later, 2, term, accepted(1));
+        let piece = |body: &&&Body| matches!(body, Body::Piece { offset: 0, .. });
+        assert_eq!(to(&output, 2).iter().filter(piece).count(), pieces, "{later} ms later");
+    }
+}

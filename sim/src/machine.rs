@@ -47,7 +47,7 @@ pub struct Args {
     /// What [`Method::Cas`] and [`Method::Check`] expect.
     pub expected: u32,
     /// Nothing but size.
-    pub padding: Vec<u8>,
+    pub padding: Blob,
 }
 
 /// An action: what a method made of its arguments.
@@ -64,7 +64,7 @@ pub struct Action {
     /// The reducer fails on it.
     pub poison: bool,
     /// Nothing but size.
-    pub padding: Vec<u8>,
+    pub padding: Blob,
 }
 
 /// Bytes as the core carries them.

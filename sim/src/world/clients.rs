@@ -61,7 +61,7 @@ impl World {
         let Op { client, key, expected, .. } = *self.history.op(op);
         let large = self.rng.random_ratio(1, 10);
         let most = self.weather.padding * if large { 10 } else { 1 };
-        let padding = vec![b'.'; self.rng.random_range(0..=most)];
+        let padding = Blob::from(vec![b'.'; self.rng.random_range(0..=most)]);
         let gives_up = self.weather.faults.has(Fault::Timeout) && self.healed.is_none();
         let timeout = (gives_up && self.rng.random_ratio(1, 4))
             .then(|| self.rng.random_range(1..self.weather.election.1 * 2));

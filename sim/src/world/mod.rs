@@ -25,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conflux::host::core::Letter;
 use conflux::node::{self, Durability, Node, Packet};
-use conflux::raft::{self, Time};
+use conflux::raft::{self, Blob, Time};
 use conflux::store::{self, Failure as Refusal, Perform};
 use conflux::tenancy::{self, Plan as Who, Set, Tenancy, To};
 use conflux::wire::{self, FrameWriter, Header};
