@@ -27,16 +27,16 @@ pub const SMALL: [Named; 6] = [
 
 /// Checks that take minutes.
 pub const LARGE: [Named; 5] = [
-    ("raft: 2 nodes, 4 timers, slow disks, a command, a crash", || {
-        check(raft::Bounds { ticks: 4, slow_disks: true, ..raft::COMMANDS })
-    }),
+    ("forming: 2 of 3, a node without memory", || check(forming::RESTART)),
     ("raft: 2 nodes, a command, a crash, a message twice", || {
         check(raft::Bounds { duplicates: 1, ..raft::COMMANDS })
     }),
-    ("raft: 3 nodes, a command, a crash, 3 messages at once", || {
-        check(raft::Bounds { log: 3, proposals: 1, crashes: 1, ..raft::THREE_BUSY })
+    ("raft: 2 nodes, slow disks, a command, a crash", || {
+        check(raft::Bounds { slow_disks: true, network: 2, ..raft::COMMANDS })
     }),
-    ("forming: 2 of 3, a node without memory", || check(forming::RESTART)),
+    ("raft: 3 nodes, a command, a crash", || {
+        check(raft::Bounds { log: 3, proposals: 1, ..raft::THREE })
+    }),
     ("forming: 2 of 3, three timers, one loses patience", || {
         check(forming::Bounds { withdrawals: 1, ..forming::LONGER })
     }),
