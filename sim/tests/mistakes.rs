@@ -8,10 +8,11 @@ use std::panic::catch_unwind;
 use conflux::mistakes::{Mistake, make};
 use conflux_sim::mistakes::find;
 use conflux_sim::model::{check, raft};
-use conflux_sim::world::quiet_panics;
+use conflux_sim::shrink::shrink;
+use conflux_sim::world::{Plan, quiet_panics, run};
 
 /// Within so many seeds every mistake must show.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 3_000;
 
 #[test]
 fn every_known_mistake_is_found() {
@@ -27,6 +28,7 @@ fn every_known_mistake_is_found() {
             None => missed.push(mistake),
         }
     }
+    a_failing_run_gets_smaller();
     assert!(missed.is_empty(), "not found within {SEEDS} seeds: {missed:?}");
     for mistake in [Mistake::MajorityOffByOne, Mistake::VoteGrantedTwice] {
         make(Some(mistake));
@@ -34,4 +36,18 @@ fn every_known_mistake_is_found() {
         make(None);
         assert!(result.is_err(), "{mistake:?} is not found by the model checker");
     }
+}
+
+/// What is told of a failure can be repeated, and is less than what failed.
+fn a_failing_run_gets_smaller() {
+    make(Some(Mistake::RetryAppliedTwice));
+    let failed = run(&Plan::new(1));
+    let smaller = shrink(failed.clone());
+    let again = run(&Plan { trace: true, ..smaller.plan.clone() });
+    make(None);
+    assert!(failed.failure.is_some() && smaller.failure.is_some());
+    assert_eq!((&again.failure, again.stats), (&smaller.failure, smaller.stats));
+    assert!(smaller.stats.events < failed.stats.events, "fewer events");
+    assert!(smaller.faults.iter().count() < failed.faults.iter().count(), "fewer faults");
+    assert!(smaller.nodes <= failed.nodes && !again.trace.is_empty());
 }

@@ -92,8 +92,29 @@ impl World {
                 }
                 let number = self.sets[&header.set].number(header.from);
                 let number = number.ok_or("a message from nobody")?;
-                self.feed(to, node::Input::Receive { from: number, packet })
+                let newer = told(&packet);
+                let start = self.processes[to].start;
+                self.feed(to, node::Input::Receive { from: number, packet })?;
+                let raft = self.processes[to].node.raft().filter(|_| self.is_current(to, start));
+                match raft {
+                    Some(raft) if raft.term() < newer => {
+                        Err(format!("{} was told of term {newer} and did not go there", name(to)))
+                    }
+                    _ => Ok(()),
+                }
             }
         }
+    }
+}
+
+/// The term into which a message brings who hears it (paper §5.1). Questions and promises about a term
+/// to come do not, nor does a candidate that is not welcome.
+fn told(packet: &Packet) -> u64 {
+    let Packet::Raft(message) = packet else { return 0 };
+    match message.body {
+        raft::Body::PreVote { .. }
+        | raft::Body::PreVoteReply { granted: true }
+        | raft::Body::Vote { .. } => 0,
+        _ => message.term,
     }
 }
