@@ -287,13 +287,12 @@ describe('bad input', () => {
       random,
       new TextEncoder().encode('GET / HTTP/1.1\r\n\r\n'),
       of((f) => (f[3] = 99)), // another version
-      of((f) => (f[4] ^= 0xff)), // another cluster
       Uint8Array.from([...good.slice(0, 4), ...Array(60).fill(0xff)]), // absurd lengths
       Uint8Array.from([...good, ...Array(40).fill(0x80)]),
       new Uint8Array((1 << 20) + 1),
     ]
     for (let end = 0; end < good.length; end += 3) frames.push(good.slice(0, end))
-    // Every single bit of a good frame turned: impossible terms, indexes, senders.
+    // Every single bit of a good frame turned, which the checksum notices.
     for (let bit = 32; bit < good.length * 8; bit++) frames.push(of((f) => (f[bit >> 3] ^= 1 << (bit & 7))))
     return frames
   }
@@ -315,10 +314,10 @@ describe('bad input', () => {
     }
     await works(nodes)
     const codes = new Set(errors.map((error) => error.code))
-    for (const code of ['BAD_FRAME', 'VERSION', 'OTHER_CLUSTER']) assert.ok(codes.has(code), code)
+    assert.deepEqual([...codes].sort(), ['BAD_FRAME', 'VERSION'])
     for (const n of nodes) {
       const { counters, term } = n.status()
-      assert.ok(counters.badFrames > 100 && counters.foreignFrames > 0, JSON.stringify(counters))
+      assert.ok(counters.badFrames > 1000 && counters.foreignFrames === 0, JSON.stringify(counters))
       assert.ok(term < 2 ** 48)
     }
     assert.ok(errors.length < 30, 'each kind is told once, not each frame')
