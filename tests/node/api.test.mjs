@@ -1,7 +1,7 @@
 // What the API promises, row by row, on the built package, through `import` and `require`.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { after, before, describe, it } from 'node:test'
+import { after, before, beforeEach, describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import { closeAll, cluster, imported, leaderOf, methods, packageDir, reduce, required, until } from './support.mjs'
 
@@ -24,9 +24,13 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
   describe(`through ${door}`, () => {
     let nodes, leader, follower
 
-    before(async () => {
+    before(() => {
       nodes = cluster(conflux, 3)
-      leader = await leaderOf(nodes)
+    })
+    // For each test anew: a process that stands still for an election timeout may have another one.
+    beforeEach(async () => {
+      const known = ({ id }) => nodes.every((node) => node.status().leaderId === id)
+      leader = await until(nodes, () => nodes.find((node) => known(node.status())), 'one leader')
       follower = nodes.find((node) => node !== leader)
     })
     after(() => closeAll(nodes))
