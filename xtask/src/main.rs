@@ -48,7 +48,7 @@ enum Command {
     },
     /// Change the core in a thousand ways, one at a time, and see whether a test notices.
     Mutants {
-        /// Only in files whose path contains this.
+        /// Only in files whose path contains this, or one of these, with commas between them.
         #[arg(long)]
         only: Option<String>,
     },

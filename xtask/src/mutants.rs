@@ -52,8 +52,9 @@ pub(crate) fn mutants(only: Option<&str>) -> Result<()> {
         ensure!(!found.is_subset(&broken), "the mutants do not compile, and no one knows why");
         broken.extend(found);
     };
-    let kept =
-        |m: &&Mutant| !broken.contains(&m.id) && only.is_none_or(|only| m.file.contains(only));
+    let wanted =
+        |file: &str| only.is_none_or(|only| only.split(',').any(|part| file.contains(part)));
+    let kept = |m: &&Mutant| !broken.contains(&m.id) && wanted(&m.file);
     let mutants: Vec<&Mutant> = mutants.iter().filter(kept).collect();
     step("running the tests as they are");
     let began = Instant::now();
