@@ -51,11 +51,23 @@ pub enum Mistake {
     ReadUnconfirmed,
     /// An answer to an older leadership counts as one to the newest round of this one.
     StaleRoundEchoed,
+    /// A configuration whose entry is cut off counts on.
+    ChangeNotRolledBack,
+    /// The configuration is changed again before the last change is committed.
+    TwoChanges,
+    /// A new leader changes the configuration before an entry of its own term is committed.
+    ChangeBeforeTerm,
+    /// Majorities are those of the committed configuration, not of the newest.
+    OldQuorum,
+    /// Who hears a leader votes all the same, also for a node that was removed.
+    RemovedDisrupts,
+    /// Learners count for majorities.
+    LearnerCounted,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 28] = [
         Self::MajorityOffByOne,
         Self::VoteNotPersisted,
         Self::VoteNotReset,
@@ -78,6 +90,12 @@ impl Mistake {
         Self::VoteBeforeFormed,
         Self::ReadUnconfirmed,
         Self::StaleRoundEchoed,
+        Self::ChangeNotRolledBack,
+        Self::TwoChanges,
+        Self::ChangeBeforeTerm,
+        Self::OldQuorum,
+        Self::RemovedDisrupts,
+        Self::LearnerCounted,
     ];
 }
 

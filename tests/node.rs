@@ -6,8 +6,8 @@ use std::rc::Rc;
 use conflux::node::Event;
 use conflux::node::{Durability, Input, Node, Output, Packet};
 use conflux::raft::{
-    self, AppendResult, Blob, Body, Config, Entry, HardState, Payload, Position, Saved, Snapshot,
-    Time,
+    self, AppendResult, Blob, Body, Config, Entry, HardState, Members, Payload, Position, Saved,
+    Snapshot, Time,
 };
 use conflux::store::{
     self, Call, Command, Failure, Machine, Message, Outcome, Perform, Return, Settled, Trouble,
@@ -18,7 +18,7 @@ type State = Rc<u64>;
 fn restarted(seed: u64) -> Node<State> {
     let mut node = Node::new(store::Config::default(), Rc::new(0), Durability::Durable, seed);
     let saved = Saved { hard: HardState { term: 1, vote: None }, ..Saved::default() };
-    let config = Config::new(1, [1, 2, 3].into());
+    let config = Config::new(1, Members::voters([1, 2, 3]));
     let _ = handle(&mut node, Input::Start { config, saved });
     node
 }
@@ -169,7 +169,7 @@ impl Rig {
             troubles: Vec::new(),
             sent: Vec::new(),
         };
-        let config = Config::new(1, (1..=nodes).collect());
+        let config = Config::new(1, Members::voters(1..=nodes));
         rig.handle(Input::Start { config, saved });
         rig
     }
@@ -247,7 +247,8 @@ fn action(seq: u64, action: &str) -> Vec<u8> {
 
 fn broken() -> Saved {
     let last = Position::new(5, 1);
-    let snapshot = Some(Snapshot { last, data: "garbage".into() });
+    let snapshot =
+        Some(Snapshot { last, members: Members::voters([1, 2, 3]), data: "garbage".into() });
     Saved { hard: HardState { term: 1, vote: None }, snapshot, entries: vec![] }
 }
 
@@ -282,7 +283,8 @@ fn a_leader_that_cannot_read_its_snapshot_hands_over() {
 fn a_state_that_cannot_be_loaded_is_reported() {
     let sessions = store::Sessions::default();
     let data = postcard::to_allocvec(&(sessions, Blob::from("seven"))).expect("bytes").into();
-    let snapshot = Some(Snapshot { last: Position::new(5, 1), data });
+    let snapshot =
+        Some(Snapshot { last: Position::new(5, 1), members: Members::voters([1, 2, 3]), data });
     let rig = Rig::new(3, "", Saved { snapshot, ..broken() }, |_| ());
     assert_eq!(rig.troubles, [Trouble::CannotLoad(Failure::new("NO_NUMBER", "no"))]);
     assert!(rig.node.store().is_broken());

@@ -3,12 +3,13 @@
 #![allow(missing_docs)]
 
 use conflux::raft::{
-    AppendResult, Body, Config, Confirmed, Entry, Event, Index, Input, Invalid, Message, NodeId,
-    Outgoing, Output, Payload, Position, Raft, Refused, RoleName, Saved, Snapshot, Term, Whole,
+    AppendResult, Body, Config, Confirmed, Entry, Event, Index, Input, Invalid, Members, Message,
+    NodeId, Outgoing, Output, Payload, Position, Raft, Refused, RoleName, Saved, Snapshot, Term,
+    Whole,
 };
 
 fn node(id: NodeId, nodes: u64) -> Raft {
-    Raft::new(Config::new(id, (1..=nodes).collect()), Saved::default(), 0, id)
+    Raft::new(Config::new(id, Members::voters(1..=nodes)), Saved::default(), 0, id)
 }
 
 fn receive(raft: &mut Raft, now: u64, from: NodeId, term: Term, body: Body) -> Output {
@@ -46,7 +47,7 @@ fn answer(output: &Output) -> AppendResult {
 /// Elects the node in the next term by the vote of the others, with a disk that is as fast as light.
 fn elect(raft: &mut Raft, now: u64) -> Output {
     let mut out = raft.handle(now, Input::Tick);
-    let voters = raft.config().voters.len() as u64;
+    let voters = raft.config().members.len() as u64;
     let others: Vec<_> = (1..=voters).filter(|id| *id != raft.id()).collect();
     for from in &others {
         let body = Body::PreVoteReply { granted: true };
@@ -269,8 +270,8 @@ fn a_piece_of_what_is_here_already_is_acknowledged_whole() {
     let mut raft = node(1, 3);
     let entries = vec![entry(1, 1), entry(2, 1), entry(3, 1)];
     let _ = receive(&mut raft, 1, 2, 1, append(zero(), 2, entries));
-    let snapshot = Snapshot { last: Position::new(2, 1), data: "state".into() };
-    let _ = raft.handle(1, Input::Compact(snapshot));
+    let last = Position::new(2, 1);
+    let _ = raft.handle(1, Input::Compact { last, data: "state".into() });
     let of = |prev, at| Whole::Entry { prev: Position::new(prev, prev.min(1)), at };
     // Compacted; in the log; newer than the log and next to it; with a gap.
     let at = Position::new(1, 1);
@@ -290,7 +291,8 @@ fn a_piece_of_what_is_here_already_is_acknowledged_whole() {
 
 #[test]
 fn a_limit_is_the_most_that_fits() {
-    let config = Config { max_uncommitted_bytes: 100, ..Config::new(1, [1, 2, 3].into()) };
+    let config =
+        Config { max_uncommitted_bytes: 100, ..Config::new(1, Members::voters([1, 2, 3])) };
     let mut leader = Raft::new(config, Saved::default(), 0, 1);
     let now = leader.deadline();
     let _ = elect(&mut leader, now);
@@ -326,7 +328,7 @@ fn leadership_goes_to_who_was_heard_within_a_timeout() {
 
 /// A leader of three whose followers are 2, which has everything, and 3, of which nothing is known.
 fn leader_of_three(config: impl FnOnce(&mut Config)) -> (Raft, u64) {
-    let mut of_three = Config::new(1, [1, 2, 3].into());
+    let mut of_three = Config::new(1, Members::voters([1, 2, 3]));
     config(&mut of_three);
     let mut leader = Raft::new(of_three, Saved::default(), 0, 1);
     let now = leader.deadline();
@@ -490,18 +492,22 @@ fn who_asks_in_an_old_term_learns_the_new_one() {
 
 #[test]
 fn a_snapshot_that_was_overtaken_is_ignored() {
-    let snapshot = |index| Snapshot { last: Position::new(index, 1), data: "state".into() };
+    let members = Members::voters(1..=1);
+    let last = |index| Position::new(index, 1);
+    let snapshot =
+        |index| Snapshot { last: last(index), members: members.clone(), data: "state".into() };
+    let compact = |index| Input::Compact { last: last(index), data: "state".into() };
     let mut raft = node(1, 3);
     let entries = (1..=4).map(|index| entry(index, 1)).collect();
     let _ = receive(&mut raft, 1, 2, 1, append(zero(), 3, entries));
-    let output = raft.handle(1, Input::Compact(snapshot(2)));
+    let output = raft.handle(1, compact(2));
     assert_eq!(output.persist.and_then(|persist| persist.snapshot), Some(snapshot(2)));
     for index in [1, 2, 4, 5] {
-        let output = raft.handle(1, Input::Compact(snapshot(index)));
+        let output = raft.handle(1, compact(index));
         assert!(output.persist.is_none(), "{index}");
         assert_eq!(raft.log().base().index, 2);
     }
-    let output = raft.handle(1, Input::Compact(snapshot(3)));
+    let output = raft.handle(1, compact(3));
     assert!(output.persist.is_some());
     assert_eq!((raft.log().base(), raft.log().last().index), (Position::new(3, 1), 4));
 }
@@ -517,7 +523,7 @@ fn a_leader_knows_how_far_the_others_are() {
 
 #[test]
 fn one_node_of_a_new_cluster_need_not_wait() {
-    let config = Config { first_election: Some(5), ..Config::new(1, [1, 2, 3].into()) };
+    let config = Config { first_election: Some(5), ..Config::new(1, Members::voters([1, 2, 3])) };
     assert_eq!(Raft::new(config, Saved::default(), 100, 1).deadline(), 105);
     assert!(
         (400..=600)

@@ -113,8 +113,7 @@ impl goldenscript::Runner for Runner {
             }
             Command::Transfer(id, to) => cluster.handle(*id, Input::Transfer(*to)),
             Command::Compact(id) => {
-                let snapshot = cluster.snapshot_of(*id);
-                cluster.handle(*id, Input::Compact(snapshot));
+                cluster.compact(*id);
             }
             Command::Deliver { from, to, nth } => {
                 let position = cluster.find(*from, *to, *nth).ok_or("no such message")?;
@@ -132,7 +131,7 @@ impl goldenscript::Runner for Runner {
             Command::Stabilize => cluster.stabilize(),
             Command::Partition(ids) => {
                 for id in ids {
-                    for other in cluster.config.voters.iter().filter(|o| !ids.contains(o)) {
+                    for other in cluster.nodes.keys().filter(|o| !ids.contains(o)) {
                         cluster.cut.insert((*id, *other));
                         cluster.cut.insert((*other, *id));
                     }

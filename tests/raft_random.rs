@@ -80,8 +80,7 @@ fn run(seed: u64) {
                     && cluster.node(id).applied_to == cluster.node(id).raft.commit_index()
                     && cluster.node(id).raft.log().base().index < cluster.node(id).applied_to
                 {
-                    let snapshot = cluster.snapshot_of(id);
-                    cluster.handle(id, Input::Compact(snapshot));
+                    cluster.compact(id);
                 }
             }
             95 | 96 => {

@@ -12,6 +12,8 @@ use rand::rngs::SmallRng;
 /// Who a process is, once its cluster has formed.
 #[derive(Clone, Debug)]
 pub struct Identity {
+    /// Its number in Raft.
+    pub number: u64,
     /// Its start-nonce.
     pub nonce: u64,
     /// The set in which it is a member.
@@ -80,6 +82,12 @@ pub struct Lost {
 }
 
 impl Disk {
+    /// A disk of a node that is yet to join.
+    pub fn of(identity: Identity) -> Self {
+        let image = Image { identity: Some(identity), ..Image::default() };
+        Self { image, ..Self::default() }
+    }
+
     /// Starts a write.
     pub fn start(&mut self, write: Write) {
         self.queue.push_back(write);

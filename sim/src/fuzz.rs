@@ -8,7 +8,8 @@ use conflux::host::core::Letter;
 use conflux::host::options::{self, Value};
 use conflux::node::{Durability, Input, Node, Packet};
 use conflux::raft::{
-    AppendResult, Blob, Body, Config, Entry, Index, Message, Payload, Position, Saved, Time, Whole,
+    AppendResult, Blob, Body, Config, Entry, Index, Members, Message, Payload, Position, Saved,
+    Time, Whole,
 };
 use conflux::store::{self, Failure, Machine, Perform, Request, Verdict};
 use conflux::tenancy::{self, Member, Plan, Refusal, Set, Tenancy};
@@ -182,7 +183,7 @@ impl Victim {
             max_inflight: 3,
             max_uncommitted_bytes: 2_000,
             max_transfer_bytes: 10_000,
-            ..Config::new(1, [1, 2, 3].into())
+            ..Config::new(1, Members::voters([1, 2, 3]))
         };
         self.handle(Input::Start { config, saved: Saved::default() });
     }

@@ -1,9 +1,11 @@
 //! What no process knows and the simulator does: what was ever in a log, what is committed, who led,
 //! what was promised. Checked after every step, against what the step changed.
 
+use std::collections::BTreeSet;
+
 use conflux::raft::{
-    AppendResult, Body, Entry, HardState, Index, Message, NodeId, Payload, Position, Raft, Term,
-    Time,
+    AppendResult, Body, Entry, HardState, Index, Member, Members, Message, NodeId, Payload,
+    Position, Raft, Term, Time,
 };
 use conflux::store::{Command, Store};
 
@@ -58,6 +60,10 @@ pub struct Truth {
     acknowledged: Vec<Vec<Index>>,
     /// By member: term and vote that were ever durable.
     durable: Vec<HardState>,
+    /// The newest committed configuration.
+    members: Members,
+    /// Who was ever in a committed configuration.
+    ever: BTreeSet<NodeId>,
 }
 
 fn slot<T: Default>(list: &mut Vec<T>, at: u64) -> &mut T {
@@ -69,6 +75,22 @@ fn slot<T: Default>(list: &mut Vec<T>, at: u64) -> &mut T {
 }
 
 impl Truth {
+    /// What is known of a cluster that begins with these members.
+    pub fn new(members: Members) -> Self {
+        let ever = members.iter().map(|(id, _)| id).collect();
+        Self { members, ever, ..Self::default() }
+    }
+
+    /// The newest committed configuration.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Whether this node was a member and is none any more.
+    pub fn is_out(&self, id: NodeId) -> bool {
+        self.ever.contains(&id) && !self.members.contains(id)
+    }
+
     /// How many entries are committed.
     pub fn committed(&self) -> Index {
         self.sure.len() as Index
@@ -85,6 +107,10 @@ impl Truth {
         for entry in entries {
             let payload = match &entry.payload {
                 Payload::Noop => 0,
+                Payload::Members(members) => {
+                    let member = |(id, member): (_, &Member)| mix(id, u64::from(member.voter));
+                    members.iter().map(member).fold(2, mix)
+                }
                 Payload::Command(data) => {
                     let (words, rest) = data.as_slice().as_chunks::<8>();
                     let hash = words.iter().fold(1, |h, w| mix(h, u64::from_le_bytes(*w)));
@@ -225,6 +251,10 @@ impl Truth {
                 }
                 None => {
                     self.sure.push(Sure { term, by: raft.term() });
+                    if let Some(Payload::Members(members)) = log.get(index).map(|e| &e.payload) {
+                        self.members = members.clone();
+                        self.ever.extend(members.iter().map(|(id, _)| id));
+                    }
                     if let Some(action) =
                         log.command(index).and_then(|data| action(data.as_slice()))
                     {

@@ -52,11 +52,13 @@ pub enum Fault {
     FewSessions,
     /// There is one process more than the cluster has members.
     Crowd,
+    /// Members join, are promoted, demoted and removed.
+    Membership,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Loss,
         Self::Duplication,
         Self::Delay,
@@ -77,10 +79,11 @@ impl Fault {
         Self::SmallLimits,
         Self::FewSessions,
         Self::Crowd,
+        Self::Membership,
     ];
 
     /// Those that happen at moments of their own, not to a message or a write.
-    pub const STRIKES: [Self; 9] = [
+    pub const STRIKES: [Self; 10] = [
         Self::Partition,
         Self::Crash,
         Self::DiskFailure,
@@ -90,6 +93,7 @@ impl Fault {
         Self::SlowNode,
         Self::Transfer,
         Self::Close,
+        Self::Membership,
     ];
 
     /// Its name, as `--without` takes it.

@@ -441,13 +441,17 @@ impl<S: Clone> HostCore<S> {
 
     fn start(&mut self, now: Time, set: &Set, out: &mut Output<S>) {
         let number = set.number(self.tenancy.me().nonce).expect("a node forms sets with itself");
-        let voters = (1..=set.members().len() as u64).collect();
+        let members = (1..).zip(set.members().iter().map(|member| &member.id));
+        let member = |(number, name): (_, &String)| {
+            (number, raft::Member { voter: true, name: name.clone() })
+        };
+        let members = raft::Members::new(members.map(member));
         let config = raft::Config {
             // The others have started, too, by the time that this one asks them.
             first_election: (number == 1).then_some(FIRST_ELECTION),
             election_timeout: self.settings.election_timeout,
             heartbeat_interval: self.settings.heartbeat_interval,
-            ..raft::Config::new(number, voters)
+            ..raft::Config::new(number, members)
         };
         if self.phase == Phase::Forming {
             self.phase = Phase::Member;
@@ -549,6 +553,7 @@ impl<S: Clone> HostCore<S> {
         for event in node.events {
             match event {
                 node::Event::Leader { .. } => out.notices.push(Notice::Leader),
+                node::Event::Members => out.notices.push(Notice::Members),
                 node::Event::Invalid { from, error } => {
                     self.counters.invalid_messages += 1;
                     let message = format!("member {from} sent something impossible: {error}");

@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::raft::{self, NodeId, Outgoing, Persist, PersistSeq, Raft, Saved, Term, Time};
+use crate::raft::{
+    self, Change, Index, NodeId, Outgoing, Persist, PersistSeq, Raft, Refused, Saved, Term, Time,
+};
 use crate::store::{self, Call, Failure, Outcome, Perform, Return, Settled, Step, Store, Trouble};
 
 /// What one node says to another.
@@ -61,6 +63,10 @@ pub enum Input<S> {
     Persisted(PersistSeq),
     /// The user code in [`Output::call`] returned.
     Returned(Return<S>),
+    /// Change the configuration, if this node leads. Answered in [`Output::changed`].
+    Change(Change),
+    /// This member's host is known to be dead.
+    Gone(NodeId),
     /// Hand leadership to this member, or to the one that is furthest, if this node leads.
     Transfer(Option<NodeId>),
     /// The node is about to stop: give up what waits, close the session, hand leadership over.
@@ -79,6 +85,8 @@ pub struct Output<S> {
     pub settled: Vec<Settled>,
     /// What the caller may want to know.
     pub events: Vec<Event>,
+    /// The answer to [`Input::Change`]: the index of its entry, or why there is none.
+    pub changed: Option<Result<Index, Refused>>,
     /// User code to run now; what it returns is the very next input.
     pub call: Option<Call<S>>,
     /// When to call next, if nothing happens before.
@@ -92,6 +100,7 @@ impl<S> Default for Output<S> {
             send: Vec::new(),
             settled: Vec::new(),
             events: Vec::new(),
+            changed: None,
             call: None,
             deadline: None,
         }
@@ -108,6 +117,8 @@ pub enum Event {
         /// Who leads it, as far as this node knows.
         leader: Option<NodeId>,
     },
+    /// The configuration changed, or one that was there already is committed now.
+    Members,
     /// A member sent something that cannot be; it was ignored.
     Invalid {
         /// Who.
@@ -184,6 +195,8 @@ impl<S: Clone> Node<S> {
             Input::Read { ticket } => self.store.handle_read(ticket),
             Input::Persisted(seq) => self.persisted(now, seq, &mut out),
             Input::Returned(returned) => self.returned(now, returned, &mut out),
+            Input::Change(change) => self.feed(now, raft::Input::Change(change), &mut out),
+            Input::Gone(id) => self.feed(now, raft::Input::Gone(id), &mut out),
             Input::Transfer(to) => self.feed(now, raft::Input::Transfer(to), &mut out),
             Input::Close(failure) => self.close(&failure),
         }
@@ -253,6 +266,7 @@ impl<S: Clone> Node<S> {
     /// Gives one input to Raft and acts on what comes out.
     fn feed(&mut self, now: Time, input: raft::Input, out: &mut Output<S>) {
         let Some(raft) = &mut self.raft else { return };
+        let is_change = matches!(input, raft::Input::Change(_));
         let output = raft.handle(now, input);
         for event in output.events {
             match event {
@@ -261,6 +275,7 @@ impl<S: Clone> Node<S> {
                     out.events.push(Event::Leader { term, leader });
                 }
                 raft::Event::Appended { from } => self.store.handle_appended(from),
+                raft::Event::Members => out.events.push(Event::Members),
                 raft::Event::Invalid { from, error } => {
                     out.events.push(Event::Invalid { from, error });
                 }
@@ -275,7 +290,9 @@ impl<S: Clone> Node<S> {
         for confirmed in output.reads {
             self.store.handle_confirmed(confirmed);
         }
-        if let Some(result) = output.proposed {
+        if is_change {
+            out.changed = output.proposed;
+        } else if let Some(result) = output.proposed {
             self.store.proposed(raft, result);
         }
         self.held.extend(output.messages);
@@ -332,7 +349,9 @@ impl<S: Clone> Node<S> {
             Step::Confirm { id, at_least } => {
                 self.feed(now, raft::Input::Confirm { id, at_least }, out);
             }
-            Step::Compact(snapshot) => self.feed(now, raft::Input::Compact(snapshot), out),
+            Step::Compact { last, data } => {
+                self.feed(now, raft::Input::Compact { last, data }, out);
+            }
             Step::Idle => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter, Result};
 
 use super::role::RoleName;
-use super::types::{AppendResult, Body, Entry, Message, Payload, Position, Whole};
+use super::types::{AppendResult, Body, Entry, Members, Message, Payload, Position, Whole};
 
 impl Display for RoleName {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -28,11 +28,28 @@ impl Display for Position {
 impl Display for Entry {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         write!(f, "{}:", self.at)?;
-        let Payload::Command(data) = &self.payload else { return f.write_str("-") };
+        let data = match &self.payload {
+            Payload::Noop => return f.write_str("-"),
+            Payload::Members(members) => return write!(f, "{members}"),
+            Payload::Command(data) => data,
+        };
         match std::str::from_utf8(data.as_slice()) {
             Ok(text) if text.len() <= 24 && !text.contains(char::is_control) => f.write_str(text),
             _ => write!(f, "[{} bytes]", data.len()),
         }
+    }
+}
+
+/// Voters by their numbers, then learners: `{1 2 3, learners 4}`.
+impl Display for Members {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let list = |voter: bool| {
+            let members = self.iter().filter(move |(_, member)| member.voter == voter);
+            members.map(|(id, _)| id.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        let (voters, learners) = (list(true), list(false));
+        let comma = if learners.is_empty() { "" } else { ", learners " };
+        write!(f, "{{{voters}{comma}{learners}}}")
     }
 }
 

@@ -1,10 +1,12 @@
 //! Terms, votes, and when to stand (paper §5.2, §5.4.1; dissertation §4.2.3, §9.6).
 
+use std::collections::BTreeSet;
+
 use rand::RngExt;
 
 use super::output::{Confirmed, Event, Invalid};
 use super::role::{Follower, Poll, Role};
-use super::types::{Body, HardState, Message, NodeId, PersistSeq, Position, Term};
+use super::types::{Body, HardState, Members, Message, NodeId, PersistSeq, Position, Term};
 use super::{Outgoing, Raft};
 use crate::mistakes::{Mistake, made};
 
@@ -21,7 +23,7 @@ impl Raft {
     }
 
     /// Whether this node leads, or has heard a leader so lately that it wants no other.
-    pub(super) fn is_sticky(&self) -> bool {
+    pub fn is_sticky(&self) -> bool {
         let recently = |heard| self.now < heard + self.config.election_timeout.0;
         self.role.is_leader() || self.leader.is_some() && self.heard.is_some_and(recently)
     }
@@ -73,17 +75,33 @@ impl Raft {
         Ok(())
     }
 
+    /// The host of this node is dead. If it was the leader, nobody waits for it to speak again.
+    pub(super) fn gone(&mut self, id: NodeId) {
+        if self.leader != Some(id) || id == self.config.id {
+            return;
+        }
+        self.set_leader(None);
+        self.heard = None;
+        // Not quite at once: those who stand in the same moment split the votes.
+        let soon = self.now + self.rng.random_range(0..=self.config.heartbeat_interval / 2);
+        self.election_deadline = self.election_deadline.min(soon);
+    }
+
     /// The election timeout has passed: ask whether an election could be won.
     pub(super) fn campaign(&mut self) {
         if self.leader.is_some() {
             self.set_leader(None);
         }
         self.draw_election_deadline();
+        if !self.may_stand() {
+            self.become_follower(self.hard.term);
+            return;
+        }
         let poll = Poll { granted: [self.config.id].into(), ..Poll::default() };
         self.role = Role::PreCandidate(poll);
         let body = Body::PreVote { last: self.log.last() };
         let message = Message { term: self.hard.term + 1, body };
-        for to in self.others() {
+        for to in self.other_voters() {
             self.out.messages.push(Outgoing { to, message: message.clone(), after: 0 });
         }
         self.count_votes();
@@ -101,7 +119,7 @@ impl Raft {
             ..Poll::default()
         });
         let last = self.log.last();
-        for to in self.others() {
+        for to in self.other_voters() {
             self.send_durable(to, Body::Vote { last, transfer });
         }
     }
@@ -178,32 +196,51 @@ impl Raft {
             return Err(Invalid::SecondLeader);
         }
         // A transfer of an earlier leadership that arrives late is no reason to hold an election.
-        if self.leader == Some(from) {
+        if self.leader == Some(from) && self.may_stand() {
             self.become_candidate(true);
         }
         Ok(())
     }
 
     fn count_votes(&mut self) {
-        let quorum = self.config.quorum();
+        let members = self.counting_members();
+        let quorum = members.quorum();
+        let votes = |of: &BTreeSet<NodeId>| of.iter().filter(|id| members.is_voter(**id)).count();
         let (poll, pre) = match &self.role {
             Role::PreCandidate(poll) => (poll, true),
             Role::Candidate(poll) => (poll, false),
             Role::Follower(_) | Role::Leader(_) => return,
         };
-        if poll.granted.len() >= quorum {
+        if votes(&poll.granted) >= quorum {
             if pre {
                 self.become_candidate(false);
             } else {
                 self.become_leader();
             }
-        } else if poll.rejected.len() >= quorum {
+        } else if votes(&poll.rejected) >= quorum {
             self.become_follower(self.hard.term);
         }
     }
 
+    /// Whether this node may stand for election: it votes, or it did until a change that may not be
+    /// committed. In that case the others may need it: perhaps nobody else has the change, and so
+    /// nobody else's log goes far enough (dissertation §4.2.2).
+    pub(super) fn may_stand(&self) -> bool {
+        self.is_voter() || self.committed_members().1.is_voter(self.config.id)
+    }
+
+    /// The configuration whose majorities decide.
+    pub(super) fn counting_members(&self) -> &Members {
+        match made(Mistake::OldQuorum) {
+            false => self.members(),
+            true => self.committed_members().1,
+        }
+    }
+
     /// Every voter but this node, in order.
-    pub(super) fn others(&self) -> Vec<NodeId> {
-        self.config.voters.iter().copied().filter(|id| *id != self.config.id).collect()
+    fn other_voters(&self) -> Vec<NodeId> {
+        let (members, own) = (self.members(), self.config.id);
+        let others = members.iter().filter(|(id, member)| member.voter && *id != own);
+        others.map(|(id, _)| id).collect()
     }
 }

@@ -143,7 +143,10 @@ impl Raft {
         }
         let data = Blob::from(incoming.data);
         let result = match of {
-            Whole::Snapshot { last } => self.install(Snapshot { last, data }),
+            Whole::Snapshot { last } => {
+                let snapshot = Snapshot::unpack(last, data.as_slice()).ok_or(Invalid::Snapshot)?;
+                self.install(snapshot)
+            }
             Whole::Entry { prev, at } => {
                 let entry = Entry { at, payload: Payload::Command(data) };
                 self.append_entries(prev, self.commit, vec![entry])?

@@ -6,27 +6,74 @@ use std::collections::{BTreeMap, VecDeque};
 use super::Raft;
 use super::output::{Confirmed, Invalid, Refused};
 use super::role::{Flow, Leader, Outbound, Peer, Read, Role, Transfer};
-use super::types::{AppendResult, Blob, Body, Index, NodeId, Payload, Position, Time, Whole};
+use super::types::{
+    AppendResult, Blob, Body, Change, Index, Members, NodeId, Payload, Position, Time, Whole,
+};
 use crate::mistakes::{Mistake, made};
+
+/// A learner has caught up when it lacks at most so many entries.
+const CAUGHT_UP: Index = 64;
 
 impl Raft {
     pub(super) fn become_leader(&mut self) {
         debug_assert!(matches!(self.role, Role::Candidate(_)), "leaders are elected");
         let next = self.log.last().index + 1;
-        let peers: BTreeMap<_, _> =
-            self.others().into_iter().map(|id| (id, Peer::new(next, self.now))).collect();
         let uncommitted_bytes =
             self.log.iter_from(self.commit + 1).map(|entry| entry.payload.size()).sum();
         self.role = Role::Leader(Leader {
-            peers,
+            peers: BTreeMap::new(),
             term_start: next,
             round: 0,
             reads: VecDeque::new(),
             transfer: None,
             uncommitted_bytes,
         });
+        self.meet_peers();
         self.set_leader(Some(self.config.id));
         self.append(Payload::Noop);
+    }
+
+    /// Every member but this node is a peer, and nobody else.
+    fn meet_peers(&mut self) {
+        let (members, own, now) = (self.log.members().1, self.config.id, self.now);
+        let next = self.log.last().index + 1;
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.peers.retain(|id, _| members.contains(*id));
+        for (id, _) in members.iter().filter(|(id, _)| *id != own) {
+            leader.peers.entry(id).or_insert_with(|| Peer::new(next, now));
+        }
+        if leader.transfer.as_ref().is_some_and(|transfer| !members.is_voter(transfer.to)) {
+            leader.transfer = None;
+        }
+    }
+
+    /// Changes the configuration by one member (dissertation §4.1). The new one counts at once; it is
+    /// given up only if this leader is deposed and another one overwrites it.
+    pub(super) fn change(&mut self, change: &Change) -> Result<Index, Refused> {
+        let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader) };
+        if leader.transfer.is_some() {
+            return Err(Refused::Transferring);
+        }
+        let (at, members) = self.log.members();
+        // Without an entry of the own term, two leaders could change the same configuration, each
+        // with a majority of its own (the correction of §4.1 of July 2015).
+        let in_term = self.commit >= leader.term_start || made(Mistake::ChangeBeforeTerm);
+        let settled = at <= self.commit || made(Mistake::TwoChanges);
+        if !(in_term && settled) {
+            return Err(Refused::Changing);
+        }
+        let members = members.after(change)?;
+        if let Change::Promote(id) = change {
+            let last = self.log.last().index;
+            let has_caught_up = |peer: &Peer| last - peer.matched <= CAUGHT_UP;
+            if !leader.peers.get(id).is_none_or(has_caught_up) {
+                return Err(Refused::Behind);
+            }
+        }
+        let index = self.append(Payload::Members(members));
+        self.meet_peers();
+        self.advance_commit();
+        Ok(index)
     }
 
     fn append(&mut self, payload: Payload) -> Index {
@@ -89,12 +136,10 @@ impl Raft {
     pub(super) fn transfer(&mut self, to: Option<NodeId>) {
         let (now, timeout) = (self.now, self.config.election_timeout);
         let Role::Leader(leader) = &mut self.role else { return };
-        let alive = |peer: &Peer| now <= peer.heard + timeout.1;
-        let furthest = || {
-            let alive = leader.peers.iter().filter(|(_, peer)| alive(peer));
-            alive.max_by_key(|(id, peer)| (peer.matched, u64::MAX - **id)).map(|(id, _)| *id)
-        };
-        if let Some(to) = to.filter(|to| leader.peers.contains_key(to)).or_else(furthest) {
+        let members = self.log.members().1;
+        let is_able = |id: &NodeId| leader.peers.contains_key(id) && members.is_voter(*id);
+        let furthest = || leader.furthest(members, |peer| now <= peer.heard + timeout.1);
+        if let Some(to) = to.filter(is_able).or_else(furthest) {
             leader.transfer = Some(Transfer { to, deadline: now + timeout.0, told: false });
         }
     }
@@ -111,11 +156,21 @@ impl Raft {
     /// When this leader steps down unless it hears more; `None` when it needs nobody, or does not
     /// lead.
     fn quorum_lapses(&self) -> Option<Time> {
+        let heard = self.of_a_majority(Time::MAX, |peer| peer.heard)?;
+        (heard < Time::MAX).then(|| heard + self.config.election_timeout.1 + 1)
+    }
+
+    /// The largest number that a majority of the voters has reached: `own` is this node's, `of` gives
+    /// the others'. `None` when it does not lead.
+    fn of_a_majority(&self, own: u64, of: impl Fn(&Peer) -> u64) -> Option<u64> {
         let Role::Leader(leader) = &self.role else { return None };
-        let others = self.config.quorum().checked_sub(2)?;
-        let mut heard: Vec<_> = leader.peers.values().map(|peer| peer.heard).collect();
-        heard.sort_unstable_by(|a, b| b.cmp(a));
-        Some(heard[others] + self.config.election_timeout.1 + 1)
+        let members = self.counting_members();
+        let peers = leader.peers.iter().filter(|(id, _)| members.is_voter(**id));
+        let mut reached: Vec<_> = peers.map(|(_, peer)| of(peer)).collect();
+        // A leader that is on its way out leads, and does not count (dissertation §4.2.2).
+        reached.extend(members.is_voter(self.config.id).then_some(own));
+        reached.sort_unstable_by(|a, b| b.cmp(a));
+        reached.get(members.quorum() - 1).copied()
     }
 
     pub(super) fn leader_deadline(&self) -> Time {
@@ -216,7 +271,8 @@ impl Raft {
         if round > leader.round {
             return Err(Invalid::Unasked);
         }
-        let peer = leader.peers.get_mut(&from).ok_or(Invalid::NotMember)?;
+        // Somebody who is a member no more may still have answered.
+        let Some(peer) = leader.peers.get_mut(&from) else { return Ok(None) };
         peer.heard = now;
         peer.round_heard = peer.round_heard.max(round);
         Ok(Some(peer))
@@ -224,11 +280,7 @@ impl Raft {
 
     /// Commits what a majority has, if it is of this term (paper §5.4.2).
     pub(super) fn advance_commit(&mut self) {
-        let Role::Leader(leader) = &self.role else { return };
-        let mut matched: Vec<_> = leader.peers.values().map(|peer| peer.matched).collect();
-        matched.push(self.durable);
-        matched.sort_unstable_by(|a, b| b.cmp(a));
-        let index = matched[self.config.quorum() - 1];
+        let Some(index) = self.of_a_majority(self.durable, |peer| peer.matched) else { return };
         let current = self.log.term(index) == Some(self.hard.term);
         if index <= self.commit || !(current || made(Mistake::OldTermCounted)) {
             return;
@@ -245,11 +297,8 @@ impl Raft {
 
     /// Answers the confirmations whose round a majority has answered and whose index is committed.
     fn release_reads(&mut self) {
+        let Some(confirmed) = self.of_a_majority(u64::MAX, |peer| peer.round_heard) else { return };
         let Role::Leader(leader) = &mut self.role else { return };
-        let mut rounds: Vec<_> = leader.peers.values().map(|peer| peer.round_heard).collect();
-        rounds.push(leader.round);
-        rounds.sort_unstable_by(|a, b| b.cmp(a));
-        let confirmed = rounds[self.config.quorum() - 1];
         let (commit, out) = (self.commit, &mut self.out.reads);
         leader.reads.retain(|read| {
             let leads = read.round <= confirmed || made(Mistake::ReadUnconfirmed);
@@ -266,10 +315,30 @@ impl Raft {
         if !self.role.is_leader() {
             return;
         }
-        for id in self.others() {
+        for id in self.peers() {
             self.replicate_to(id);
         }
         self.drive_transfer();
+        self.leave_office();
+    }
+
+    fn peers(&self) -> Vec<NodeId> {
+        let Role::Leader(leader) = &self.role else { return Vec::new() };
+        leader.peers.keys().copied().collect()
+    }
+
+    /// A leader that has no vote any more steps down as soon as that is committed, and has the one who
+    /// is furthest stand (dissertation §4.2.2).
+    fn leave_office(&mut self) {
+        let (at, members) = self.log.members();
+        let Role::Leader(leader) = &self.role else { return };
+        if members.is_voter(self.config.id) || at > self.commit {
+            return;
+        }
+        if let Some(to) = leader.furthest(members, |_| true) {
+            self.send(to, Body::TimeoutNow);
+        }
+        self.become_follower(self.hard.term);
     }
 
     fn replicate_to(&mut self, id: NodeId) {
@@ -366,10 +435,9 @@ impl Raft {
     }
 
     fn send_snapshot(&mut self, id: NodeId) {
-        let snapshot = self.log.snapshot().expect("what is compacted is in a snapshot").clone();
-        let of = Whole::Snapshot { last: snapshot.last };
+        let snapshot = self.log.snapshot().expect("what is compacted is in a snapshot");
+        let (of, data) = (Whole::Snapshot { last: snapshot.last }, snapshot.pack());
         let Some((peer, _)) = self.peer(id) else { return };
-        let data = snapshot.data;
         peer.flow = Flow::Pieces(Outbound { of, data, offset: 0, sent: None });
         self.send_piece(id);
     }
@@ -401,10 +469,18 @@ impl Raft {
         let to = transfer.to;
         if now >= transfer.deadline {
             leader.transfer = None;
-        } else if !transfer.told && leader.peers[&to].matched == last {
+        } else if !transfer.told && leader.peers.get(&to).is_some_and(|peer| peer.matched == last) {
             transfer.told = true;
             self.send(to, Body::TimeoutNow);
         }
+    }
+}
+
+impl Leader {
+    /// The voter whose log is known to go furthest, among those who pass.
+    fn furthest(&self, members: &Members, passes: impl Fn(&Peer) -> bool) -> Option<NodeId> {
+        let able = self.peers.iter().filter(|(id, peer)| members.is_voter(**id) && passes(peer));
+        able.max_by_key(|(id, peer)| (peer.matched, u64::MAX - **id)).map(|(id, _)| *id)
     }
 }
 

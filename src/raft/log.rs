@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::types::{Blob, Entry, Index, Payload, Position, Snapshot, Term};
+use super::types::{Blob, Entry, Index, Members, Payload, Position, Snapshot, Term};
+use crate::mistakes::{Mistake, made};
 
 /// The log. It may start after any index: what lies before is in the snapshot.
 #[derive(Clone, Debug, Default, Hash)]
@@ -11,23 +12,40 @@ pub struct Log {
     /// The position right before the first entry: the end of the snapshot, or 0.
     base: Position,
     entries: VecDeque<Entry>,
+    /// The configurations: the base's, and behind it each that an entry brings.
+    members: VecDeque<(Index, Members)>,
 }
 
 impl Log {
-    /// A log as storage had it.
+    /// A log as storage had it. `initial` is the configuration of a log without a snapshot.
     ///
     /// # Panics
     /// When the entries do not follow each other and the snapshot: storage is not a peer, so this
     /// is a bug or a broken disk, and running on would lose acknowledged entries.
-    pub fn new(snapshot: Option<Snapshot>, entries: Vec<Entry>) -> Self {
+    pub fn new(initial: Members, snapshot: Option<Snapshot>, entries: Vec<Entry>) -> Self {
         let base = snapshot.as_ref().map(|s| s.last).unwrap_or_default();
-        let mut last = base;
-        for entry in &entries {
+        let initial = snapshot.as_ref().map_or(initial, |s| s.members.clone());
+        let members = [(base.index, initial)].into();
+        let mut log = Self { snapshot, base, entries: VecDeque::new(), members };
+        for entry in entries {
+            let last = log.last();
             assert_eq!(entry.at.index, last.index + 1, "the saved log has a gap");
             assert!(entry.at.term >= last.term, "the saved log goes back in terms");
-            last = entry.at;
+            log.push(entry);
         }
-        Self { snapshot, base, entries: entries.into() }
+        log
+    }
+
+    /// The configuration that counts: the newest one, committed or not, and where it stands.
+    pub fn members(&self) -> (Index, &Members) {
+        self.members_at(Index::MAX)
+    }
+
+    /// The configuration at `index`, which is not compacted, and where it stands.
+    pub fn members_at(&self, index: Index) -> (Index, &Members) {
+        let found = self.members.iter().rev().find(|(at, _)| *at <= index);
+        let (at, members) = found.unwrap_or(&self.members[0]);
+        (*at, members)
     }
 
     /// The position right before the first entry.
@@ -88,13 +106,16 @@ impl Log {
     /// Appends one entry in `term` and returns its position.
     pub fn append(&mut self, term: Term, payload: Payload) -> Position {
         let at = Position::new(self.last().index + 1, term);
-        self.entries.push_back(Entry { at, payload });
+        self.push(Entry { at, payload });
         at
     }
 
     /// Appends an entry that already has its position.
     pub fn push(&mut self, entry: Entry) {
         debug_assert_eq!(entry.at.index, self.last().index + 1, "entries follow each other");
+        if let Payload::Members(members) = &entry.payload {
+            self.members.push_back((entry.at.index, members.clone()));
+        }
         self.entries.push_back(entry);
     }
 
@@ -103,6 +124,11 @@ impl Log {
         debug_assert!(from > self.base.index, "what a snapshot covers is committed");
         let keep = usize::try_from(from - self.base.index - 1).expect("the log fits in memory");
         self.entries.truncate(keep);
+        while self.members.back().is_some_and(|(at, _)| *at >= from)
+            && !made(Mistake::ChangeNotRolledBack)
+        {
+            self.members.pop_back();
+        }
     }
 
     /// The newest position at or before `at` whose term is not newer than `at.term`: the furthest
@@ -119,8 +145,12 @@ impl Log {
         self.base
     }
 
-    /// Forgets the entries that `snapshot` covers and keeps those behind it.
-    pub fn compact(&mut self, snapshot: Snapshot) {
+    /// Forgets the entries up to `last`, which is in the log, and keeps those behind it. `data` stands
+    /// for what is forgotten.
+    pub fn compact(&mut self, last: Position, data: Blob) {
+        let (at, members) = self.members_at(last.index);
+        let snapshot = Snapshot { last, members: members.clone(), data };
+        self.members.retain(|(index, _)| *index >= at);
         while self.entries.front().is_some_and(|e| e.at.index <= snapshot.last.index) {
             self.entries.pop_front();
         }
@@ -131,6 +161,7 @@ impl Log {
     /// Forgets everything and starts at `snapshot`.
     pub fn reset(&mut self, snapshot: Snapshot) {
         self.entries.clear();
+        self.members = [(snapshot.last.index, snapshot.members.clone())].into();
         self.base = snapshot.last;
         self.snapshot = Some(snapshot);
     }
@@ -139,7 +170,7 @@ impl Log {
     pub fn command(&self, index: Index) -> Option<&Blob> {
         match &self.get(index)?.payload {
             Payload::Command(data) => Some(data),
-            Payload::Noop => None,
+            Payload::Noop | Payload::Members(_) => None,
         }
     }
 }
@@ -154,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_slice_takes_what_fits_and_at_least_one() {
-        let log = Log::new(None, (1..=3).map(|index| entry(index, 1)).collect());
+        let log =
+            Log::new(Members::default(), None, (1..=3).map(|index| entry(index, 1)).collect());
         for (max, taken) in [(0, 1), (39, 1), (40, 2), (59, 2), (60, 3), (1_000, 3)] {
             assert_eq!(log.slice(1, max).len(), taken, "{max} bytes; an entry has 20");
         }
@@ -164,14 +196,15 @@ mod tests {
 
     #[test]
     fn logs_agree_at_the_newest_term_that_both_can_have() {
-        let log = Log::new(None, vec![entry(1, 1), entry(2, 1), entry(3, 3)]);
+        let log = Log::new(Members::default(), None, vec![entry(1, 1), entry(2, 1), entry(3, 3)]);
         assert_eq!(log.agreement(Position::new(9, 4)), Position::new(3, 3));
         assert_eq!(log.agreement(Position::new(3, 2)), Position::new(2, 1));
         assert_eq!(log.agreement(Position::new(1, 2)), Position::new(1, 1));
         assert_eq!(log.agreement(Position::new(3, 0)), Position::default());
         // What the snapshot covers is committed: the logs agree there, whatever the other one says.
         let last = Position::new(3, 3);
-        let log = Log::new(Some(Snapshot { last, data: "".into() }), vec![entry(4, 3)]);
+        let snapshot = Snapshot { last, members: Members::voters([1]), data: "".into() };
+        let log = Log::new(Members::default(), Some(snapshot), vec![entry(4, 3)]);
         assert_eq!(log.agreement(Position::new(9, 1)), last);
     }
 }

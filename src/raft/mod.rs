@@ -48,8 +48,8 @@ pub use self::output::{
 pub use self::role::RoleName;
 use self::role::{Follower, Role};
 pub use self::types::{
-    AppendResult, Blob, Body, Config, Entry, HardState, Index, Message, NodeId, Payload,
-    PersistSeq, Position, Saved, Snapshot, Term, Time, Whole,
+    AppendResult, Blob, Body, Change, Config, Entry, HardState, Index, Member, Members, Message,
+    NodeId, Payload, PersistSeq, Position, Saved, Snapshot, Term, Time, Whole,
 };
 use crate::mistakes::{Mistake, made};
 
@@ -72,6 +72,9 @@ pub struct Raft {
     commit: Index,
     /// The commit index that the caller has been told.
     reported: Index,
+    /// Where the newest configuration and the newest committed one stand that the caller has been
+    /// told of.
+    told_members: (Index, Index),
     /// When a leader was last heard: its voters stick to it for a while.
     heard: Option<Time>,
     /// When this node stands for election, unless it leads.
@@ -96,15 +99,14 @@ impl Raft {
     /// A node that starts, with what storage has of it. `seed` decides every random choice.
     ///
     /// # Panics
-    /// When the configuration makes no sense (this node is no voter, a timeout is 0 or its range
-    /// is empty) or the saved log has gaps. Callers validate what users give them.
+    /// When the configuration makes no sense (a timeout is 0 or its range is empty) or the saved log
+    /// has gaps. Callers validate what users give them.
     pub fn new(config: Config, saved: Saved, now: Time, seed: u64) -> Self {
-        assert!(config.voters.contains(&config.id), "the node is a voter of its own cluster");
-        assert!(!config.voters.contains(&0), "0 is nobody's number");
+        assert!(config.id != 0 && !config.members.contains(0), "0 is nobody's number");
         assert!(0 < config.heartbeat_interval, "a heartbeat takes time");
         assert!(config.heartbeat_interval < config.election_timeout.0, "heartbeats keep a leader");
         assert!(config.election_timeout.0 <= config.election_timeout.1, "a timeout range");
-        let log = Log::new(saved.snapshot, saved.entries);
+        let log = Log::new(config.members.clone(), saved.snapshot, saved.entries);
         let mut raft = Self {
             config,
             rng: SmallRng::seed_from_u64(seed),
@@ -114,6 +116,7 @@ impl Raft {
             leader: None,
             commit: log.base().index,
             reported: log.base().index,
+            told_members: (log.members().0, log.members_at(log.base().index).0),
             heard: None,
             election_deadline: 0,
             persist_seq: 0,
@@ -150,10 +153,15 @@ impl Raft {
                 let result = self.propose(commands);
                 self.out.proposed = Some(result);
             }
+            Input::Change(change) => {
+                let result = self.change(&change);
+                self.out.proposed = Some(result);
+            }
+            Input::Gone(id) => self.gone(id),
             Input::Confirm { id, at_least } => self.confirm(id, at_least),
             Input::Persisted(seq) => self.persisted(seq),
             Input::Transfer(to) => self.transfer(to),
-            Input::Compact(snapshot) => self.compact(snapshot),
+            Input::Compact { last, data } => self.compact(last, data),
         }
         // After it: a leader's message that waited while this node was frozen counts first.
         if !self.role.is_leader() && self.now >= self.election_deadline {
@@ -167,6 +175,8 @@ impl Raft {
     pub fn deadline(&self) -> Time {
         match &self.role {
             Role::Leader(_) => self.leader_deadline(),
+            // Who may not stand has nobody to miss, once it has missed its leader.
+            _ if self.leader.is_none() && !self.may_stand() => Time::MAX,
             _ => self.election_deadline,
         }
     }
@@ -211,6 +221,21 @@ impl Raft {
         self.commit
     }
 
+    /// The configuration that counts: the newest one in the log, committed or not.
+    pub fn members(&self) -> &Members {
+        self.log.members().1
+    }
+
+    /// The newest configuration that is known to be committed, and its index.
+    pub fn committed_members(&self) -> (Index, &Members) {
+        self.log.members_at(self.commit)
+    }
+
+    /// Whether this node votes.
+    pub fn is_voter(&self) -> bool {
+        self.members().is_voter(self.config.id)
+    }
+
     /// The log.
     pub fn log(&self) -> &Log {
         &self.log
@@ -249,7 +274,9 @@ impl Raft {
 
     fn receive(&mut self, from: NodeId, message: Message) -> Result<(), Invalid> {
         let Message { term, body } = message;
-        if from == self.config.id || !self.config.voters.contains(&from) {
+        // Whoever else speaks is heard: it may be in a configuration that is still on its way to
+        // here, and this node may be, too (dissertation §4.1).
+        if from == self.config.id || from == 0 {
             return Err(Invalid::NotMember);
         }
         if term == 0 || term > MAX_TERM {
@@ -261,7 +288,11 @@ impl Raft {
                 Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
                 Body::PreVoteReply { .. } if made(Mistake::PreVoteTermIgnored) => return Ok(()),
                 // Whoever hears a leader lets no other one disturb it (dissertation §4.2.3).
-                Body::Vote { transfer: false, .. } if self.is_sticky() => return Ok(()),
+                Body::Vote { transfer: false, .. }
+                    if self.is_sticky() && !made(Mistake::RemovedDisrupts) =>
+                {
+                    return Ok(());
+                }
                 _ => self.become_follower(term),
             }
         } else if term < self.hard.term {
@@ -327,14 +358,13 @@ impl Raft {
         }
     }
 
-    fn compact(&mut self, snapshot: Snapshot) {
-        let last = snapshot.last;
+    fn compact(&mut self, last: Position, data: Blob) {
         // A snapshot that is no newer than what is there has been overtaken.
         if last.index <= self.log.base().index || last.index > self.commit {
             return;
         }
         debug_assert!(self.log.contains(last), "a snapshot of this node's own state");
-        self.log.compact(snapshot);
+        self.log.compact(last, data);
         self.dirty_snapshot = true;
     }
 
@@ -392,6 +422,11 @@ impl Raft {
         if self.commit > self.reported {
             self.reported = self.commit;
             self.out.committed.push(Committed::UpTo(self.commit));
+        }
+        let members = (self.log.members().0, self.log.members_at(self.commit).0);
+        if members != self.told_members {
+            self.told_members = members;
+            self.out.events.push(Event::Members);
         }
         self.out.deadline = Some(self.deadline());
         std::mem::take(&mut self.out)

@@ -1,7 +1,8 @@
 //! What goes into the core and what comes out of it.
 
 use super::types::{
-    Blob, Entry, HardState, Index, Message, NodeId, PersistSeq, Snapshot, Term, Time,
+    Blob, Change, Entry, HardState, Index, Message, NodeId, PersistSeq, Position, Snapshot, Term,
+    Time,
 };
 
 /// One thing that happened to a node.
@@ -30,8 +31,17 @@ pub enum Input {
     Persisted(PersistSeq),
     /// Hand leadership to this member, or to the one that is furthest (dissertation §3.10).
     Transfer(Option<NodeId>),
-    /// The state machine was saved: entries up to the snapshot's end may go.
-    Compact(Snapshot),
+    /// Change the configuration. Answered in [`Output::proposed`].
+    Change(Change),
+    /// This member's host is known to be dead: if it leads, it need not be waited for.
+    Gone(NodeId),
+    /// The state machine was saved: entries up to there may go.
+    Compact {
+        /// The last entry that is in it.
+        last: Position,
+        /// The state machine's bytes.
+        data: Blob,
+    },
 }
 
 /// Everything that one call asks of its caller.
@@ -52,7 +62,8 @@ pub struct Output {
     pub committed: Vec<Committed>,
     /// Confirmations that were asked for. Depends on nothing being durable.
     pub reads: Vec<Confirmed>,
-    /// The answer to [`Input::Propose`]: the index of the first command, or why none was taken.
+    /// The answer to [`Input::Propose`] and [`Input::Change`]: the index of the first entry, or why
+    /// none was appended.
     pub proposed: Option<Result<Index, Refused>>,
     /// What the caller may want to know. Depends on nothing being durable.
     pub events: Vec<Event>,
@@ -119,6 +130,19 @@ pub enum Refused {
     /// Too many bytes are uncommitted.
     #[error("too many bytes are uncommitted")]
     Busy,
+    /// The configuration cannot change before the last change, and an entry of this leader's own
+    /// term, are committed.
+    #[error("the last change of the configuration, or the leader's term, is not committed yet")]
+    Changing,
+    /// The configuration is so already, or it can never be so.
+    #[error("that is no change of the configuration")]
+    NoChange,
+    /// A cluster needs a voter.
+    #[error("the last voter stays")]
+    LastVoter,
+    /// A learner is promoted when it has (almost) all of the log.
+    #[error("the learner has not caught up")]
+    Behind,
 }
 
 /// Something that the caller may want to know.
@@ -136,6 +160,8 @@ pub enum Event {
         /// The first index that is new.
         from: Index,
     },
+    /// The configuration changed, or one that was there already is committed now.
+    Members,
     /// A peer sent something that cannot be; it was ignored.
     Invalid {
         /// The peer.
@@ -161,9 +187,12 @@ pub struct Backlog {
 /// What can be wrong with a message. None is fatal: the message is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// It came from a node that is not in the configuration.
+    /// It came from nobody, or from this node itself.
     #[error("the sender is not a member")]
     NotMember,
+    /// A snapshot's bytes are none.
+    #[error("the snapshot cannot be read")]
+    Snapshot,
     /// Its term is 0, or so large that no real cluster can have got there.
     #[error("the term is impossible")]
     Term,

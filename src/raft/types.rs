@@ -1,12 +1,13 @@
 //! The words of the protocol: terms, indexes, entries, messages, and what is saved.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::output::Refused;
 use crate::mistakes::{Mistake, made};
 
 /// A term: a logical clock that grows with every election (paper §5.1).
@@ -122,6 +123,9 @@ pub enum Payload {
     Noop,
     /// A command for the state machine. Raft does not look inside.
     Command(Blob),
+    /// A new configuration. It counts from the moment in which a node has the entry, whether it is
+    /// committed or not (dissertation §4.1).
+    Members(Members),
 }
 
 impl Payload {
@@ -131,8 +135,134 @@ impl Payload {
         match self {
             Self::Noop => OVERHEAD,
             Self::Command(data) => OVERHEAD + data.len(),
+            Self::Members(members) => OVERHEAD + members.size(),
         }
     }
+}
+
+/// A member of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// It votes, and counts for majorities. Otherwise it is a learner: it only gets the log
+    /// (dissertation §4.2.1).
+    pub voter: bool,
+    /// What people call it. Raft does not look inside.
+    pub name: String,
+}
+
+/// A configuration: who belongs to the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Members(BTreeMap<NodeId, Member>);
+
+impl Members {
+    /// Voters with these numbers and no names.
+    pub fn voters(ids: impl IntoIterator<Item = NodeId>) -> Self {
+        let member = |id| (id, Member { voter: true, name: String::new() });
+        Self(ids.into_iter().map(member).collect())
+    }
+
+    /// Members as they are.
+    pub fn new(members: impl IntoIterator<Item = (NodeId, Member)>) -> Self {
+        Self(members.into_iter().collect())
+    }
+
+    /// How many members there are, learners included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nobody is known to be a member: so a node begins that is yet to join.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each member by its number.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        self.0.iter().map(|(id, member)| (*id, member))
+    }
+
+    /// A member.
+    pub fn get(&self, id: NodeId) -> Option<&Member> {
+        self.0.get(&id)
+    }
+
+    /// Whether this node is a member, voter or learner.
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    /// Whether this node is a voter.
+    pub fn is_voter(&self, id: NodeId) -> bool {
+        let counts = |member: &Member| member.voter || made(Mistake::LearnerCounted);
+        self.0.get(&id).is_some_and(counts)
+    }
+
+    /// How many voters there are.
+    pub fn count_voters(&self) -> usize {
+        self.0.keys().filter(|id| self.is_voter(**id)).count()
+    }
+
+    /// How many voters are a majority: ⌊n/2⌋ + 1.
+    pub fn quorum(&self) -> usize {
+        let voters = self.count_voters();
+        if made(Mistake::MajorityOffByOne) { (voters / 2).max(1) } else { voters / 2 + 1 }
+    }
+
+    /// The configuration after a change, or why there is none.
+    pub(super) fn after(&self, change: &Change) -> Result<Self, Refused> {
+        let mut after = self.clone();
+        let members = &mut after.0;
+        match change {
+            Change::Add { id, name } => {
+                if *id == 0 || name.len() > MAX_NAME || members.contains_key(id) {
+                    return Err(Refused::NoChange);
+                }
+                members.insert(*id, Member { voter: false, name: name.clone() });
+            }
+            Change::Promote(id) | Change::Demote(id) => {
+                let voter = matches!(change, Change::Promote(_));
+                match members.get_mut(id) {
+                    Some(member) if member.voter != voter => member.voter = voter,
+                    _ => return Err(Refused::NoChange),
+                }
+            }
+            Change::Remove(id) => {
+                members.remove(id).ok_or(Refused::NoChange)?;
+            }
+        }
+        if members.values().any(|member| member.voter) {
+            Ok(after)
+        } else {
+            Err(Refused::LastVoter)
+        }
+    }
+
+    /// About how many bytes it takes.
+    fn size(&self) -> usize {
+        self.0.values().map(|member| 16 + member.name.len()).sum()
+    }
+}
+
+/// The longest name of a member, in bytes.
+const MAX_NAME: usize = 256;
+
+/// A change of the configuration, of one member at a time: so majorities before and after it always
+/// have a member in common (dissertation §4.1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// A new member, as a learner.
+    Add {
+        /// Its number.
+        id: NodeId,
+        /// Its name.
+        name: String,
+    },
+    /// A learner becomes a voter.
+    Promote(NodeId),
+    /// A voter becomes a learner.
+    Demote(NodeId),
+    /// A member is one no more.
+    Remove(NodeId),
 }
 
 /// One entry of the replicated log.
@@ -149,8 +279,23 @@ pub struct Entry {
 pub struct Snapshot {
     /// The last entry that it covers.
     pub last: Position,
+    /// The configuration there.
+    pub members: Members,
     /// The state machine's bytes. Raft does not look inside.
     pub data: Blob,
+}
+
+impl Snapshot {
+    /// The bytes in which it travels and is kept.
+    pub fn pack(&self) -> Blob {
+        postcard::to_allocvec(&(&self.members, &self.data)).expect("memory takes it").into()
+    }
+
+    /// The snapshot that ends at `last`, from its bytes. `None` when they are none.
+    pub fn unpack(last: Position, bytes: &[u8]) -> Option<Self> {
+        let (members, data) = postcard::from_bytes(bytes).ok()?;
+        Some(Self { last, members, data })
+    }
 }
 
 /// What a node must never forget besides its log (paper figure 2, "persistent state").
@@ -178,8 +323,9 @@ pub struct Saved {
 pub struct Config {
     /// This node.
     pub id: NodeId,
-    /// Everyone who votes, this node included.
-    pub voters: BTreeSet<NodeId>,
+    /// The configuration with which the log begins. A node that is yet to join a cluster has an empty
+    /// one: it waits until a leader speaks to it.
+    pub members: Members,
     /// Shortest and longest election timeout, in ms; every attempt draws anew in between.
     pub election_timeout: (Time, Time),
     /// How soon the node stands for election after it was made, in ms; `None` for an election
@@ -200,11 +346,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults for a node in a cluster of `voters`.
-    pub fn new(id: NodeId, voters: BTreeSet<NodeId>) -> Self {
+    /// The defaults for a node in a cluster of `members`.
+    pub fn new(id: NodeId, members: Members) -> Self {
         Self {
             id,
-            voters,
+            members,
             election_timeout: (300, 500),
             first_election: None,
             heartbeat_interval: 50,
@@ -213,14 +359,6 @@ impl Config {
             max_uncommitted_bytes: 16 << 20,
             max_transfer_bytes: 1 << 30,
         }
-    }
-
-    /// How many voters are a majority: ⌊n/2⌋ + 1.
-    pub fn quorum(&self) -> usize {
-        if made(Mistake::MajorityOffByOne) {
-            return (self.voters.len() / 2).max(1);
-        }
-        self.voters.len() / 2 + 1
     }
 }
 

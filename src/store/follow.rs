@@ -4,7 +4,7 @@ use super::machine::{Call, Failure};
 use super::session::{Command, Recorded, Sessions};
 use super::{Doing, Item, Step, Store, Trouble};
 use crate::mistakes::{Mistake, made};
-use crate::raft::{Blob, Index, Payload, Position, Raft, Snapshot};
+use crate::raft::{Blob, Index, Payload, Position, Raft};
 
 impl<S: Clone> Store<S> {
     /// Takes in a snapshot, if one has arrived.
@@ -154,7 +154,7 @@ impl<S: Clone> Store<S> {
         match encoded {
             Ok(data) => {
                 self.snapshot_bytes = data.len();
-                Step::Compact(Snapshot { last, data: data.into() })
+                Step::Compact { last, data: data.into() }
             }
             Err(failure) => {
                 self.troubles.push(Trouble::CannotSave(failure));

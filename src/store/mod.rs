@@ -79,7 +79,12 @@ pub enum Step<S> {
         at_least: Index,
     },
     /// Compact the log.
-    Compact(Snapshot),
+    Compact {
+        /// The last entry that is in the data.
+        last: Position,
+        /// State and sessions there.
+        data: Blob,
+    },
     /// Nothing, until something arrives.
     Idle,
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use conflux::raft::{
-    Committed, Config, Entry, Event, HardState, Index, Input, Message, NodeId, Outgoing, Output,
-    Persist, Position, Raft, Saved, Snapshot, Time,
+    Committed, Config, Entry, Event, HardState, Index, Input, Members, Message, NodeId, Outgoing,
+    Output, Persist, Position, Raft, Saved, Snapshot, Time,
 };
 
 /// What a node's disk holds: what survives a crash.
@@ -66,7 +66,7 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(size: u64, seed: u64) -> Self {
-        let config = Config::new(1, (1..=size).collect());
+        let config = Config::new(1, Members::voters(1..=size));
         Self {
             config,
             nodes: BTreeMap::new(),
@@ -79,7 +79,7 @@ impl Cluster {
     }
 
     pub fn start_all(&mut self) {
-        for id in self.config.voters.clone() {
+        for id in self.config.members.clone().iter().map(|(id, _)| id) {
             self.start(id, Disk::default(), 0, 0);
         }
     }
@@ -147,6 +147,11 @@ impl Cluster {
                         writeln!(self.output, "n{id} is {role} in term {term}, led by {leader}");
                 }
                 Event::Appended { .. } => {}
+                Event::Members => {
+                    let (members, committed) = (node.raft.members(), node.raft.committed_members());
+                    let sure = if committed.1 == members { "" } else { ", not committed" };
+                    let _ = writeln!(self.output, "n{id} counts {members}{sure}");
+                }
                 Event::Invalid { from, error } => {
                     let _ = writeln!(self.output, "n{id} ignores n{from}: {error}");
                 }
@@ -257,12 +262,14 @@ impl Cluster {
         found.nth(nth).map(|(position, _)| position)
     }
 
-    pub fn snapshot_of(&self, id: NodeId) -> Snapshot {
+    /// Saves a node's state and cuts its log there.
+    pub fn compact(&mut self, id: NodeId) {
         let node = self.node(id);
         let index = node.raft.commit_index();
         let term = node.raft.log().term(index).expect("committed");
         let text = format!("{index}|{}", node.applied.join(","));
-        Snapshot { last: Position::new(index, term), data: text.as_str().into() }
+        let last = Position::new(index, term);
+        self.handle(id, Input::Compact { last, data: text.as_str().into() });
     }
 }
 

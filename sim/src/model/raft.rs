@@ -5,8 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use conflux::raft::{
-    Config, HardState, Index, Input, Message, NodeId, Outgoing, Persist, Position, Raft, Saved,
-    Term, Time,
+    Config, HardState, Index, Input, Members, Message, NodeId, Outgoing, Persist, Position, Raft,
+    Saved, Term, Time,
 };
 use stateright::{Model, Property};
 
@@ -145,7 +145,7 @@ impl Bounds {
             election_timeout: (ELECTION, ELECTION),
             heartbeat_interval: HEARTBEAT,
             max_inflight: 2,
-            ..Config::new(id, (1..=self.nodes).collect())
+            ..Config::new(id, Members::voters(1..=self.nodes))
         };
         Raft::new(config, saved, 0, id)
     }

@@ -118,6 +118,13 @@ impl World {
                 }
                 Ok(())
             }
+            node::Event::Members => {
+                let raft = self.processes[process].node.raft();
+                if let Some(raft) = raft {
+                    note!(self, "{} counts {}", name(process), raft.members());
+                }
+                Ok(())
+            }
             // Nobody here lies.
             node::Event::Invalid { from, error } => {
                 Err(format!("{} takes a message of n{from} for invalid: {error}", name(process)))

@@ -151,19 +151,16 @@ impl World {
     pub(super) fn send(&mut self, process: usize, to: u64, packet: Packet) -> Check {
         let p = &self.processes[process];
         let membership = p.membership.as_ref().expect("only members send");
-        let peer = membership.peers[to as usize - 1];
+        let hash = membership.hash;
+        let own = membership.nonce;
+        let (peer, nonce) = self.member(hash, to).ok_or("a message to nobody")?;
+        let p = &self.processes[process];
+        let membership = p.membership.as_ref().expect("only members send");
         if let Packet::Raft(message) = &packet {
             let truth = &mut self.truths[membership.truth].1;
             truth.send(membership.number, to, message, &p.disk)?;
         }
-        let set = &self.sets[&membership.hash];
-        let member = set.member(to).ok_or("a message to nobody")?;
-        let header = Header {
-            cluster: 1,
-            set: membership.hash,
-            from: p.tenancy.me().nonce,
-            to: member.nonce,
-        };
+        let header = Header { cluster: 1, set: hash, from: own, to: nonce };
         self.post(process, peer, header, Letter::Node(packet));
         Ok(())
     }
@@ -190,7 +187,11 @@ impl World {
         }
         for event in output.events {
             match event {
-                tenancy::Event::Formed(set) => self.join(process, &set, false)?,
+                tenancy::Event::Formed(set) => {
+                    let nonce = self.processes[process].tenancy.me().nonce;
+                    let number = set.number(nonce).ok_or("a process forms a set without itself")?;
+                    self.join(process, Identity { number, nonce, set }, false)?;
+                }
                 tenancy::Event::Refused { why, .. } if !self.processes[process].refused => {
                     note!(self, "{} is refused: {why:?}", name(process));
                     if self.processes[process].membership.is_none() {

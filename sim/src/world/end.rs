@@ -45,16 +45,21 @@ impl World {
         let healed = self.healed.expect("the faults have stopped");
         // Who runs in a set that formed without the others' knowledge, which have withdrawn since, is
         // out for good.
-        let set = |p: &usize| {
-            let p = &self.processes[*p];
-            p.membership.as_ref().filter(|_| p.up).map(|membership| membership.hash)
-        };
         let all = 0..self.processes.len();
-        let among = |hash| all.clone().filter(|p| set(p) == Some(hash)).collect::<Vec<_>>();
-        let members = self.sets.keys().map(|hash| among(*hash)).max_by_key(Vec::len);
-        let members = members.unwrap_or_default();
-        let quorum = self.size / 2 + 1;
-        if self.led.is_none() && members.len() < quorum {
+        let among = |(hash, truth): &(u64, Truth)| {
+            let of = |m: &&Membership| m.hash == *hash && truth.members().contains(m.number);
+            let is_member = |p: &usize| {
+                let p = &self.processes[*p];
+                p.up && p.membership.as_ref().filter(of).is_some()
+            };
+            let members: Vec<_> = all.clone().filter(is_member).collect();
+            let number = |p: &usize| self.processes[*p].membership.as_ref().map_or(0, |m| m.number);
+            let voters = members.iter().filter(|p| truth.members().is_voter(number(p))).count();
+            (voters >= truth.members().quorum(), members)
+        };
+        let clusters = self.truths.iter().map(among);
+        let (able, members) = clusters.max_by_key(|(_, m)| m.len()).unwrap_or_default();
+        if self.led.is_none() && !able {
             // Those who withdrew while others formed, or forgot that they had, are out for good.
             let free = self.processes.iter().filter(|p| !p.refused && p.membership.is_none());
             let late = self.now > healed + FORMED_WITHIN;
@@ -72,6 +77,7 @@ impl World {
             raft.and_then(raft::Raft::leader).map(|leader| (raft.map(raft::Raft::term), leader))
         };
         let Some(led) = self.led else {
+            // Who was removed without knowing it disturbs nobody.
             let leaders: BTreeSet<_> = members.iter().map(follows).collect();
             if leaders.len() == 1 && leaders.iter().all(Option::is_some) {
                 note!(self, "everyone follows one leader");
@@ -112,7 +118,7 @@ impl World {
     /// When a leader must be known: the forming of the cluster may still be under way, and a node that
     /// learns late that it has formed disturbs nobody.
     pub(super) fn led_by(&self, healed: Micros) -> Micros {
-        let forming = self.processes.iter().any(|p| p.membership.is_none() && !p.refused);
+        let forming = self.processes.iter().any(|p| p.membership.is_none() && !p.refused && p.up);
         let patience = self.weather.election.1 * 1000 * LEADER_WITHIN;
         healed + if forming { FORMED_WITHIN } else { patience.max(2_000_000) }
     }

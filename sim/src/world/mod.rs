@@ -25,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conflux::host::core::Letter;
 use conflux::node::{self, Durability, Node, Packet};
-use conflux::raft::{self, Blob, Time};
+use conflux::raft::{self, Blob, Change, Members, Time};
 use conflux::store::{self, Failure as Refusal, Perform};
 use conflux::tenancy::{self, Plan as Who, Set, Tenancy, To};
 use conflux::wire::{self, FrameWriter, Header};
@@ -41,8 +41,10 @@ use crate::machine::{Args, KEYS, Method, OpId, Registers, State, encode};
 use crate::truth::{Check, Last, Truth};
 use crate::weather::{Fault, Weather};
 
-/// The most processes, one too many included.
+/// The most processes, those who join later included.
 const MOST: usize = 8;
+/// The nonces of those who join later are their numbers, and this.
+const JOINER: u64 = 1 << 40;
 /// How many performs and reads of a client wait before it asks for no more.
 const PATIENCE: usize = 12;
 /// When faults stop, a leader is known within so many of the longest election timeout.
@@ -86,11 +88,11 @@ enum Frozen {
 #[derive(Debug)]
 struct Membership {
     number: u64,
+    /// The start-nonce under which the others know it.
+    nonce: u64,
     /// Which cluster.
     truth: usize,
     hash: u64,
-    /// The processes, by number.
-    peers: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,14 @@ struct Process {
     frozen: Frozen,
     stash: Vec<Event>,
     slow: Micros,
+}
+
+impl Process {
+    /// When the forming of its cluster wants to be called, unless it joins one that is there.
+    fn forming_deadline(&self) -> Option<Time> {
+        let joins = self.membership.as_ref().is_some_and(|m| joiner(m.nonce).is_some());
+        self.tenancy.deadline().filter(|_| !joins)
+    }
 }
 
 thread_local! {
@@ -171,6 +181,8 @@ struct World {
     slots: Vec<Option<Event>>,
     free: Vec<usize>,
     processes: Vec<Process>,
+    /// Who joined later, in the order of their numbers, which follow those of the first members.
+    joined: Vec<usize>,
     /// Bit b of a's word: what a sends does not reach b.
     cut: [u8; MOST],
     /// When the last message from a to b arrives.
@@ -189,6 +201,11 @@ struct World {
     stats: Stats,
 }
 
+/// The number of a node that joins later, from its nonce.
+fn joiner(nonce: u64) -> Option<u64> {
+    nonce.checked_sub(JOINER).filter(|number| *number < 1_000)
+}
+
 /// A process's name.
 fn name(process: usize) -> char {
     char::from(b'a' + process as u8)
@@ -201,8 +218,10 @@ impl World {
         let size = plan.nodes.unwrap_or(drawn);
         let weather = Weather::draw(&mut rng, size + 1, plan.without);
         // A cluster of one is complete with anyone, so there nobody is one too many.
-        let crowd = size > 1 && weather.faults.has(Fault::Crowd);
-        let processes = size + usize::from(crowd);
+        let changes = weather.faults.has(Fault::Membership);
+        let crowd = size > 1 && weather.faults.has(Fault::Crowd) && !changes;
+        let joiners = if changes { (size + 2).min(MOST) - size } else { 0 };
+        let processes = size + usize::from(crowd) + joiners;
         let named = rng.random_ratio(1, 4);
         let who = match named {
             true => Who::Ids((0..size).map(|p| name(p).to_string()).collect()),
@@ -222,13 +241,14 @@ impl World {
             slots: Vec::new(),
             free: Vec::new(),
             processes: Vec::new(),
+            joined: Vec::new(),
             cut: [0; MOST],
             arrivals: [[0; MOST]; MOST],
             truths: Vec::new(),
             sets: BTreeMap::new(),
             history: History::default(),
             clients: 0,
-            expendable: (size - 1) / 2,
+            expendable: if changes { 0 } else { (size - 1) / 2 },
             healed: None,
             led: None,
             probed: false,
@@ -256,8 +276,11 @@ impl World {
         let id = name(process).to_string();
         let tenancy = match disk.identity() {
             None => Tenancy::new(id, self.who.clone(), now, seed),
+            Some(identity) if joiner(identity.nonce).is_some() => {
+                Tenancy::new(id, self.who.clone(), now, seed)
+            }
             Some(identity) => {
-                let Identity { nonce, set } = identity.clone();
+                let Identity { nonce, set, .. } = identity.clone();
                 Tenancy::resume(id, nonce, set, self.who.clone(), now, seed)
             }
         };

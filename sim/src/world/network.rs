@@ -73,13 +73,15 @@ impl World {
     pub(super) fn deliver(&mut self, parcel: Parcel) -> Check {
         let Parcel { from, to, header, letter } = parcel;
         let p = &mut self.processes[to];
-        if !p.up || header.to != 0 && header.to != p.tenancy.me().nonce {
+        let own = p.membership.as_ref().map_or(p.tenancy.me().nonce, |membership| membership.nonce);
+        if !p.up || header.to != 0 && header.to != own {
             return Ok(());
         }
         note!(self, "{} → {} {}", name(from), name(to), Line(&letter));
         let now = self.local(to);
         let p = &mut self.processes[to];
         match letter {
+            Letter::Form(_) if joiner(own).is_some() => Ok(()),
             Letter::Form(message) => {
                 let output = p.tenancy.handle_message(now, message);
                 self.take_forming(to, output)
@@ -90,13 +92,18 @@ impl World {
                     let output = p.tenancy.handle_other_set(header.from);
                     return self.take_forming(to, output);
                 }
-                let number = self.sets[&header.set].number(header.from);
+                let set = &self.sets[&header.set];
+                let number = joiner(header.from).or_else(|| set.number(header.from));
                 let number = number.ok_or("a message from nobody")?;
                 let newer = told(&packet);
                 let start = self.processes[to].start;
+                let settled = self.settled_term(to, number, &packet);
                 self.feed(to, node::Input::Receive { from: number, packet })?;
                 let raft = self.processes[to].node.raft().filter(|_| self.is_current(to, start));
                 match raft {
+                    Some(raft) if settled.is_some_and(|term| raft.term() > term) => {
+                        Err(format!("{} hears its leader, and n{number} disturbs it", name(to)))
+                    }
                     Some(raft) if raft.term() < newer => {
                         Err(format!("{} was told of term {newer} and did not go there", name(to)))
                     }
@@ -104,6 +111,22 @@ impl World {
                 }
             }
         }
+    }
+}
+
+impl World {
+    /// The term of a node that has just heard its leader, and is asked for a vote by somebody who was
+    /// removed: it stays there (dissertation §4.2.3).
+    fn settled_term(&self, process: usize, from: u64, packet: &Packet) -> Option<u64> {
+        let p = &self.processes[process];
+        let out = self.truths[p.membership.as_ref()?.truth].1.is_out(from);
+        let Packet::Raft(raft::Message { body: raft::Body::Vote { transfer: false, .. }, .. }) =
+            packet
+        else {
+            return None;
+        };
+        let raft = p.node.raft().filter(|raft| out && raft.is_sticky())?;
+        Some(raft.term())
     }
 }
 

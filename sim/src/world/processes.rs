@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     pub(super) fn start(&mut self, process: usize) -> Check {
-        if self.processes[process].up {
+        if self.processes[process].up || !self.may_start(process) {
             return Ok(());
         }
         let disk = std::mem::take(&mut self.processes[process].disk);
@@ -15,9 +15,8 @@ impl World {
         let p = &mut self.processes[process];
         (p.up, p.client) = (true, client);
         note!(self, "{} starts, as {}", name(process), self.processes[process].tenancy.me().nonce);
-        let set = self.processes[process].tenancy.set().cloned();
-        match set {
-            Some(set) => self.join(process, &set, true)?,
+        match self.processes[process].disk.identity().cloned() {
+            Some(identity) => self.join(process, identity, true)?,
             None => self.tick(process)?,
         }
         let pause = self.rng.random_range(0..self.weather.pause * 2);
@@ -26,20 +25,56 @@ impl World {
         Ok(())
     }
 
-    /// The process is a member from now on.
-    pub(super) fn join(&mut self, process: usize, set: &Set, again: bool) -> Check {
+    /// Whether a process can start. Who joins a cluster later waits until there is one; and who was
+    /// removed from it comes back as a new node.
+    fn may_start(&mut self, process: usize) -> bool {
+        let joins = process >= self.size && self.weather.faults.has(Fault::Membership);
+        let identity = self.processes[process].disk.identity();
+        if let Some(identity) = identity {
+            let hash = identity.set.hash();
+            let truth = self.truths.iter().find(|(known, _)| *known == hash);
+            if self.healed.is_some() || !truth.is_some_and(|(_, t)| t.is_out(identity.number)) {
+                return true;
+            }
+        } else if !joins {
+            return true;
+        }
+        let Some((hash, _)) = self.truths.iter().max_by_key(|(_, truth)| truth.committed()) else {
+            if self.healed.is_none() {
+                self.schedule(self.now + 50_000, Event::Restart { process });
+            }
+            return false;
+        };
+        let set = self.sets[hash].clone();
+        self.joined.push(process);
+        let number = (set.members().len() + self.joined.len()) as u64;
+        self.processes[process].disk = Disk::of(Identity { number, nonce: JOINER + number, set });
+        true
+    }
+
+    /// The process with a number in a cluster, and its nonce.
+    pub(super) fn member(&self, hash: u64, number: u64) -> Option<(usize, u64)> {
+        let set = &self.sets[&hash];
+        if let Some(member) = set.member(number) {
+            return Some((usize::from(member.id.as_bytes()[0] - b'a'), member.nonce));
+        }
+        let later = usize::try_from(number).ok()?.checked_sub(set.members().len() + 1)?;
+        self.joined.get(later).map(|process| (*process, JOINER + number))
+    }
+
+    /// The process is a member from now on, or waits to become one.
+    pub(super) fn join(&mut self, process: usize, identity: Identity, again: bool) -> Check {
+        let Identity { number, nonce, ref set } = identity;
         let hash = set.hash();
-        let nonce = self.processes[process].tenancy.me().nonce;
-        let number = set.number(nonce).ok_or("a process runs in a set that is not its own")?;
+        let initial = Members::voters(1..=set.members().len() as u64);
         let truth = match self.truths.iter().position(|(known, _)| *known == hash) {
             Some(truth) => truth,
             None => {
-                self.truths.push((hash, Truth::default()));
+                self.truths.push((hash, Truth::new(initial.clone())));
                 self.sets.insert(hash, set.clone());
                 self.truths.len() - 1
             }
         };
-        let peers = set.members().iter().map(|m| usize::from(m.id.as_bytes()[0] - b'a')).collect();
         note!(self, "{} is n{number} of {hash:016x}", name(process));
         let weather = &self.weather;
         let config = raft::Config {
@@ -49,13 +84,16 @@ impl World {
             max_message_bytes: weather.max_message_bytes,
             max_inflight: weather.max_inflight,
             max_uncommitted_bytes: weather.max_uncommitted_bytes,
-            ..raft::Config::new(number, (1..=set.members().len() as u64).collect())
+            ..raft::Config::new(
+                number,
+                if joiner(nonce).is_none() { initial } else { Members::default() },
+            )
         };
         let p = &mut self.processes[process];
-        p.membership = Some(Membership { number, truth, hash, peers });
+        p.membership = Some(Membership { number, nonce, truth, hash });
         let saved = p.disk.load();
         if !again {
-            p.disk.start(Write::Identity(Identity { nonce, set: set.clone() }));
+            p.disk.start(Write::Identity(identity));
             self.write(process);
         }
         self.check_clusters()?;
@@ -65,7 +103,8 @@ impl World {
     /// No two clusters ever have a majority of their members running in them.
     pub(super) fn check_clusters(&self) -> Check {
         let running = |hash: u64| {
-            let runs = |p: &&Process| p.membership.as_ref().is_some_and(|m| m.hash == hash);
+            let counts = |m: &Membership| m.hash == hash && joiner(m.nonce).is_none();
+            let runs = |p: &&Process| p.membership.as_ref().is_some_and(counts);
             self.processes.iter().filter(runs).count()
         };
         let able = self.sets.keys().filter(|hash| running(**hash) > self.size / 2);
@@ -111,7 +150,7 @@ impl World {
         if !p.up {
             return;
         }
-        let wanted = [p.deadline, p.tenancy.deadline()].into_iter().flatten().min();
+        let wanted = [p.deadline, p.forming_deadline()].into_iter().flatten().min();
         let Some(wanted) = wanted else { return };
         let at = p.clock.when(self.now, wanted).max(self.now + 1);
         if p.timer.is_none_or(|timer| timer > at) {
@@ -133,7 +172,7 @@ impl World {
     pub(super) fn tick(&mut self, process: usize) -> Check {
         let now = self.local(process);
         let p = &mut self.processes[process];
-        if p.tenancy.deadline().is_some_and(|deadline| deadline <= now) {
+        if p.forming_deadline().is_some_and(|deadline| deadline <= now) {
             let output = p.tenancy.handle_tick(now);
             self.take_forming(process, output)?;
         }

@@ -50,14 +50,50 @@ impl World {
                 self.processes[process].slow = slow;
             }
             Fault::Transfer => {
-                let to = self.rng.random_range(0..=self.size as u64);
+                let to = self.rng.random_range(0..=(self.size + self.joined.len()) as u64);
                 note!(self, "{} is asked to hand over to n{to}", name(process));
                 return self.feed(process, node::Input::Transfer((to > 0).then_some(to)));
             }
             Fault::Close => return self.close(process),
+            Fault::Membership => return self.change(leader),
             _ => unreachable!("no strike"),
         }
         Ok(())
+    }
+
+    /// Asks the leader for a change of the members, or wipes one that was removed.
+    fn change(&mut self, leader: Option<usize>) -> Check {
+        let Some(leader) = leader else { return Ok(()) };
+        let p = &self.processes[leader];
+        let (Some(membership), Some(raft)) = (&p.membership, p.node.raft()) else { return Ok(()) };
+        let (hash, truth) = (membership.hash, &self.truths[membership.truth].1);
+        let number =
+            |p: &Process| p.membership.as_ref().filter(|m| m.hash == hash).map(|m| m.number);
+        let out = |p: &Process| p.up && number(p).is_some_and(|number| truth.is_out(number));
+        if let Some(process) = self.processes.iter().position(out)
+            && self.rng.random_ratio(1, 3)
+        {
+            self.crash(process, "was removed, and goes");
+            return Ok(());
+        }
+        let members: Vec<_> = raft.members().iter().map(|(id, _)| id).collect();
+        let known = |p: &Process| number(p).filter(|n| !members.contains(n) && !truth.is_out(*n));
+        let new: Vec<_> = self.processes.iter().filter(|p| p.up).filter_map(known).collect();
+        let id = members[self.rng.random_range(0..members.len())];
+        let change = match self.rng.random_range(0..6) {
+            0 | 1 if !new.is_empty() => {
+                let id = new[self.rng.random_range(0..new.len())];
+                Change::Add { id, name: String::new() }
+            }
+            0..4 => {
+                let is_learner = |id: &&u64| !raft.members().is_voter(**id);
+                Change::Promote(*members.iter().find(is_learner).unwrap_or(&id))
+            }
+            4 => Change::Demote(id),
+            _ => Change::Remove(id),
+        };
+        note!(self, "{} is asked to {change:?}", name(leader));
+        self.feed(leader, node::Input::Change(change))
     }
 
     /// After its clock changed, the process's timer is another one.
