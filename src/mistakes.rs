@@ -59,7 +59,8 @@ pub enum Mistake {
     ChangeBeforeTerm,
     /// Majorities are those of the committed configuration, not of the newest.
     OldQuorum,
-    /// Who hears a leader votes all the same, also for a node that was removed.
+    /// Who hears nobody stands at once, as a node does that was removed, and who hears a leader goes
+    /// into its term all the same.
     RemovedDisrupts,
     /// Learners count for majorities.
     LearnerCounted,

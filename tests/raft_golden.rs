@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use common::golden::run_scripts;
 use common::raft_cluster::Cluster;
-use conflux::raft::{Input, NodeId};
+use conflux::raft::{Change, Input, NodeId};
 
 #[derive(goldenscript::Command)]
 enum Command {
@@ -33,6 +33,12 @@ enum Command {
     /// Asks a node to confirm that it leads, under a number of the script's choice.
     Read(NodeId, u64),
     Transfer(NodeId, Option<NodeId>),
+    /// Starts a node that is yet to become a member.
+    Join(NodeId),
+    /// Asks a node for a change of the members: `change 1 add 4`.
+    Change(NodeId, String, NodeId),
+    /// Tells a node that another one's host is dead.
+    Gone(NodeId, NodeId),
     /// Saves a node's state and cuts its log there.
     Compact(NodeId),
     /// Delivers the first (or nth, from 0) message between two nodes.
@@ -112,6 +118,18 @@ impl goldenscript::Runner for Runner {
                 cluster.handle(*id, Input::Confirm { id: *number, at_least: 0 });
             }
             Command::Transfer(id, to) => cluster.handle(*id, Input::Transfer(*to)),
+            Command::Join(id) => cluster.join(*id),
+            Command::Gone(id, other) => cluster.handle(*id, Input::Gone(*other)),
+            Command::Change(id, how, whom) => {
+                let change = match how.as_str() {
+                    "add" => Change::Add { id: *whom, name: String::new() },
+                    "promote" => Change::Promote(*whom),
+                    "demote" => Change::Demote(*whom),
+                    "remove" => Change::Remove(*whom),
+                    _ => return Err("add, promote, demote or remove".into()),
+                };
+                cluster.handle(*id, Input::Change(change));
+            }
             Command::Compact(id) => {
                 cluster.compact(*id);
             }
@@ -174,5 +192,5 @@ impl goldenscript::Runner for Runner {
 
 #[test]
 fn golden_raft_scripts() {
-    run_scripts("tests/golden/raft", 30, || Runner(Cluster::new(1, 1)));
+    run_scripts("tests/golden/raft", 40, || Runner(Cluster::new(1, 1)));
 }

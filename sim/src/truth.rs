@@ -185,6 +185,7 @@ impl Truth {
         look_at_timeout(last, raft, now)?;
         check_hard(raft.id(), last.hard, raft.hard_state())?;
         last.hard = raft.hard_state();
+        look_at_members(raft)?;
         if raft.is_leader() {
             self.look_at_leader(raft)?;
         }
@@ -315,6 +316,25 @@ impl Truth {
         }
         Ok(())
     }
+}
+
+/// The configuration that counts is the newest of the log, and a leader makes one only when an entry of
+/// its term is committed (dissertation §4.1).
+fn look_at_members(raft: &Raft) -> Check {
+    let (id, log, (at, members)) = (raft.id(), raft.log(), raft.log().members());
+    if at <= log.base().index {
+        return Ok(());
+    }
+    let entry = log.get(at).map(|entry| (entry.at.term, &entry.payload));
+    match entry {
+        Some((_, Payload::Members(here))) if here == members => {}
+        _ => return Err(format!("n{id} counts {members}, which is not in its log at {at}")),
+    }
+    let own = raft.is_leader() && entry.map(|(term, _)| term) == Some(raft.term());
+    if own && log.term(raft.commit_index()) != Some(raft.term()) {
+        return Err(format!("n{id} changes the members before it has committed in its term"));
+    }
+    Ok(())
 }
 
 /// Nodes that collide part ways only if each draws its timeout anew (paper §5.2).

@@ -97,6 +97,9 @@ impl Raft {
             self.become_follower(self.hard.term);
             return;
         }
+        if made(Mistake::RemovedDisrupts) {
+            return self.become_candidate(false);
+        }
         let poll = Poll { granted: [self.config.id].into(), ..Poll::default() };
         self.role = Role::PreCandidate(poll);
         let body = Body::PreVote { last: self.log.last() };
@@ -222,11 +225,12 @@ impl Raft {
         }
     }
 
-    /// Whether this node may stand for election: it votes, or it did until a change that may not be
-    /// committed. In that case the others may need it: perhaps nobody else has the change, and so
-    /// nobody else's log goes far enough (dissertation §4.2.2).
+    /// Whether this node may stand for election: it votes, or it did in a configuration that may be
+    /// the committed one, as far as it knows. In that case the others may need it: perhaps nobody else
+    /// has the change that takes its vote, and so nobody else's log goes far enough (dissertation
+    /// §4.2.2).
     pub(super) fn may_stand(&self) -> bool {
-        self.is_voter() || self.committed_members().1.is_voter(self.config.id)
+        self.log.members_since(self.commit).any(|members| members.is_voter(self.config.id))
     }
 
     /// The configuration whose majorities decide.

@@ -48,6 +48,12 @@ impl Log {
         (*at, members)
     }
 
+    /// The configuration at `index`, which is not compacted, and every newer one.
+    pub fn members_since(&self, index: Index) -> impl Iterator<Item = &Members> {
+        let (since, _) = self.members_at(index);
+        self.members.iter().filter(move |(at, _)| *at >= since).map(|(_, members)| members)
+    }
+
     /// The position right before the first entry.
     pub fn base(&self) -> Position {
         self.base

@@ -57,6 +57,8 @@ pub struct Cluster {
     pub config: Config,
     pub nodes: BTreeMap<NodeId, Node>,
     pub down: BTreeSet<NodeId>,
+    /// Those that began without knowing of any members.
+    pub joined: BTreeSet<NodeId>,
     pub network: VecDeque<(NodeId, NodeId, Message)>,
     /// Pairs that cannot hear each other, one way.
     pub cut: BTreeSet<(NodeId, NodeId)>,
@@ -71,6 +73,7 @@ impl Cluster {
             config,
             nodes: BTreeMap::new(),
             down: BTreeSet::new(),
+            joined: BTreeSet::new(),
             network: VecDeque::new(),
             cut: BTreeSet::new(),
             output: String::new(),
@@ -84,8 +87,19 @@ impl Cluster {
         }
     }
 
+    /// Starts a node that knows of no members yet.
+    pub fn join(&mut self, id: NodeId) {
+        let members = std::mem::take(&mut self.config.members);
+        self.start(id, Disk::default(), 0, 0);
+        self.config.members = members;
+        self.joined.insert(id);
+    }
+
     fn start(&mut self, id: NodeId, disk: Disk, now: Time, starts: u64) {
-        let config = Config { id, ..self.config.clone() };
+        let mut config = Config { id, ..self.config.clone() };
+        if self.joined.contains(&id) {
+            config.members = Members::default();
+        }
         let seed = self.seed * 1000 + id * 10 + starts;
         let raft = Raft::new(config, disk.saved(), now, seed);
         let mut applied = Vec::new();

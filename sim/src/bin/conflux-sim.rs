@@ -94,7 +94,7 @@ fn main() -> ExitCode {
 fn print_stats(stats: &Stats, busy: Option<Duration>) {
     println!(
         "{} runs, {} events, {:.1} h simulated; {} performs and reads, {} entries committed, {} \
-         leaders elected, {} crashes, {} snapshots; {} clusters lost while forming",
+         leaders elected, {} crashes, {} snapshots, {} changes of members asked for; {} clusters lost while forming",
         stats.runs,
         stats.events,
         stats.time as f64 / 3.6e9,
@@ -103,6 +103,7 @@ fn print_stats(stats: &Stats, busy: Option<Duration>) {
         stats.elections,
         stats.crashes,
         stats.snapshots,
+        stats.changes,
         stats.lost,
     );
     if let Some(busy) = busy.filter(|busy| !busy.is_zero()) {

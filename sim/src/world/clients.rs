@@ -112,6 +112,10 @@ impl World {
                 // A leader that dies early leaves most to its successor.
                 let p = &self.processes[process];
                 let leads = p.node.raft().is_some_and(raft::Raft::is_leader);
+                let changes = leads && self.weather.faults.has(Fault::Membership);
+                if changes && self.rng.random_ratio(1, 3) {
+                    self.changes(process);
+                }
                 let dies = self.healed.is_none() && self.weather.faults.has(Fault::Crash);
                 if leads && dies && self.rng.random_ratio(1, 6) {
                     self.processes[process].fuse = Some(self.rng.random_range(0..30));

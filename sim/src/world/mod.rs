@@ -72,6 +72,7 @@ enum Event {
     Written { process: usize, start: u32 },
     Client { process: usize },
     Strike,
+    Change { process: usize, start: u32 },
     Exit { process: usize, start: u32 },
     Restart { process: usize },
     Thaw { process: usize, start: u32 },
@@ -391,7 +392,10 @@ impl World {
             }
             Event::Restart { process } => self.start(process),
             Event::Thaw { process, start } if self.is_current(process, start) => self.thaw(process),
-            Event::Exit { .. } | Event::Thaw { .. } => Ok(()),
+            Event::Change { process, start } if self.is_current(process, start) => {
+                self.change(process)
+            }
+            Event::Exit { .. } | Event::Thaw { .. } | Event::Change { .. } => Ok(()),
         }
     }
 }

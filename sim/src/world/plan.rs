@@ -45,6 +45,8 @@ pub struct Stats {
     pub elections: u64,
     /// Processes that died and started again.
     pub crashes: u64,
+    /// Changes of the members that a leader was asked for.
+    pub changes: u64,
     /// Snapshots that were taken or installed.
     pub snapshots: u64,
     /// Runs whose cluster lost its majority for good while it formed, so that nothing is asked of it.
@@ -61,6 +63,7 @@ impl Stats {
         self.committed += other.committed;
         self.elections += other.elections;
         self.crashes += other.crashes;
+        self.changes += other.changes;
         self.snapshots += other.snapshots;
         self.lost += other.lost;
     }

@@ -55,15 +55,31 @@ impl World {
                 return self.feed(process, node::Input::Transfer((to > 0).then_some(to)));
             }
             Fault::Close => return self.close(process),
-            Fault::Membership => return self.change(leader),
+            Fault::Membership => {
+                if let Some(leader) = leader {
+                    self.changes(leader);
+                }
+            }
             _ => unreachable!("no strike"),
         }
         Ok(())
     }
 
+    /// A leader will be asked for one change or several, one right behind the other.
+    pub(super) fn changes(&mut self, leader: usize) {
+        let start = self.processes[leader].start;
+        let soon = if self.rng.random() { 1_000 } else { 100_000 };
+        for _ in 0..self.rng.random_range(1..=3) {
+            let at = self.now + self.rng.random_range(0..soon);
+            self.schedule(at, Event::Change { process: leader, start });
+        }
+    }
+
     /// Asks the leader for a change of the members, or wipes one that was removed.
-    fn change(&mut self, leader: Option<usize>) -> Check {
-        let Some(leader) = leader else { return Ok(()) };
+    pub(super) fn change(&mut self, leader: usize) -> Check {
+        if self.healed.is_some() {
+            return Ok(());
+        }
         let p = &self.processes[leader];
         let (Some(membership), Some(raft)) = (&p.membership, p.node.raft()) else { return Ok(()) };
         let (hash, truth) = (membership.hash, &self.truths[membership.truth].1);
@@ -93,6 +109,7 @@ impl World {
             _ => Change::Remove(id),
         };
         note!(self, "{} is asked to {change:?}", name(leader));
+        self.stats.changes += 1;
         self.feed(leader, node::Input::Change(change))
     }
 
@@ -123,6 +140,10 @@ impl World {
             _ => {
                 let alone = 1 << leader.unwrap_or(0);
                 self.cut_between(alone, all & !alone);
+                if let Some(leader) = leader.filter(|_| self.weather.faults.has(Fault::Membership))
+                {
+                    self.changes(leader);
+                }
             }
         }
         note!(self, "cuts: {:?}", &self.cut[..self.processes.len()]);
