@@ -64,6 +64,8 @@ pub enum Mistake {
     RemovedDisrupts,
     /// Learners count for majorities.
     LearnerCounted,
+    /// Whoever answers a round does not look whether its storage is still its own.
+    RoundUnfenced,
 }
 
 impl Mistake {

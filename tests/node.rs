@@ -242,19 +242,26 @@ fn encode(command: &Command) -> Vec<u8> {
 }
 
 fn action(seq: u64, action: &str) -> Vec<u8> {
-    encode(&Command::Action { session: 1, seq, ack: 1, verdicts: vec![], action: action.into() })
+    encode(&Command::Action {
+        version: 1,
+        session: 1,
+        seq,
+        ack: 1,
+        verdicts: vec![],
+        action: action.into(),
+    })
 }
 
-fn broken() -> Saved {
+fn broken(nodes: u64) -> Saved {
     let last = Position::new(5, 1);
     let snapshot =
-        Some(Snapshot { last, members: Members::voters([1, 2, 3]), data: "garbage".into() });
+        Some(Snapshot { last, members: Members::voters(1..=nodes), data: "garbage".into() });
     Saved { hard: HardState { term: 1, vote: None }, snapshot, entries: vec![] }
 }
 
 #[test]
 fn a_node_that_cannot_read_its_snapshot_votes_and_judges_nothing() {
-    let mut rig = Rig::new(1, "", broken(), |_| ());
+    let mut rig = Rig::new(1, "", broken(1), |_| ());
     let bad = Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read");
     assert_eq!(rig.troubles, [Trouble::CannotLoad(bad)]);
     rig.wait(600);
@@ -266,7 +273,7 @@ fn a_node_that_cannot_read_its_snapshot_votes_and_judges_nothing() {
 
 #[test]
 fn a_leader_that_cannot_read_its_snapshot_hands_over() {
-    let mut rig = Rig::new(3, "", broken(), |_| ());
+    let mut rig = Rig::new(3, "", broken(3), |_| ());
     rig.wait(600);
     rig.receive(2, 2, Body::PreVoteReply { granted: true });
     rig.receive(2, 2, Body::VoteReply { granted: true });
@@ -282,10 +289,10 @@ fn a_leader_that_cannot_read_its_snapshot_hands_over() {
 #[test]
 fn a_state_that_cannot_be_loaded_is_reported() {
     let sessions = store::Sessions::default();
-    let data = postcard::to_allocvec(&(sessions, Blob::from("seven"))).expect("bytes").into();
+    let data = store::encode_snapshot(1, &sessions, b"seven");
     let snapshot =
         Some(Snapshot { last: Position::new(5, 1), members: Members::voters([1, 2, 3]), data });
-    let rig = Rig::new(3, "", Saved { snapshot, ..broken() }, |_| ());
+    let rig = Rig::new(3, "", Saved { snapshot, ..broken(3) }, |_| ());
     assert_eq!(rig.troubles, [Trouble::CannotLoad(Failure::new("NO_NUMBER", "no"))]);
     assert!(rig.node.store().is_broken());
 }

@@ -46,7 +46,7 @@ const FORBIDDEN: [(&str, &str); 22] = [
 const MAY_USE: [(&str, &[&str]); 6] = [
     ("src/wire", &["wire"]),
     ("src/raft", &["raft", "mistakes"]),
-    ("src/store", &["store", "raft", "mistakes"]),
+    ("src/store", &["store", "raft", "wire::hash64", "mistakes"]),
     ("src/node", &["node", "store", "raft"]),
     ("src/tenancy", &["tenancy", "raft", "wire", "mistakes"]),
     ("src/channel", &["channel", "wire", "host::options", "store::Failure", "js"]),

@@ -230,6 +230,8 @@ fn pieces_that_do_not_fit_their_whole_are_refused() {
         (piece(of, 2, u64::MAX, "ab"), Invalid::Piece),
         (piece(of, 5, 1, ""), Invalid::Piece),
         (piece(of, (1 << 30) + 1, 0, "ab"), Invalid::Piece),
+        (piece(of, 2, 0, "ab"), Invalid::Snapshot),
+        (piece(of, 0, 0, ""), Invalid::Snapshot),
         (piece(snapshot(0, 1), 2, 0, "ab"), Invalid::Entries),
         (piece(snapshot(9, 0), 2, 0, "ab"), Invalid::Entries),
         (piece(snapshot(9, 2), 2, 0, "ab"), Invalid::Entries),
@@ -242,7 +244,8 @@ fn pieces_that_do_not_fit_their_whole_are_refused() {
         assert!(output.messages.is_empty());
     }
     // The largest, the last byte and nothing at all fit.
-    for body in [piece(of, 1 << 30, 0, "ab"), piece(of, 2, 0, "ab"), piece(of, 0, 0, "")] {
+    let entry = Whole::Entry { prev: Position::default(), at: Position::new(1, 1) };
+    for body in [piece(of, 1 << 30, 0, "ab"), piece(of, 3, 0, "ab"), piece(entry, 0, 0, "")] {
         let mut raft = node(1, 3);
         let output = receive(&mut raft, 1, 2, 1, body.clone());
         assert_eq!((error(&output), output.messages.len()), (None, 1), "{body:?}");
@@ -445,7 +448,9 @@ fn strangers_and_impossible_terms_are_refused() {
     let hello = || append(zero(), 0, vec![]);
     let cases = [
         (1, 1, Some(Invalid::NotMember)),
-        (4, 1, Some(Invalid::NotMember)),
+        (0, 1, Some(Invalid::NotMember)),
+        // It may be in a configuration that has not arrived here yet.
+        (4, 1, None),
         (2, 0, Some(Invalid::Term)),
         (2, (1 << 48) + 1, Some(Invalid::Term)),
         (2, 1 << 48, None),
@@ -492,7 +497,7 @@ fn who_asks_in_an_old_term_learns_the_new_one() {
 
 #[test]
 fn a_snapshot_that_was_overtaken_is_ignored() {
-    let members = Members::voters(1..=1);
+    let members = Members::voters(1..=3);
     let last = |index| Position::new(index, 1);
     let snapshot =
         |index| Snapshot { last: last(index), members: members.clone(), data: "state".into() };

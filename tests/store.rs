@@ -26,7 +26,7 @@ fn forge(hosts: &mut Hosts, from: &str, to: &str, letters: &[Letter]) {
     let set = hosts.host(to).core.set().expect("formed").clone();
     let nonce = |id: &str| set.members().iter().find(|m| m.id == id).expect("a member").nonce;
     let cluster = hash64(&[b"test"]);
-    let header = Header { cluster, set: set.hash(), from: nonce(from), to: nonce(to) };
+    let header = Header { cluster, set: set.hash(), from: nonce(from), to: nonce(to), version: 1 };
     let mut writer = FrameWriter::new(header);
     letters.iter().for_each(|letter| writer.push(letter));
     for frame in writer.finish() {

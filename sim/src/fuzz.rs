@@ -95,7 +95,8 @@ pub fn frame(data: &[u8]) {
     let frame = if first % 2 == 0 {
         rest.to_vec()
     } else {
-        let mut writer = FrameWriter::new(Header { cluster: 1, set: 2, from: 3, to: 4 });
+        let mut writer =
+            FrameWriter::new(Header { cluster: 1, set: 2, from: 3, to: 4, version: 1 });
         writer.push(&Raw(rest));
         writer.finish().remove(0)
     };
@@ -193,7 +194,8 @@ impl Victim {
         while let Some(input) = next.take() {
             let output = self.node.handle(self.now, input);
             for (_, packet) in output.send {
-                let mut writer = FrameWriter::new(Header { cluster: 1, set: 2, from: 3, to: 4 });
+                let mut writer =
+                    FrameWriter::new(Header { cluster: 1, set: 2, from: 3, to: 4, version: 1 });
                 writer.push(&Letter::Node(packet));
                 for frame in writer.finish() {
                     assert!(frame.len() <= wire::MAX_FRAME, "a frame of {} bytes", frame.len());

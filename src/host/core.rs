@@ -575,6 +575,7 @@ impl<S: Clone> HostCore<S> {
             set: destination.2,
             from: self.tenancy.me().nonce,
             to: destination.1,
+            version: self.settings.store.version,
         };
         let writer = self.outbox.entry(destination);
         writer.or_insert_with(|| FrameWriter::new(header)).push(letter);

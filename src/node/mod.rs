@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::raft::{
     self, Change, Index, NodeId, Outgoing, Persist, PersistSeq, Raft, Refused, Saved, Term, Time,
 };
-use crate::store::{self, Call, Failure, Outcome, Perform, Return, Settled, Step, Store, Trouble};
+use crate::store::{
+    self, Call, Failure, Outcome, Perform, Return, Settled, Step, Store, Survivor, Trouble,
+};
 
 /// What one node says to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +162,23 @@ impl<S: Clone> Node<S> {
             closing: false,
             hand_over: false,
         }
+    }
+
+    /// A node that has not started, behind the handle of one that has stopped.
+    pub fn revive(
+        config: store::Config,
+        initial: S,
+        durability: Durability,
+        seed: u64,
+        survivor: Survivor,
+    ) -> Self {
+        let store = Store::revive(config, initial.clone(), survivor);
+        Self { store, ..Self::new(config, initial, durability, seed) }
+    }
+
+    /// What outlives this node.
+    pub fn into_survivor(self) -> Survivor {
+        self.store.into_survivor()
     }
 
     /// The node's Raft, once it has started.

@@ -33,6 +33,7 @@ impl Raft {
         debug_assert!(term >= self.hard.term, "terms never go back");
         let was_follower = matches!(self.role, Role::Follower(_));
         if term > self.hard.term {
+            self.round_seen = 0;
             let vote = self.hard.vote.filter(|_| made(Mistake::VoteNotReset));
             self.hard = HardState { term, vote };
             self.dirty_hard = true;

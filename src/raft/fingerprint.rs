@@ -15,7 +15,8 @@ impl Raft {
     /// the same distances in time, if every election timeout is of the same length.
     pub fn fingerprint(&self, hasher: &mut impl Hasher) {
         let seq = self.persist_seq;
-        (self.config.id, self.hard, self.leader, self.commit, self.durable).hash(hasher);
+        (self.config.id, self.hard, self.leader, self.commit, self.durable, self.round_seen)
+            .hash(hasher);
         self.log.hash(hasher);
         for (write, end) in &self.writes {
             (seq - write, end).hash(hasher);
@@ -36,8 +37,9 @@ impl Raft {
 }
 
 fn hash_leader(leader: &Leader, age: impl Fn(Time) -> Time, hasher: &mut impl Hasher) {
-    let Leader { peers, term_start, round, reads, transfer, uncommitted_bytes } = leader;
-    (term_start, round, uncommitted_bytes).hash(hasher);
+    let Leader { peers, term_start, round, round_own, reads, transfer, uncommitted_bytes, .. } =
+        leader;
+    (term_start, round, round_own, uncommitted_bytes).hash(hasher);
     for read in reads {
         (read.id, read.index, read.round).hash(hasher);
     }

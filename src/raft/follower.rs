@@ -27,8 +27,19 @@ pub(super) struct Piece {
 }
 
 impl Raft {
+    /// To answer a round is to confirm that nobody else leads, as far as this node knows. It does so
+    /// only when a write has shown since that storage is still its own: perhaps somebody else has
+    /// taken it over while this process stood still, and votes in its name.
+    fn see_round(&mut self, round: u64) {
+        if round > self.round_seen {
+            self.round_seen = round;
+            self.dirty_round = !made(Mistake::RoundUnfenced);
+        }
+    }
+
     pub(super) fn handle_append(&mut self, from: NodeId, append: Append) -> Result<(), Invalid> {
         let Append { prev, commit, round, entries, quiet } = append;
+        self.see_round(round);
         self.check_entries(prev, &entries)?;
         let result = self.append_entries(prev, commit, entries)?;
         if !quiet || matches!(result, AppendResult::Rejected { .. }) {
@@ -118,6 +129,7 @@ impl Raft {
 
     pub(super) fn handle_piece(&mut self, from: NodeId, piece: Piece) -> Result<(), Invalid> {
         let Piece { of, total, offset, round, .. } = piece;
+        self.see_round(round);
         let length = piece.data.len() as u64;
         let end = offset.checked_add(length).ok_or(Invalid::Piece)?;
         if end > total || total > self.config.max_transfer_bytes || (length == 0 && total > 0) {

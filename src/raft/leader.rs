@@ -24,6 +24,8 @@ impl Raft {
             peers: BTreeMap::new(),
             term_start: next,
             round: 0,
+            round_own: 0,
+            round_writes: VecDeque::new(),
             reads: VecDeque::new(),
             transfer: None,
             uncommitted_bytes,
@@ -129,6 +131,7 @@ impl Raft {
         // Until an entry of this term is committed, a leader does not know what is.
         let index = at_least.max(commit).max(leader.term_start);
         leader.round += 1;
+        self.dirty_round = true;
         leader.reads.push_back(Read { id, index, round: leader.round });
         self.release_reads();
     }
@@ -296,8 +299,11 @@ impl Raft {
     }
 
     /// Answers the confirmations whose round a majority has answered and whose index is committed.
-    fn release_reads(&mut self) {
-        let Some(confirmed) = self.of_a_majority(u64::MAX, |peer| peer.round_heard) else { return };
+    pub(super) fn release_reads(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let Some(confirmed) = self.of_a_majority(leader.round_own, |peer| peer.round_heard) else {
+            return;
+        };
         let Role::Leader(leader) = &mut self.role else { return };
         let (commit, out) = (self.commit, &mut self.out.reads);
         leader.reads.retain(|read| {

@@ -93,6 +93,10 @@ pub struct Raft {
     dirty_from: Option<Index>,
     dirty_snapshot: bool,
     dirty_reset: bool,
+    /// A newer round was answered or begun: a write must show that this node is still its own.
+    dirty_round: bool,
+    /// The newest round of the current leader that this node has answered.
+    round_seen: u64,
 }
 
 impl Raft {
@@ -128,6 +132,8 @@ impl Raft {
             dirty_from: None,
             dirty_snapshot: false,
             dirty_reset: false,
+            dirty_round: false,
+            round_seen: 0,
         };
         raft.draw_election_deadline();
         if let Some(soon) = raft.config.first_election {
@@ -353,8 +359,13 @@ impl Raft {
             }
         }
         self.vote_is_durable(seq);
-        if self.role.is_leader() {
+        if let Role::Leader(leader) = &mut self.role {
+            let is_done = |(write, _): &(PersistSeq, u64)| *write <= seq;
+            while leader.round_writes.front().is_some_and(is_done) {
+                leader.round_own = leader.round_writes.pop_front().map_or(0, |(_, round)| round);
+            }
             self.advance_commit();
+            self.release_reads();
         }
     }
 
@@ -397,7 +408,7 @@ impl Raft {
     /// Collects what the call has changed into its output.
     fn finish(&mut self) -> Output {
         let from = self.dirty_from.take();
-        if self.dirty_hard || from.is_some() || self.dirty_snapshot {
+        if self.dirty_hard || from.is_some() || self.dirty_snapshot || self.dirty_round {
             self.persist_seq += 1;
             self.out.persist = Some(Persist {
                 seq: self.persist_seq,
@@ -406,6 +417,11 @@ impl Raft {
                 reset: self.dirty_reset,
                 entries: from.map(|f| self.log.iter_from(f).cloned().collect()).unwrap_or_default(),
             });
+            if let Role::Leader(leader) = &mut self.role
+                && self.dirty_round
+            {
+                leader.round_writes.push_back((self.persist_seq, leader.round));
+            }
             if from.is_some() || self.dirty_reset {
                 self.writes.push_back((self.persist_seq, self.log.last()));
             }
@@ -413,7 +429,8 @@ impl Raft {
                 self.out.events.push(Event::Appended { from });
             }
         }
-        (self.dirty_hard, self.dirty_snapshot, self.dirty_reset) = (false, false, false);
+        (self.dirty_hard, self.dirty_snapshot) = (false, false);
+        (self.dirty_reset, self.dirty_round) = (false, false);
         for message in &mut self.out.messages {
             if message.after == PersistSeq::MAX {
                 message.after = self.persist_seq;

@@ -71,7 +71,8 @@ pub struct Output {
     pub deadline: Option<Time>,
 }
 
-/// One atomic write.
+/// One atomic write. It may hold nothing: then it only shows that storage is there, and that the node
+/// is still this process's own, at a time after a round of confirmations has begun.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Persist {
     /// Its number; writes become durable in this order.

@@ -73,6 +73,10 @@ pub(super) struct Leader {
     pub(super) term_start: Index,
     /// The newest round of confirmations.
     pub(super) round: u64,
+    /// The newest round for which this node itself counts, and the writes under way that will make it
+    /// count for newer ones. A leader whose storage somebody else has taken over confirms nothing.
+    pub(super) round_own: u64,
+    pub(super) round_writes: VecDeque<(PersistSeq, u64)>,
     /// Confirmations that wait for their round and their index.
     pub(super) reads: VecDeque<Read>,
     pub(super) transfer: Option<Transfer>,

@@ -392,6 +392,7 @@ impl Client {
                 }
             }
             Some(session) => match sessions.get(session) {
+                None if session > applied => {}
                 None => self.lost(),
                 Some(session) => {
                     for (seq, result) in session.results() {

@@ -1,23 +1,23 @@
 //! Following the log: the state behind each entry, committing, snapshots.
 
 use super::machine::{Call, Failure};
-use super::session::{Command, Recorded, Sessions};
-use super::{Doing, Item, Step, Store, Trouble};
+use super::session::{Command, Recorded, SessionId, Sessions};
+use super::{Doing, Item, Step, Store, Trouble, decode_snapshot, encode_snapshot};
 use crate::mistakes::{Mistake, made};
-use crate::raft::{Blob, Index, Payload, Position, Raft};
+use crate::raft::{Index, Payload, Position, Raft};
 
 impl<S: Clone> Store<S> {
     /// Takes in a snapshot, if one has arrived.
     pub(super) fn load(&mut self) -> Option<Call<S>> {
         let snapshot = self.incoming.take()?;
-        match postcard::from_bytes::<(Sessions, Blob)>(snapshot.data.as_slice()) {
-            Ok((sessions, state)) => {
+        match decode_snapshot(snapshot.data.as_slice()) {
+            Some((sessions, state)) => {
                 self.snapshot_bytes = snapshot.data.len();
                 let sessions = sessions.limited(self.config.max_sessions);
                 self.doing = Doing::Loading(snapshot.last, sessions);
                 Some(Call::Load(state))
             }
-            Err(_) => {
+            None => {
                 self.cannot_load(Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read"));
                 None
             }
@@ -59,7 +59,9 @@ impl<S: Clone> Store<S> {
             let Some(command) = item.command.filter(|_| item.counts) else { continue };
             self.sessions.apply(index, &command);
             self.settle_own(index, &command);
-            if self.client.session().is_some_and(|mine| self.sessions.get(mine).is_none()) {
+            // A node that begins anew behind an old handle may be behind the session's beginning.
+            let has_begun = |mine: SessionId| mine <= index && self.sessions.get(mine).is_none();
+            if self.client.session().is_some_and(has_begun) {
                 self.client.expired();
             }
             self.client.settle_in_order(index);
@@ -148,13 +150,11 @@ impl<S: Clone> Store<S> {
         self.log_bytes = 0;
         let none = made(Mistake::SessionsNotInSnapshot).then(Sessions::default);
         let sessions = none.as_ref().unwrap_or(&self.sessions);
-        let encoded = result.map(|bytes| {
-            postcard::to_allocvec(&(sessions, Blob::from(bytes))).expect("it fits in memory")
-        });
+        let encoded = result.map(|bytes| encode_snapshot(self.config.version, sessions, &bytes));
         match encoded {
             Ok(data) => {
                 self.snapshot_bytes = data.len();
-                Step::Compact { last, data: data.into() }
+                Step::Compact { last, data }
             }
             Err(failure) => {
                 self.troubles.push(Trouble::CannotSave(failure));

@@ -90,7 +90,8 @@ impl<S: Clone> Store<S> {
         let recorded = self.tail_sessions.get(session).map_or(seq, Session::next);
         let (ack, verdicts) = judge.carried(session, recorded, seq);
         let call = Call::Reduce { state: self.provisional().clone(), action: action.clone() };
-        let command = Command::Action { session, seq, ack, verdicts, action };
+        let version = self.config.version;
+        let command = Command::Action { version, session, seq, ack, verdicts, action };
         let encoded = encode(&command);
         let size = self.staged_bytes + Payload::Command(encoded.clone()).size();
         let refusal = if length > self.config.max_action_bytes {

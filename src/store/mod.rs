@@ -31,6 +31,7 @@ pub use self::machine::{Call, Failure, Machine, Return};
 pub use self::message::{Body, Message, Request};
 pub use self::session::{Command, Recorded, Seq, Session, SessionId, Sessions, Verdict};
 use crate::raft::{Blob, Confirmed, Index, NodeId, Payload, Position, Raft, Snapshot, Time};
+use crate::wire::hash64;
 
 /// The settings of a store.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,8 @@ pub struct Config {
     /// The log is compacted when it has grown by this many bytes, or by the size of the last
     /// snapshot if that is more.
     pub compact_bytes: usize,
+    /// The release of the application: entries and snapshots carry it.
+    pub version: u32,
     /// How many sessions there may be; the same on every node of a cluster.
     pub max_sessions: usize,
 }
@@ -58,10 +61,16 @@ impl Default for Config {
             max_pending_bytes: 16 << 20,
             retry: 300,
             compact_bytes: 1 << 20,
+            version: 1,
             max_sessions: Sessions::MAX,
         }
     }
 }
+
+/// What a store's client has in hand when its node stops: the session, and the performs and reads that
+/// wait. It goes on with another node behind the same handle.
+#[derive(Debug)]
+pub struct Survivor(Client);
 
 /// What the store wants its driver to do next.
 #[derive(Debug)]
@@ -171,9 +180,25 @@ impl<S: Clone> Store<S> {
             max_pending_bytes: config.max_pending_bytes,
             retry: config.retry,
         };
+        Self::with_client(config, initial, Client::new(limits, seed))
+    }
+
+    /// A store in its first state that goes on with what another one's client had in hand.
+    pub fn revive(config: Config, initial: S, survivor: Survivor) -> Self {
+        let mut client = survivor.0;
+        client.set_leader(None);
+        Self::with_client(config, initial, client)
+    }
+
+    /// What outlives this store.
+    pub fn into_survivor(self) -> Survivor {
+        Survivor(self.client)
+    }
+
+    fn with_client(config: Config, initial: S, client: Client) -> Self {
         Self {
             config,
-            client: Client::new(limits, seed),
+            client,
             judge: None,
             committed: initial,
             applied: 0,
@@ -448,6 +473,20 @@ impl Doing {
             Self::Notifying => "a notice",
         }
     }
+}
+
+/// A snapshot's bytes: sessions and state, the release that saved them, and the state's hash.
+pub fn encode_snapshot(version: u32, sessions: &Sessions, state: &[u8]) -> Blob {
+    let hash = hash64(&[state]);
+    let kept = (version, hash, sessions, Blob::from(state));
+    postcard::to_allocvec(&kept).expect("it fits in memory").into()
+}
+
+/// Reads what [`encode_snapshot`] wrote. `None` when it is none, or its hash is another.
+fn decode_snapshot(bytes: &[u8]) -> Option<(Sessions, Blob)> {
+    let (_version, hash, sessions, state): (u32, u64, Sessions, Blob) =
+        postcard::from_bytes(bytes).ok()?;
+    (hash64(&[state.as_slice()]) == hash).then_some((sessions, state))
 }
 
 fn encode(command: &Command) -> Blob {

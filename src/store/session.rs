@@ -54,6 +54,8 @@ pub enum Command {
     },
     /// A judged action.
     Action {
+        /// The release of the application that made it.
+        version: u32,
         /// Whose.
         session: SessionId,
         /// The perform's number in the session.
@@ -177,7 +179,7 @@ impl Sessions {
                 true
             }
             Command::Close { session } => self.open.remove(session).is_some(),
-            Command::Action { session, seq, ack, verdicts, action } => {
+            Command::Action { session, seq, ack, verdicts, action, .. } => {
                 if made(Mistake::ExpiredSessionRuns) && !self.open.contains_key(session) {
                     let (nonce, results) = (*session, BTreeMap::new());
                     self.open.insert(*session, Session { nonce, next: 1, results, active: index });
@@ -205,7 +207,7 @@ mod tests {
 
     fn action(session: SessionId, seq: Seq, ack: Seq) -> Command {
         let verdicts = vec![(seq - 1, Verdict::Nothing)];
-        Command::Action { session, seq, ack, verdicts, action: "x".into() }
+        Command::Action { version: 1, session, seq, ack, verdicts, action: "x".into() }
     }
 
     #[test]

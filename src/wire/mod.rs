@@ -38,6 +38,8 @@ pub struct Header {
     pub from: u64,
     /// The receiver's start-nonce; 0 for everyone.
     pub to: u64,
+    /// The release of the application that the sender runs.
+    pub version: u32,
 }
 
 /// Why a frame was not read.
@@ -169,7 +171,7 @@ pub fn hash64(parts: &[&[u8]]) -> u64 {
 mod tests {
     use super::*;
 
-    const HEADER: Header = Header { cluster: 7, set: 8, from: 9, to: 10 };
+    const HEADER: Header = Header { cluster: 7, set: 8, from: 9, to: 10, version: 1 };
 
     fn frame(messages: &[String]) -> Vec<u8> {
         let mut writer = FrameWriter::new(HEADER);

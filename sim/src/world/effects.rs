@@ -160,7 +160,7 @@ impl World {
             let truth = &mut self.truths[membership.truth].1;
             truth.send(membership.number, to, message, &p.disk)?;
         }
-        let header = Header { cluster: 1, set: hash, from: own, to: nonce };
+        let header = Header { cluster: 1, set: hash, from: own, to: nonce, version: 1 };
         self.post(process, peer, header, Letter::Node(packet));
         Ok(())
     }
@@ -178,7 +178,7 @@ impl World {
                     (Some(usize::from(member.id.as_bytes()[0] - b'a')), member.nonce)
                 }
             };
-            let header = Header { cluster: 1, set: 0, from, to: nonce };
+            let header = Header { cluster: 1, set: 0, from, to: nonce, version: 1 };
             for peer in 0..self.processes.len() {
                 if peer != process && only.is_none_or(|only| only == peer) {
                     self.post(process, peer, header, Letter::Form(message.clone()));

@@ -291,6 +291,7 @@ impl World {
             max_pending_bytes: 1 << 20,
             retry: self.weather.retry,
             compact_bytes: self.weather.compact_bytes,
+            version: 1,
             max_sessions: self.weather.max_sessions,
         };
         Process {
