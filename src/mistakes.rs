@@ -66,6 +66,16 @@ pub enum Mistake {
     LearnerCounted,
     /// Whoever answers a round does not look whether its storage is still its own.
     RoundUnfenced,
+    /// A host that has lost a node writes on.
+    EpochUnchecked,
+    /// A node whose lock is granted and that has no record is started empty.
+    EmptyStart,
+    /// Nobody takes a lock away from a frozen host.
+    FrozenKeepsLock,
+    /// A node that was removed runs for ever.
+    RemovedRunsOn,
+    /// An adopted node is deleted before its removal is committed.
+    DeletedTooEarly,
 }
 
 impl Mistake {

@@ -82,6 +82,13 @@ pub struct Lost {
 }
 
 impl Disk {
+    /// A disk that holds what a Raft begins with.
+    pub fn with(saved: Saved) -> Self {
+        let Saved { hard, snapshot, entries } = saved;
+        let image = Image { identity: None, hard, snapshot, entries: entries.into() };
+        Self { image, ..Self::default() }
+    }
+
     /// A disk of a node that is yet to join.
     pub fn of(identity: Identity) -> Self {
         let image = Image { identity: Some(identity), ..Image::default() };

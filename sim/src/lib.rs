@@ -5,6 +5,7 @@
 //! - [`truth`] and [`history`]: what must hold after every step, and of what clients saw.
 //! - [`shrink`]: a smaller run that fails as well.
 
+pub mod browser;
 pub mod clock;
 pub mod disk;
 pub mod fuzz;
@@ -14,6 +15,7 @@ pub mod machine;
 pub mod mistakes;
 pub mod model;
 pub mod shrink;
+pub mod tabs;
 pub mod truth;
 pub mod weather;
 pub mod world;

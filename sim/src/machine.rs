@@ -113,6 +113,8 @@ impl State {
 /// The machine of one process.
 #[derive(Debug, Default)]
 pub struct Registers {
+    /// The client of the process, where it has one for as long as it lives.
+    pub client: u16,
     /// The state that methods read.
     pub provisional: State,
     /// The newest index of which it was told that an action is committed.

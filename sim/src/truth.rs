@@ -1,7 +1,7 @@
 //! What no process knows and the simulator does: what was ever in a log, what is committed, who led,
 //! what was promised. Checked after every step, against what the step changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conflux::raft::{
     AppendResult, Body, Entry, HardState, Index, Member, Members, Message, NodeId, Payload,
@@ -64,6 +64,8 @@ pub struct Truth {
     members: Members,
     /// Who was ever in a committed configuration.
     ever: BTreeSet<NodeId>,
+    /// Small numbers for large ones.
+    small: BTreeMap<NodeId, u64>,
 }
 
 fn slot<T: Default>(list: &mut Vec<T>, at: u64) -> &mut T {
@@ -101,6 +103,11 @@ impl Truth {
         self.leaders.iter().flatten().count()
     }
 
+    fn small(&mut self, id: NodeId) -> u64 {
+        let next = self.small.len() as u64;
+        *self.small.entry(id).or_insert(next)
+    }
+
     /// Entries go into a node's log, behind one of the term `before`. Log matching (paper §5.3): an
     /// index and a term say everything about an entry and what is before it.
     pub fn append(&mut self, mut before: Term, entries: &[Entry]) -> Check {
@@ -135,10 +142,11 @@ impl Truth {
 
     /// A message leaves a node.
     pub fn send(&mut self, from: NodeId, to: NodeId, message: &Message, disk: &Disk) -> Check {
+        let place = self.small(from);
         match &message.body {
             Body::VoteReply { granted: true } => {
                 let votes = slot(&mut self.votes, message.term);
-                let before = slot(votes, from).replace(to);
+                let before = slot(votes, place).replace(to);
                 if before.is_some_and(|before| before != to) {
                     return Err(format!(
                         "n{from} votes for n{to} in term {}, and had voted for n{}",
@@ -155,7 +163,7 @@ impl Truth {
                 if *matched > disk.base().index && disk.term(*matched).is_none() {
                     return Err(format!("n{from} acknowledges {matched}, which is not durable"));
                 }
-                let acknowledged = slot(slot(&mut self.acknowledged, message.term), from);
+                let acknowledged = slot(slot(&mut self.acknowledged, message.term), place);
                 *acknowledged = (*acknowledged).max(*matched);
             }
             _ => {}
@@ -170,7 +178,8 @@ impl Truth {
 
     /// A member's disk changed, or it starts from it: what was durable stays so.
     pub fn persisted(&mut self, member: NodeId, hard: HardState) -> Check {
-        let before = std::mem::replace(slot(&mut self.durable, member), hard);
+        let place = self.small(member);
+        let before = std::mem::replace(slot(&mut self.durable, place), hard);
         check_hard(member, before, hard)
     }
 
@@ -191,7 +200,8 @@ impl Truth {
         }
         // A leader counts on what was acknowledged to it, for as long as its term lasts.
         let end = raft.log().last().index;
-        let acknowledged = *slot(slot(&mut self.acknowledged, raft.term()), raft.id());
+        let place = self.small(raft.id());
+        let acknowledged = *slot(slot(&mut self.acknowledged, raft.term()), place);
         if acknowledged > end {
             return Err(format!(
                 "n{} has acknowledged {acknowledged} in this term, and its log ends at {end}",

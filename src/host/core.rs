@@ -1,15 +1,16 @@
 //! What a host does, without a browser: forming, one node, frames. Pure like the modules below it,
 //! so that the same code runs in tabs, in Node.js and in native tests.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use serde::{Deserialize, Serialize};
-
+pub use super::mail::Letter;
+use super::mail::{Address, Mail};
 use crate::node::{self, Durability, Node, Packet};
-use crate::raft::{self, RoleName, Saved, Time};
+use crate::raft::{self, NodeId, Persist, PersistSeq, RoleName, Saved, Time};
 use crate::store::{self, Call, Failure, Outcome, Perform, Return, Settled, Trouble};
+use crate::tenancy::elastic;
 use crate::tenancy::{self, Plan, Refusal, Set, Tenancy, To};
-use crate::wire::{self, FrameWriter, Header, WireError, hash64};
+use crate::wire::Header;
 
 /// How soon after its cluster has formed the first member stands for election, in ms.
 const FIRST_ELECTION: Time = 5;
@@ -52,6 +53,59 @@ pub enum Input<S> {
     Returned(Return<S>),
     /// The user closes the node.
     Close,
+    /// A write is durable.
+    Persisted {
+        /// The life of the host in which it was asked for.
+        life: u32,
+        /// Whose.
+        node: NodeId,
+        /// Its number.
+        seq: PersistSeq,
+    },
+    /// Storage or a lock answers, in elastic clusters.
+    Tenancy {
+        /// The life of the host in which it was asked.
+        life: u32,
+        /// The answer.
+        input: elastic::Input,
+    },
+    /// Whether somebody can see the tab.
+    Visible(bool),
+    /// The tab may stand still from now on: let go of everything.
+    Suspend,
+    /// Begin, or go on after [`Input::Suspend`].
+    Resume,
+    /// End the cluster and delete what it has stored.
+    Destroy,
+}
+
+/// Something to do with storage, locks or the channel. They are done in order, and after the frames of
+/// the same call have been sent.
+#[derive(Debug)]
+pub enum Effect {
+    /// Of storage and locks.
+    Tenancy {
+        /// The host's life: answers name it.
+        life: u32,
+        /// What to do.
+        effect: elastic::Effect,
+    },
+    /// Write, if the record's epoch is this one; answered with [`Input::Persisted`], or with what went
+    /// wrong.
+    Write {
+        /// The host's life.
+        life: u32,
+        /// Whose.
+        node: NodeId,
+        /// The epoch.
+        epoch: u64,
+        /// What to write.
+        persist: Persist,
+    },
+    /// Take in frames for this id from now on.
+    Listen(String),
+    /// Take in no more of them.
+    Unlisten(String),
 }
 
 /// Everything that one call asks of its caller, besides the frames of [`HostCore::take_frames`].
@@ -62,6 +116,8 @@ pub struct Output<S> {
     pub settled: Vec<Settled>,
     /// What to tell the user.
     pub notices: Vec<Notice>,
+    /// What to do with storage, locks and the channel.
+    pub effects: Vec<Effect>,
     /// User code to run now; what it returns is the very next input.
     pub call: Option<Call<S>>,
     /// When to call next, if nothing happens before.
@@ -70,7 +126,8 @@ pub struct Output<S> {
 
 impl<S> Default for Output<S> {
     fn default() -> Self {
-        Self { settled: Vec::new(), notices: Vec::new(), call: None, deadline: None }
+        let (settled, notices, effects) = (Vec::new(), Vec::new(), Vec::new());
+        Self { settled, notices, effects, call: None, deadline: None }
     }
 }
 
@@ -140,6 +197,14 @@ pub struct Status {
     pub snapshot: u64,
     /// The ids of the members, once the cluster has formed.
     pub members: Vec<String>,
+    /// Those among them that do not vote.
+    pub learners: Vec<String>,
+    /// Those among them whose own host is gone, and that another one runs.
+    pub adopted: Vec<String>,
+    /// Those among them that run in a tab that nobody sees.
+    pub hidden: Vec<String>,
+    /// The nodes besides its own that this host runs.
+    pub running: Vec<String>,
     /// While this node leads: how far each other member's log is known to be equal.
     pub matched: Vec<(String, u64)>,
     /// How many members the cluster will have.
@@ -152,20 +217,10 @@ pub struct Status {
     pub counters: Counters,
 }
 
-/// A message in a frame.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Letter {
-    /// About forming.
-    Form(tenancy::Message),
-    /// From node to node.
-    Node(Packet),
-}
-
 /// What a host does.
 #[derive(Debug)]
 pub struct HostCore<S> {
     settings: Settings,
-    cluster: u64,
     tenancy: Tenancy,
     node: Node<S>,
     phase: Phase,
@@ -174,10 +229,7 @@ pub struct HostCore<S> {
     close_by: Option<Time>,
     /// The nonces of members that have said goodbye.
     left: BTreeSet<u64>,
-    counters: Counters,
-    /// The codes of errors that were told already: each is told once.
-    told: BTreeSet<&'static str>,
-    outbox: BTreeMap<Destination, FrameWriter>,
+    mail: Mail,
     /// What has arrived and waits until user code has returned.
     inbox: VecDeque<Work<S>>,
     calling: bool,
@@ -200,7 +252,7 @@ impl<S: Clone> HostCore<S> {
         let store = settings.store;
         let node = Node::new(store, initial, Durability::Volatile, seed.wrapping_add(1));
         Self {
-            cluster: hash64(&[settings.cluster.as_bytes()]),
+            mail: Mail::new(&settings.cluster, store.version),
             settings,
             tenancy,
             node,
@@ -208,9 +260,6 @@ impl<S: Clone> HostCore<S> {
             stopped: None,
             close_by: None,
             left: BTreeSet::new(),
-            counters: Counters::default(),
-            told: BTreeSet::new(),
-            outbox: BTreeMap::new(),
             inbox: VecDeque::new(),
             calling: false,
         }
@@ -249,11 +298,15 @@ impl<S: Clone> HostCore<S> {
             members: set
                 .map(|set| set.members().iter().map(|m| m.id.clone()).collect())
                 .unwrap_or_default(),
+            learners: Vec::new(),
+            adopted: Vec::new(),
+            hidden: Vec::new(),
+            running: Vec::new(),
             matched: matched.collect(),
             size: self.tenancy.size(),
             present: set.map_or(self.tenancy.present(), |set| set.members().len()),
             waiting: self.node.store().waiting(),
-            counters: self.counters,
+            counters: self.mail.counters,
         }
     }
 
@@ -303,11 +356,14 @@ impl<S: Clone> HostCore<S> {
                 self.feed(now, node::Input::Read { ticket }, out);
             }
             Work::Input(Input::Returned(_)) => unreachable!("it never waits"),
+            // A fixed cluster has neither storage nor tenants.
+            Work::Input(_) => {}
             Work::Letter(..) if self.phase == Phase::Closed => {}
             Work::Letter(_, Letter::Form(message)) => {
                 let form = self.tenancy.handle_message(now, message);
                 self.take_forming(now, form, out);
             }
+            Work::Letter(_, Letter::Host(_)) => {}
             Work::Letter(header, Letter::Node(packet)) => {
                 self.receive_packet(now, &header, packet, out);
             }
@@ -318,14 +374,7 @@ impl<S: Clone> HostCore<S> {
     /// in one frame.
     #[must_use]
     pub fn take_frames(&mut self) -> Vec<(Option<String>, Vec<u8>)> {
-        let mut frames = Vec::new();
-        for ((id, _, _), writer) in std::mem::take(&mut self.outbox) {
-            for frame in writer.finish() {
-                self.counters.sent += 1;
-                frames.push((id.clone(), frame));
-            }
-        }
-        frames
+        self.mail.take_frames()
     }
 
     /// When something is due.
@@ -339,20 +388,7 @@ impl<S: Clone> HostCore<S> {
     }
 
     fn receive(&mut self, frame: &[u8], out: &mut Output<S>) {
-        self.counters.received += 1;
-        let (header, letters) = match wire::read::<Letter>(frame) {
-            Ok(read) => read,
-            Err(error) => return self.bad_frame(error, out),
-        };
-        if header.cluster != self.cluster {
-            self.counters.foreign_frames += 1;
-            let message = format!(
-                "frames of another cluster arrive on this channel, and are ignored; this one is \
-                 called `{}`",
-                self.settings.cluster
-            );
-            return self.tell_once("OTHER_CLUSTER", message, out);
-        }
+        let Some((header, letters)) = self.mail.open(frame, &mut out.notices) else { return };
         if header.to == 0 || header.to == self.tenancy.me().nonce {
             // Otherwise it is for an earlier start of this node.
             let letters = letters.into_iter().map(|letter| Work::Letter(header, letter));
@@ -369,33 +405,10 @@ impl<S: Clone> HostCore<S> {
             return self.take_forming(now, form, out);
         }
         let Some(from) = set.number(header.from) else {
-            self.counters.invalid_messages += 1;
+            self.mail.counters.invalid_messages += 1;
             return;
         };
         self.feed(now, node::Input::Receive { from, packet }, out);
-    }
-
-    fn bad_frame(&mut self, error: WireError, out: &mut Output<S>) {
-        self.counters.bad_frames += 1;
-        match error {
-            WireError::Version(_) => {
-                let message = format!("{error}: let all tabs load the same release of the page");
-                self.tell_once("VERSION", message, out);
-            }
-            _ => {
-                let message = format!(
-                    "{error}; it is ignored, and so are later ones, which `status().counters` counts"
-                );
-                self.tell_once("BAD_FRAME", message, out);
-            }
-        }
-    }
-
-    /// Tells an error, the first time that it happens.
-    fn tell_once(&mut self, code: &'static str, message: String, out: &mut Output<S>) {
-        if self.told.insert(code) {
-            out.notices.push(Notice::Error(Failure::new(code, message)));
-        }
     }
 
     fn take_forming(&mut self, now: Time, form: tenancy::Output, out: &mut Output<S>) {
@@ -481,7 +494,7 @@ impl<S: Clone> HostCore<S> {
                     "there is another cluster on this channel ({list}); give each a channel of \
                      its own"
                 );
-                return self.tell_once("OTHER_CLUSTER", message, out);
+                return self.mail.tell_once("OTHER_CLUSTER", message, &mut out.notices);
             }
         };
         let failure = Failure::new(why.code(), message);
@@ -501,7 +514,7 @@ impl<S: Clone> HostCore<S> {
             }
             Input::Read { ticket } => out.settled.push(fail(ticket)),
             Input::Close => out.notices.push(Notice::Closed),
-            Input::Tick | Input::Frame(_) | Input::Returned(_) => {}
+            _ => {}
         }
     }
 
@@ -555,9 +568,8 @@ impl<S: Clone> HostCore<S> {
                 node::Event::Leader { .. } => out.notices.push(Notice::Leader),
                 node::Event::Members => out.notices.push(Notice::Members),
                 node::Event::Invalid { from, error } => {
-                    self.counters.invalid_messages += 1;
-                    let message = format!("member {from} sent something impossible: {error}");
-                    self.tell_once("BAD_MESSAGE", message, out);
+                    let (who, error) = (format!("member {from}"), error.to_string());
+                    self.mail.invalid(&who, &error, &mut out.notices);
                 }
                 node::Event::Trouble(trouble) => {
                     out.notices.push(Notice::Error(describe(trouble)));
@@ -570,19 +582,13 @@ impl<S: Clone> HostCore<S> {
     }
 
     fn post(&mut self, destination: Destination, letter: &Letter) {
-        let header = Header {
-            cluster: self.cluster,
-            set: destination.2,
-            from: self.tenancy.me().nonce,
-            to: destination.1,
-            version: self.settings.store.version,
-        };
-        let writer = self.outbox.entry(destination);
-        writer.or_insert_with(|| FrameWriter::new(header)).push(letter);
+        let (id, to, set) = destination;
+        let address = Address { id, to, from: self.tenancy.me().nonce, set };
+        self.mail.post(address, letter);
     }
 }
 
-fn describe(trouble: Trouble) -> Failure {
+pub(super) fn describe(trouble: Trouble) -> Failure {
     match trouble {
         Trouble::ReducerFailed(failure) => Failure::new(
             "REDUCER_FAILED",

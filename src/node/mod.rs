@@ -391,7 +391,8 @@ impl<S: Clone> Node<S> {
         own
     }
 
-    fn deadline(&self) -> Option<Time> {
+    /// When something is due.
+    pub fn deadline(&self) -> Option<Time> {
         let raft = self.raft.as_ref().map(Raft::deadline);
         [raft, self.store.deadline()].into_iter().flatten().min()
     }

@@ -318,6 +318,17 @@ pub struct Saved {
     pub entries: Vec<Entry>,
 }
 
+impl Saved {
+    /// The newest configuration; `None` when there is none yet.
+    pub fn members(&self) -> Option<&Members> {
+        let newest = self.entries.iter().rev().find_map(|entry| match &entry.payload {
+            Payload::Members(members) => Some(members),
+            Payload::Noop | Payload::Command(_) => None,
+        });
+        newest.or(self.snapshot.as_ref().map(|snapshot| &snapshot.members))
+    }
+}
+
 /// The settings of one node.
 #[derive(Clone, Debug)]
 pub struct Config {

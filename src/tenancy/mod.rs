@@ -17,6 +17,8 @@
 //!   id with another nonce is a member that lost its memory (`AMNESIA`): it may have voted, and
 //!   cannot know for whom.
 
+pub mod elastic;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 

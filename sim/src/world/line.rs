@@ -7,7 +7,7 @@ use conflux::node::Packet;
 use conflux::raft;
 
 /// A letter in a line.
-pub(super) struct Line<'a>(pub(super) &'a Letter);
+pub(crate) struct Line<'a>(pub(crate) &'a Letter);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,6 +16,7 @@ impl fmt::Display for Line<'_> {
             Letter::Node(Packet::Store(message)) => {
                 write!(f, "T{} {:?}", message.term, message.body)
             }
+            Letter::Host(message) => write!(f, "{:?}", message.body),
             Letter::Form(message) => write!(f, "{:?}", message.body),
         }
     }

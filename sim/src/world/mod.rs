@@ -32,7 +32,8 @@ use conflux::wire::{self, FrameWriter, Header};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use self::line::{Entries, Line};
+use self::line::Entries;
+pub(crate) use self::line::Line;
 pub use self::plan::{Plan, Report, Stats};
 use crate::clock::{Clock, Micros};
 use crate::disk::{Disk, Identity, Write};
@@ -132,7 +133,7 @@ impl Process {
 }
 
 thread_local! {
-    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    pub(crate) static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Panics become failures of a run, with the place where they happened.

@@ -81,6 +81,7 @@ impl World {
         let now = self.local(to);
         let p = &mut self.processes[to];
         match letter {
+            Letter::Host(_) => Ok(()),
             Letter::Form(_) if joiner(own).is_some() => Ok(()),
             Letter::Form(message) => {
                 let output = p.tenancy.handle_message(now, message);

@@ -1,0 +1,120 @@
+//! `conflux-tabs`, which `cargo xtask sim --tabs` runs.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use conflux_sim::tabs::{Plan, Report, Stats, run};
+use conflux_sim::world::quiet_panics;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask sim --tabs",
+    about = "Runs elastic clusters in a browser that a seed decides"
+)]
+struct Cli {
+    /// How many seeds to run, from 1 on.
+    #[arg(long, default_value_t = 200, conflicts_with = "seed")]
+    seeds: u64,
+    /// Where to begin.
+    #[arg(long, default_value_t = 1, conflicts_with = "seed")]
+    from: u64,
+    /// Run this seed alone.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many events there are before the faults stop.
+    #[arg(long, default_value_t = 4_000)]
+    steps: u64,
+    /// Print everything that happens.
+    #[arg(long)]
+    trace: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    quiet_panics();
+    let plan = |seed| Plan { seed, steps: cli.steps, trace: false };
+    if let Some(seed) = cli.seed {
+        let report = run(&Plan { trace: cli.trace, ..plan(seed) });
+        report.trace.iter().for_each(|line| println!("{line}"));
+        print_stats(&report.stats, None);
+        return if report.failure.is_some() { explain(&report) } else { ExitCode::SUCCESS };
+    }
+    let next = AtomicU64::new(cli.from);
+    let end = cli.from + cli.seeds;
+    let result = Mutex::new((Stats::default(), Duration::ZERO, None::<Report>));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || result.lock().expect("no panic").2.is_some() {
+                        return;
+                    }
+                    let began = Instant::now();
+                    let report = run(&plan(seed));
+                    let mut result = result.lock().expect("no panic");
+                    result.0.add(&report.stats);
+                    result.1 += began.elapsed();
+                    if report.failure.is_some() {
+                        result.2.get_or_insert(report);
+                    }
+                }
+            });
+        }
+    });
+    let (stats, busy, failed) = result.into_inner().expect("no panic");
+    print_stats(&stats, Some(busy));
+    failed.map_or(ExitCode::SUCCESS, |failed| explain(&failed))
+}
+
+fn print_stats(stats: &Stats, busy: Option<Duration>) {
+    println!(
+        "{} runs, {} events, {:.1} h simulated; {} performs and reads, {} entries committed, {} \
+         leaders elected; {} tabs opened, {} died, {} froze; {} nodes loaded, {} locks stolen, {} \
+         times all tabs died",
+        stats.runs,
+        stats.events,
+        stats.time as f64 / 3.6e9,
+        stats.ops,
+        stats.committed,
+        stats.elections,
+        stats.opened,
+        stats.died,
+        stats.frozen,
+        stats.adopted,
+        stats.stolen,
+        stats.extinct,
+    );
+    if let Some(busy) = busy.filter(|busy| !busy.is_zero()) {
+        println!("{:.0} events/s on one core", stats.events as f64 / busy.as_secs_f64());
+    }
+}
+
+/// Tells of a failure: the fewest events that show it, as far as halving finds them.
+fn explain(failed: &Report) -> ExitCode {
+    let command =
+        |plan: &Plan| format!("cargo xtask sim --tabs --seed {} --steps {}", plan.seed, plan.steps);
+    println!("\nseed {} fails: {}", failed.plan.seed, failed.failure.as_deref().unwrap_or(""));
+    println!("to repeat it: {}", command(&failed.plan));
+    let mut plan = failed.plan.clone();
+    for part in [2, 4, 8, 16] {
+        let steps = plan.steps - plan.steps / part;
+        let smaller = Plan { steps, ..plan.clone() };
+        if run(&smaller).failure.is_some() {
+            plan = smaller;
+        }
+    }
+    let report = run(&Plan { trace: true, ..plan.clone() });
+    println!("\nsmaller: {}", report.failure.as_deref().unwrap_or(""));
+    println!("to repeat it: {} --trace", command(&plan));
+    let skip = report.trace.len().saturating_sub(40);
+    report.trace.iter().skip(skip).for_each(|line| println!("{line}"));
+    ExitCode::FAILURE
+}
