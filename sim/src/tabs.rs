@@ -564,6 +564,7 @@ impl World {
                     return Ok(());
                 }
                 let tab = &mut self.tabs[at];
+                tab.core.enter();
                 tab.machine.provisional = tab.core.provisional().clone();
                 next = Some(Input::Returned(call.run(&mut tab.machine)));
             }
@@ -663,8 +664,13 @@ impl World {
                 continue;
             };
             let current = self.browser.nodes.get(&node).map(|stored| stored.epoch);
-            let Some(raft) = here.raft().filter(|_| current == Some(epoch)) else { continue };
+            let Some(raft) = here.raft() else { continue };
             let last = tab.lasts.entry(node).or_default();
+            if current != Some(epoch) {
+                // Even so what it takes for committed is.
+                self.truth.look_at_commit(last, raft, &mut self.history)?;
+                continue;
+            }
             self.truth.look_at_raft(last, raft, now, &mut self.history)?;
             if states {
                 self.truth.look_at_state(last, raft, here.store())?;
@@ -894,7 +900,12 @@ impl World {
                 self.done = true;
                 Ok(())
             }
-            Some(why) if late => Err(why),
+            Some(why) if late => {
+                for at in awake {
+                    note!(self, "tab {at}: {:?}", self.tabs[at].core.elastic());
+                }
+                Err(why)
+            }
             Some(_) => Ok(()),
         }
     }

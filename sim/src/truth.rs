@@ -234,7 +234,8 @@ impl Truth {
         Ok(())
     }
 
-    fn look_at_commit(&mut self, last: &mut Last, raft: &Raft, history: &mut History) -> Check {
+    /// What a node commits: nobody commits anything else there, and a leader only what is of its term.
+    pub fn look_at_commit(&mut self, last: &mut Last, raft: &Raft, history: &mut History) -> Check {
         let (id, commit, log) = (raft.id(), raft.commit_index(), raft.log());
         if commit < last.commit {
             return Err(format!("n{id}'s commit index goes back from {} to {commit}", last.commit));

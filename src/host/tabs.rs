@@ -69,6 +69,8 @@ pub struct TabCore<S> {
     mail: Mail,
     queue: VecDeque<Work<S>>,
     calling: Option<NodeId>,
+    /// While its user code really runs.
+    speaking: Option<NodeId>,
 }
 
 struct Tenants<'a, S>(&'a BTreeMap<NodeId, Tenant<S>>, usize);
@@ -109,6 +111,7 @@ impl<S: Clone> TabCore<S> {
             life: 0,
             queue: VecDeque::new(),
             calling: None,
+            speaking: None,
         }
     }
 
@@ -139,8 +142,8 @@ impl<S: Clone> TabCore<S> {
     /// The node whose state a method sees that runs now. At other times the user sees the own node's,
     /// if that is as far as what the user has seen already.
     fn speaker(&self) -> Option<&Node<S>> {
-        if let Some(calling) = self.calling {
-            return self.node(calling);
+        if let Some(speaking) = self.speaking {
+            return self.node(speaking);
         }
         self.own().filter(|node| node.store().applied() >= self.floor.0)
     }
@@ -197,12 +200,19 @@ impl<S: Clone> TabCore<S> {
         self.elastic.own().map(name).unwrap_or_default()
     }
 
+    /// The user code that was asked for runs now, until [`Input::Returned`]: what it asks for is the
+    /// state of the node that calls it. What is settled before it is the own node's.
+    pub fn enter(&mut self) {
+        self.speaking = self.calling;
+    }
+
     /// Takes one input at the time `now` and says what to do. While user code runs, other inputs
     /// wait; what it returns comes before them.
     pub fn handle(&mut self, now: Time, input: Input<S>) -> Output<S> {
         let mut out = Output::default();
         if let Input::Returned(returned) = input {
             let node = self.calling.take().expect("user code was called");
+            self.speaking = None;
             self.feed(now, node, node::Input::Returned(returned), &mut out);
         } else {
             self.queue.push_back(Work::Input(input));
@@ -382,7 +392,7 @@ impl<S: Clone> TabCore<S> {
     }
 
     fn say(&mut self, body: Body) {
-        let message = elastic::Message { host: self.elastic.host(), body };
+        let message = self.elastic.message_of(body);
         let set = self.elastic.incarnation();
         let address = Address { id: None, to: 0, from: self.elastic.own().unwrap_or(0), set };
         self.mail.post(address, &Letter::Host(message));

@@ -49,6 +49,18 @@ impl Raft {
         }
     }
 
+    /// Whether a learner can be promoted: it has answered of late, has nearly all of the log, and knows
+    /// that it is a member. So whoever finds its storage later can tell that it may be needed.
+    pub fn is_ready(&self, id: NodeId) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let (last, recent) = (self.log.last().index, self.config.election_timeout.1);
+        let at = self.log.members().0.max(1);
+        leader.peers.get(&id).is_some_and(|peer| {
+            let close = last - peer.matched <= CAUGHT_UP && peer.matched >= at;
+            close && self.now <= peer.heard + recent
+        })
+    }
+
     /// Changes the configuration by one member (dissertation §4.1). The new one counts at once; it is
     /// given up only if this leader is deposed and another one overwrites it.
     pub(super) fn change(&mut self, change: &Change) -> Result<Index, Refused> {
@@ -65,12 +77,11 @@ impl Raft {
             return Err(Refused::Changing);
         }
         let members = members.after(change)?;
-        if let Change::Promote(id) = change {
-            let last = self.log.last().index;
-            let has_caught_up = |peer: &Peer| last - peer.matched <= CAUGHT_UP;
-            if !leader.peers.get(id).is_none_or(has_caught_up) {
-                return Err(Refused::Behind);
-            }
+        if let Change::Promote(id) = change
+            && *id != self.config.id
+            && !self.is_ready(*id)
+        {
+            return Err(Refused::Behind);
         }
         let index = self.append(Payload::Members(members));
         self.meet_peers();

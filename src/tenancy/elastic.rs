@@ -33,6 +33,8 @@ use crate::raft::{
 
 /// How often a host whose node has not joined yet says so, in ms.
 const HELLO: Time = 300;
+/// How often the leader's host asks for members of which it knows no host, in ms.
+const INQUIRE: Time = 2_000;
 /// How long a leader's host waits before it looks again at what is left to change, in ms.
 const GOVERN: Time = 60;
 /// How long work goes unanswered before the host asks who is there, and before it takes the nodes
@@ -100,6 +102,8 @@ pub trait View {
 pub struct Message {
     /// The sender's number, drawn anew whenever it begins.
     pub host: u64,
+    /// Counts the sender's messages: an older greeting that arrives late says nothing any more.
+    pub count: u64,
     /// What it says.
     pub body: Body,
 }
@@ -296,6 +300,7 @@ struct Host {
     nodes: BTreeSet<NodeId>,
     visible: bool,
     heard: Time,
+    count: u64,
 }
 
 /// The tenancy of one host.
@@ -316,6 +321,9 @@ pub struct Elastic {
     hosts: BTreeMap<u64, Host>,
     vanished: BTreeSet<NodeId>,
     hello_at: Option<Time>,
+    /// When the leader's host asks again who runs the members of which nobody says so.
+    ask_at: Option<Time>,
+    said: u64,
     govern_at: Option<Time>,
     /// Since when work goes unanswered, with the commit index at that time, and whether the others
     /// were asked.
@@ -344,6 +352,8 @@ impl Elastic {
             hosts: BTreeMap::new(),
             vanished: BTreeSet::new(),
             hello_at: None,
+            ask_at: None,
+            said: 0,
             govern_at: None,
             stuck: None,
             looked: now,
@@ -351,9 +361,10 @@ impl Elastic {
         }
     }
 
-    /// This host's number.
-    pub fn host(&self) -> u64 {
-        self.host
+    /// What this host says next, as a message.
+    pub fn message_of(&mut self, body: Body) -> Message {
+        self.said += 1;
+        Message { host: self.host, count: self.said, body }
     }
 
     /// The founding to which this host's nodes belong; 0 until it is known.
@@ -397,7 +408,7 @@ impl Elastic {
             return None;
         }
         let stuck = self.stuck.map(|(since, _, asked)| since + if asked { STEAL } else { ASK });
-        [self.hello_at, self.govern_at, stuck].into_iter().flatten().min()
+        [self.hello_at, self.ask_at, self.govern_at, stuck].into_iter().flatten().min()
     }
 
     /// Whether to call with [`Input::Changed`], because work has begun to wait or waits no more.
@@ -436,7 +447,7 @@ impl Elastic {
                 self.settle();
             }
             Input::Broken(trouble) => self.end(trouble),
-            Input::Message(message) => self.message(message),
+            Input::Message(message) => self.hear(message),
             Input::Changed => {}
             Input::Visible(visible) => {
                 if std::mem::replace(&mut self.visible, visible) != visible {
@@ -665,7 +676,8 @@ impl Elastic {
         self.holds.clear();
         self.hosts.clear();
         (self.own, self.fresh, self.founding) = (None, None, false);
-        (self.hello_at, self.govern_at, self.stuck) = (None, None, None);
+        (self.hello_at, self.ask_at) = (None, None);
+        (self.govern_at, self.stuck) = (None, None);
         self.phase = Phase::Idle;
     }
 
@@ -688,14 +700,15 @@ impl Elastic {
         self.out.push(Effect::Over(trouble));
     }
 
-    fn message(&mut self, message: Message) {
-        let Message { host, body } = message;
+    fn hear(&mut self, message: Message) {
+        let Message { host, count, body } = message;
         if host == self.host || self.phase == Phase::Idle {
             return;
         }
         match body {
             Body::Hello { own, nodes, visible, ask } => {
-                if nodes.len() > MOST_NODES {
+                let is_old = self.hosts.get(&host).is_some_and(|host| host.count > count);
+                if nodes.len() > MOST_NODES || is_old {
                     return;
                 }
                 for node in &nodes {
@@ -703,7 +716,7 @@ impl Elastic {
                     self.queue(*node);
                 }
                 let nodes = nodes.into_iter().collect();
-                self.hosts.insert(host, Host { own, nodes, visible, heard: self.now });
+                self.hosts.insert(host, Host { own, nodes, visible, heard: self.now, count });
                 if ask {
                     // By a timer: a frozen tab takes in messages, and must not seem to be alive.
                     self.greet();
@@ -858,14 +871,15 @@ impl Elastic {
         let Some(own) = self.own else { return };
         let leads = |node: &NodeId| view.raft(*node).is_some_and(Raft::takes_proposals);
         let Some(leader) = self.running().find(leads) else {
-            self.govern_at = None;
+            (self.govern_at, self.ask_at) = (None, None);
             return;
         };
+        let Some(raft) = view.raft(leader) else { return };
+        let members = raft.members();
+        self.inquire(members);
         if self.govern_at.is_some() {
             return;
         }
-        let Some(raft) = view.raft(leader) else { return };
-        let members = raft.members();
         if leader != own && members.is_voter(own) {
             return self.act(Effect::Transfer { node: leader, to: Some(own) });
         }
@@ -875,8 +889,26 @@ impl Elastic {
         {
             return self.act(Effect::Transfer { node: leader, to: Some(to) });
         }
-        if let Some(change) = self.next_change(own, members) {
+        if let Some(change) = self.next_change(own, raft) {
             self.act(Effect::Change { node: leader, change });
+        }
+    }
+
+    /// Asks who is there while there are members that nobody says he runs: what was said may be lost.
+    fn inquire(&mut self, members: &Members) {
+        let here = |node: NodeId| self.holds.get(&node) == Some(&Hold::Running);
+        let known = |node: NodeId| self.hosts.values().any(|host| host.nodes.contains(&node));
+        if members.iter().all(|(node, _)| here(node) || known(node)) {
+            self.ask_at = None;
+            return;
+        }
+        match self.ask_at {
+            Some(at) if self.now < at => {}
+            Some(_) => {
+                self.hello(true);
+                self.ask_at = Some(self.now + INQUIRE);
+            }
+            None => self.ask_at = Some(self.now + HELLO),
         }
     }
 
@@ -887,8 +919,14 @@ impl Elastic {
     }
 
     /// What is to be changed next: newcomers first, then promotions, then removals.
-    fn next_change(&self, own: NodeId, members: &Members) -> Option<Change> {
-        let owns = self.hosts.values().filter_map(|host| host.own).chain([own]);
+    fn next_change(&self, own: NodeId, raft: &Raft) -> Option<Change> {
+        let members = raft.members();
+        // Whose lock is held here, or whose storage is gone, does not run elsewhere, whoever says so.
+        let elsewhere = |node: &NodeId| {
+            matches!(self.holds.get(node), None | Some(Hold::Queued))
+                && !self.vanished.contains(node)
+        };
+        let owns = self.hosts.values().filter_map(|host| host.own).filter(elsewhere).chain([own]);
         let owns: BTreeSet<_> = owns.collect();
         if let Some(id) = owns.iter().find(|id| !members.contains(**id)) {
             return Some(Change::Add { id: *id, name: String::new() });
@@ -897,7 +935,8 @@ impl Elastic {
         let surplus = |id: &NodeId| self.vanished.contains(id) || self.is_adopted(*id);
         let stays = |id: &NodeId| members.is_voter(*id) && !surplus(id);
         let staying = members.iter().map(|(id, _)| id).filter(stays).count();
-        let learner = owns.iter().find(|id| !members.is_voter(**id));
+        let ready = |id: &&NodeId| !members.is_voter(**id) && raft.is_ready(**id);
+        let learner = owns.iter().find(ready);
         if let Some(id) = learner.filter(|_| staying < self.max_voters) {
             return Some(Change::Promote(*id));
         }
