@@ -24,6 +24,7 @@ pub mod js;
 pub mod mistakes;
 pub mod node;
 pub mod raft;
+pub mod storage;
 pub mod store;
 pub mod tenancy;
 pub mod wire;

@@ -64,8 +64,8 @@ pub enum Mistake {
     RemovedDisrupts,
     /// Learners count for majorities.
     LearnerCounted,
-    /// Whoever answers a round does not look whether its storage is still its own.
-    RoundUnfenced,
+    /// A host that is told that it has lost a node runs it on.
+    ZombieRunsOn,
     /// A host that has lost a node writes on.
     EpochUnchecked,
     /// A node whose lock is granted and that has no record is started empty.
@@ -80,7 +80,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 34] = [
         Self::MajorityOffByOne,
         Self::VoteNotPersisted,
         Self::VoteNotReset,
@@ -109,6 +109,12 @@ impl Mistake {
         Self::OldQuorum,
         Self::RemovedDisrupts,
         Self::LearnerCounted,
+        Self::ZombieRunsOn,
+        Self::EpochUnchecked,
+        Self::EmptyStart,
+        Self::FrozenKeepsLock,
+        Self::RemovedRunsOn,
+        Self::DeletedTooEarly,
     ];
 }
 

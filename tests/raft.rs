@@ -550,3 +550,28 @@ fn a_piece_is_sent_again_when_a_later_heartbeat_is_answered() {
         assert_eq!(to(&output, 2).iter().filter(piece).count(), pieces, "{later} ms later");
     }
 }
+
+#[test]
+fn a_round_counts_only_when_storage_was_seen_to_be_the_nodes_own() {
+    // Its own round: perhaps somebody else runs this node by now, and has voted in its name.
+    let mut leader = node(1, 1);
+    let _ = leader.handle(600, Input::Tick);
+    let _ = leader.handle(600, Input::Persisted(1));
+    let _ = leader.handle(600, Input::Persisted(2));
+    assert_eq!(leader.commit_index(), 1);
+    let output = leader.handle(601, Input::Confirm { id: 7, at_least: 0 });
+    let write = output.persist.expect("a write that shows it");
+    assert!(write.entries.is_empty() && write.hard.is_none() && output.reads.is_empty());
+    let output = leader.handle(602, Input::Persisted(write.seq));
+    assert_eq!(output.reads, [Confirmed { id: 7, index: Some(1) }]);
+    // Another's: the answer waits for a write that began after the question had come.
+    let mut follower = node(1, 3);
+    let beat =
+        |round| Body::Append { prev: zero(), commit: 0, round, entries: vec![], quiet: false };
+    let _ = receive(&mut follower, 1, 2, 1, beat(0));
+    let output = receive(&mut follower, 2, 2, 1, beat(1));
+    let write = output.persist.expect("a write that shows it");
+    assert_eq!(output.messages[0].after, write.seq);
+    // The same round again asks for nothing new.
+    assert!(receive(&mut follower, 3, 2, 1, beat(1)).persist.is_none());
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use conflux::mistakes::{Mistake, make};
 
-use crate::world::{Plan, run};
+use crate::{tabs, world};
 
 /// A mistake that was found.
 #[derive(Clone, Debug)]
@@ -16,6 +16,19 @@ pub struct Found {
     pub seed: u64,
     /// What did not hold.
     pub failure: String,
+}
+
+/// Whether it takes tabs to show a mistake.
+fn is_of_tenancy(mistake: Mistake) -> bool {
+    matches!(
+        mistake,
+        Mistake::ZombieRunsOn
+            | Mistake::EpochUnchecked
+            | Mistake::EmptyStart
+            | Mistake::FrozenKeepsLock
+            | Mistake::RemovedRunsOn
+            | Mistake::DeletedTooEarly
+    )
 }
 
 /// Makes a mistake and runs one seed after another until it shows. The mistake is not made any more
@@ -34,7 +47,11 @@ pub fn find(mistake: Mistake, seeds: u64) -> Option<Found> {
                     if seed > seeds || first.is_some_and(|first| first < seed) {
                         return;
                     }
-                    let Some(failure) = run(&Plan::new(seed)).failure else { continue };
+                    let failure = match is_of_tenancy(mistake) {
+                        true => tabs::run(&tabs::Plan::new(seed)).failure,
+                        false => world::run(&world::Plan::new(seed)).failure,
+                    };
+                    let Some(failure) = failure else { continue };
                     let failure = failure.lines().next().unwrap_or_default().to_string();
                     let mut found = found.lock().expect("no panic");
                     if found.as_ref().is_none_or(|first| seed < first.seed) {

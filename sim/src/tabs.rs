@@ -889,7 +889,7 @@ impl World {
             } else if late {
                 let at = awake.iter().find(|at| !ready(at)).expect("not all");
                 return Err(format!(
-                    "tab {at} never gets anywhere: {:?}",
+                    "tab {at} never gets anywhere:\n{:?}",
                     self.tabs[*at].core.status()
                 ));
             }
@@ -933,7 +933,7 @@ impl World {
             let voters = raft.members().count_voters();
             if members != owns {
                 return Some(format!(
-                    "the members are {}, and the own nodes {owns:?}",
+                    "the members are not the own nodes:\n{} {owns:?}",
                     raft.members()
                 ));
             }
@@ -945,7 +945,7 @@ impl World {
             let listed = self.browser.registry.iter().flat_map(|registry| &registry.nodes);
             let listed: BTreeSet<NodeId> = listed.copied().collect();
             if listed != owns {
-                return Some(format!("the registry has {listed:?}; {stored:?} are stored besides"));
+                return Some(format!("nodes are stored that nobody needs:\n{listed:?} {stored:?}"));
             }
         }
         (states.len() > 1).then(|| "the tabs end in different states".into())

@@ -410,12 +410,18 @@ impl Raft {
         let from = self.dirty_from.take();
         if self.dirty_hard || from.is_some() || self.dirty_snapshot || self.dirty_round {
             self.persist_seq += 1;
+            // A snapshot comes with all that follows it, so that storage can begin anew behind it.
+            let write_from = match self.dirty_snapshot {
+                true => Some(self.log.base().index + 1),
+                false => from,
+            };
             self.out.persist = Some(Persist {
                 seq: self.persist_seq,
                 hard: self.dirty_hard.then_some(self.hard),
                 snapshot: self.dirty_snapshot.then(|| self.log.snapshot().cloned()).flatten(),
                 reset: self.dirty_reset,
-                entries: from.map(|f| self.log.iter_from(f).cloned().collect()).unwrap_or_default(),
+                entries: (write_from.map(|from| self.log.iter_from(from).cloned().collect()))
+                    .unwrap_or_default(),
             });
             if let Role::Leader(leader) = &mut self.role
                 && self.dirty_round

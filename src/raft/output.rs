@@ -79,8 +79,8 @@ pub struct Persist {
     pub seq: PersistSeq,
     /// New term and vote.
     pub hard: Option<HardState>,
-    /// A snapshot received from the leader, or taken here. Entries up to its end may be deleted,
-    /// and all of them must be when `reset` is set.
+    /// A snapshot received from the leader, or taken here. It comes with every entry that follows it:
+    /// all that was written before may be deleted, and must be when `reset` is set.
     pub snapshot: Option<Snapshot>,
     /// The snapshot replaces a log that does not fit it: delete every entry.
     pub reset: bool,
