@@ -13,9 +13,10 @@ use crate::store::Failure;
 pub(super) struct Broadcast {
     name: String,
     everyone: BroadcastChannel,
-    own: BroadcastChannel,
+    /// By the id of each node that runs here.
+    own: RefCell<BTreeMap<String, BroadcastChannel>>,
     peers: RefCell<BTreeMap<String, BroadcastChannel>>,
-    _on_message: Closure<dyn FnMut(MessageEvent)>,
+    on_message: Closure<dyn FnMut(MessageEvent)>,
 }
 
 impl Broadcast {
@@ -27,14 +28,16 @@ impl Broadcast {
             return Err(crate::js::error(&Failure::new("UNSUPPORTED", message)));
         }
         let everyone = BroadcastChannel::new(&name)?;
-        let own = BroadcastChannel::new(&own_name(&name, id))?;
         let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
             sink.receive_js(&event.data());
         });
-        for channel in [&everyone, &own] {
-            channel.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+        everyone.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+        let (own, peers) = (RefCell::default(), RefCell::default());
+        let broadcast = Self { name, everyone, own, peers, on_message };
+        if !id.is_empty() {
+            broadcast.listen(id);
         }
-        Ok(Self { name, everyone, own, peers: RefCell::default(), _on_message: on_message })
+        Ok(broadcast)
     }
 }
 
@@ -62,11 +65,28 @@ impl Channel for Broadcast {
         let _ = channel.post_message(&bytes);
     }
 
-    fn close(&self) {
-        for channel in [&self.everyone, &self.own] {
+    fn listen(&self, id: &str) {
+        let Ok(channel) = BroadcastChannel::new(&own_name(&self.name, id)) else { return };
+        channel.set_onmessage(Some(self.on_message.as_ref().unchecked_ref()));
+        // What is open for sending to a node would be given what is sent to it, too.
+        if let Some(peer) = self.peers.borrow_mut().remove(id) {
+            peer.close();
+        }
+        self.own.borrow_mut().insert(id.into(), channel);
+    }
+
+    fn unlisten(&self, id: &str) {
+        if let Some(channel) = self.own.borrow_mut().remove(id) {
             channel.set_onmessage(None);
             channel.close();
         }
+    }
+
+    fn close(&self) {
+        self.everyone.set_onmessage(None);
+        self.everyone.close();
+        let ids: Vec<_> = self.own.borrow().keys().cloned().collect();
+        ids.iter().for_each(|id| self.unlisten(id));
         for channel in std::mem::take(&mut *self.peers.borrow_mut()).values() {
             channel.close();
         }

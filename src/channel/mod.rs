@@ -30,6 +30,10 @@ mod wasm {
         fn send(&self, to: Option<&str>, frame: &[u8]);
         /// Disconnects; nothing is sent or received any more.
         fn close(&self);
+        /// Takes in frames for one more id, of a node that runs here as well.
+        fn listen(&self, _id: &str) {}
+        /// Takes in no more of them.
+        fn unlisten(&self, _id: &str) {}
         /// Whether frames can travel now.
         fn is_open(&self) -> bool {
             true

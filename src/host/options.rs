@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::core::Settings;
+use super::tabs;
 use crate::raft::Time;
 use crate::store::{self, Failure};
 use crate::tenancy::Plan;
@@ -60,11 +61,20 @@ pub enum ChannelOptions {
     Custom,
 }
 
+/// What kind of cluster, and its settings.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Of so many members.
+    Fixed(Settings),
+    /// Of as many as there are tabs.
+    Elastic(tabs::Settings),
+}
+
 /// Checked options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What the host's core needs.
-    pub settings: Settings,
+    pub settings: Kind,
     /// How frames travel.
     pub channel: ChannelOptions,
 }
@@ -78,6 +88,12 @@ pub fn parse(value: &Value) -> Result<Options, Failure> {
     let Value::Object(options) = value else {
         return Err(invalid(format!("conflux() wants an object of options, and got {value}")));
     };
+    if let (Value::Nothing, Value::Nothing) = (get(options, "clusterSize"), get(options, "members"))
+        && let Value::Object(channel) = get(options, "channel")
+        && *get(channel, "name") == Value::Text("broadcast".into())
+    {
+        return elastic(options);
+    }
     let id = text(options, "id")?;
     if id.is_empty() || id.len() > MAX_ID {
         let length = id.len();
@@ -97,23 +113,69 @@ pub fn parse(value: &Value) -> Result<Options, Failure> {
         _ => text(options, "cluster")?,
     };
     storage(options)?;
+    let (heartbeat_interval, election_timeout, store) = common(options)?;
+    let settings =
+        Kind::Fixed(Settings { id, cluster, plan, election_timeout, heartbeat_interval, store });
+    Ok(Options { settings, channel })
+}
+
+/// The options that all clusters have.
+fn common(
+    options: &BTreeMap<String, Value>,
+) -> Result<(Time, (Time, Time), store::Config), Failure> {
     let heartbeat = number(options, "heartbeatInterval", 50.0, (1.0, MAX_TIME))?;
     let election_timeout = election_timeout(options, heartbeat)?;
-    let max_action_bytes =
-        number(options, "maxActionBytes", f64::from(1 << 20), (1.0, f64::from(1 << 28)))? as usize;
-    let settings = Settings {
-        id,
-        cluster,
-        plan,
-        election_timeout,
-        heartbeat_interval: heartbeat,
-        store: store::Config {
-            max_action_bytes,
-            retry: election_timeout.0,
-            ..store::Config::default()
-        },
+    let most = (1.0, f64::from(1 << 28));
+    let max_action_bytes = number(options, "maxActionBytes", f64::from(1 << 20), most)?;
+    let version = number(options, "version", 1.0, (1.0, f64::from(u32::MAX)))?;
+    let store = store::Config {
+        max_action_bytes: max_action_bytes as usize,
+        retry: election_timeout.0,
+        version: version as u32,
+        ..store::Config::default()
     };
-    Ok(Options { settings, channel })
+    Ok((heartbeat, election_timeout, store))
+}
+
+/// The options of a cluster of as many nodes as there are tabs.
+fn elastic(options: &BTreeMap<String, Value>) -> Result<Options, Failure> {
+    let cluster = text(options, "cluster")?;
+    if cluster.is_empty() || cluster.len() > MAX_ID {
+        let length = cluster.len();
+        return Err(invalid(format!(
+            "`cluster` must be a name of 1 to {MAX_ID} bytes, and has {length}"
+        )));
+    }
+    if *get(options, "id") != Value::Nothing {
+        return Err(invalid(
+            "`id` is for clusters with a `clusterSize`: without one, nodes outlive tabs and have \
+             ids of their own"
+                .into(),
+        ));
+    }
+    match get(options, "storage") {
+        Value::Nothing => {}
+        Value::Text(name) if name == "indexeddb" => {}
+        Value::Text(name) if name == "memory" => {
+            return Err(Failure::new(
+                "UNSUPPORTED",
+                "a cluster without `clusterSize` keeps its state in IndexedDB, because its nodes \
+                 outlive their tabs: leave `storage` out, or give a `clusterSize`",
+            ));
+        }
+        other => return Err(wanted("storage", "\"indexeddb\"", other)),
+    }
+    match get(options, "durability") {
+        Value::Nothing => {}
+        Value::Text(name) if name == "strict" || name == "relaxed" => {}
+        other => return Err(wanted("durability", "\"strict\" or \"relaxed\"", other)),
+    }
+    let (heartbeat_interval, election_timeout, store) = common(options)?;
+    let max_voters = number(options, "maxVoters", 5.0, (1.0, 15.0))? as usize;
+    let channel = channel(options)?;
+    let settings =
+        tabs::Settings { cluster, max_voters, election_timeout, heartbeat_interval, store };
+    Ok(Options { settings: Kind::Elastic(settings), channel })
 }
 
 fn plan(options: &BTreeMap<String, Value>, id: &str) -> Result<Plan, Failure> {
@@ -185,7 +247,13 @@ fn channel(options: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure>
                     _ => name()?,
                 },
             }),
-            "broadcast" => Ok(ChannelOptions::Broadcast { channel: name()? }),
+            "broadcast" => Ok(ChannelOptions::Broadcast {
+                channel: match (get(channel, "channel"), get(options, "cluster")) {
+                    // Tabs of one cluster find each other by its name.
+                    (Value::Nothing, Value::Text(cluster)) => cluster.clone(),
+                    _ => name()?,
+                },
+            }),
             "websocket" => websocket(channel),
             "custom" => Ok(ChannelOptions::Custom),
             other => Err(invalid(format!(
@@ -221,7 +289,7 @@ fn storage(options: &BTreeMap<String, Value>) -> Result<(), Failure> {
     match get(options, "storage") {
         Value::Nothing => Ok(()),
         Value::Text(name) if name == "memory" => Ok(()),
-        other => Err(wanted("storage", "\"memory\", the only storage so far", other)),
+        other => Err(wanted("storage", "\"memory\" in a cluster with a `clusterSize`", other)),
     }
 }
 
@@ -394,16 +462,46 @@ mod tests {
         parse(&object(&options)).map_err(|failure| failure.message)
     }
 
+    fn fixed(options: Options) -> Settings {
+        match options.settings {
+            Kind::Fixed(settings) => settings,
+            Kind::Elastic(_) => panic!("it has a size"),
+        }
+    }
+
+    #[test]
+    fn without_a_size_a_cluster_of_tabs_is_meant() {
+        let broadcast = object(&[("name", text("broadcast"))]);
+        let mut options = vec![("channel", broadcast), ("cluster", text("todo"))];
+        let parsed = parse(&object(&options)).expect("good options");
+        let Kind::Elastic(settings) = parsed.settings else { panic!("it has no size") };
+        assert_eq!((settings.cluster.as_str(), settings.max_voters), ("todo", 5));
+        assert_eq!(parsed.channel, ChannelOptions::Broadcast { channel: "todo".into() });
+        let mut bad = |key, value, expected: &str| {
+            options.push((key, value));
+            let failure = parse(&object(&options)).map(|_| ()).expect_err("wrong");
+            assert!(failure.message.contains(expected), "{failure}");
+            options.pop();
+            failure.code
+        };
+        assert_eq!(bad("storage", text("memory"), "leave `storage` out"), "UNSUPPORTED");
+        bad("id", text("me"), "`id` is for clusters with a `clusterSize`");
+        bad("durability", text("lax"), "must be \"strict\" or \"relaxed\"");
+        bad("maxVoters", Value::Number(0.0), "`maxVoters` must be a number from 1");
+        bad("cluster", text(""), "`cluster` must be a name of 1 to");
+        bad("cluster", Value::Nothing, "`cluster` is required");
+    }
+
     fn error(key: &'static str, value: Value) -> String {
         with(key, value).map(|_| ()).expect_err("a wrong option")
     }
 
     #[test]
     fn defaults_are_those_of_the_original() {
-        let options = parse(&object(&good())).expect("good options");
-        assert_eq!(options.settings.election_timeout, (300, 500));
-        assert_eq!(options.settings.heartbeat_interval, 50);
-        assert_eq!(options.settings.plan, Plan::Size(3));
+        let settings = fixed(parse(&object(&good())).expect("good options"));
+        assert_eq!(settings.election_timeout, (300, 500));
+        assert_eq!(settings.heartbeat_interval, 50);
+        assert_eq!(settings.plan, Plan::Size(3));
     }
 
     #[test]
@@ -462,7 +560,7 @@ mod tests {
         options.retain(|(key, _)| *key != "clusterSize");
         options.push(("members", list.clone()));
         let parsed = parse(&object(&options)).expect("good options");
-        assert_eq!(parsed.settings.plan.size(), 2);
+        assert_eq!(fixed(parsed).plan.size(), 2);
         assert!(error("members", list).contains("the number of `members`, 2"));
     }
 }

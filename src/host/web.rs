@@ -10,13 +10,16 @@ use std::rc::{Rc, Weak};
 use gloo_timers::callback::Timeout;
 use wasm_bindgen::prelude::*;
 
-use super::core::{HostCore, Input, Notice, Output};
-use super::options::Options;
+use super::core::{Effect, HostCore, Input, Notice, Output, Status};
+use super::options::{Kind, Options};
+use super::tabs::{TabCore, name};
 use crate::channel::{self, Channel, Sink};
 use crate::js::Hooks;
 use crate::js::machine::JsMachine;
-use crate::raft::Time;
+use crate::raft::{NodeId, Time};
+use crate::storage::{self, Batch};
 use crate::store::{Failure, Outcome, Perform, Settled};
+use crate::tenancy::elastic::{self, Record, Registry, Trouble};
 
 #[wasm_bindgen]
 extern "C" {
@@ -37,10 +40,80 @@ thread_local! {
     static LIVE: RefCell<Vec<Rc<WebHost>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs one node.
+/// What a host runs: one node of a fixed cluster, or as many as it takes of an elastic one.
+pub enum Core {
+    /// One node.
+    Fixed(Box<HostCore<JsValue>>),
+    /// Its own node, and those that it has adopted.
+    Tabs(Box<TabCore<JsValue>>),
+}
+
+impl Core {
+    /// The node's id; empty while there is none.
+    pub fn id(&self) -> String {
+        match self {
+            Self::Fixed(core) => core.settings().id.clone(),
+            Self::Tabs(core) => core.id(),
+        }
+    }
+
+    /// Where the node stands.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Fixed(core) => core.status(),
+            Self::Tabs(core) => core.status(),
+        }
+    }
+
+    /// The committed state.
+    pub fn committed(&self) -> &JsValue {
+        match self {
+            Self::Fixed(core) => core.node().store().committed(),
+            Self::Tabs(core) => core.committed(),
+        }
+    }
+
+    /// The provisional state.
+    pub fn provisional(&self) -> &JsValue {
+        match self {
+            Self::Fixed(core) => core.node().store().provisional(),
+            Self::Tabs(core) => core.provisional(),
+        }
+    }
+
+    fn handle(&mut self, now: Time, input: Input<JsValue>) -> Output<JsValue> {
+        match self {
+            Self::Fixed(core) => core.handle(now, input),
+            Self::Tabs(core) => core.handle(now, input),
+        }
+    }
+
+    fn enter(&mut self) {
+        if let Self::Tabs(core) = self {
+            core.enter();
+        }
+    }
+
+    fn take_frames(&mut self) -> Vec<(Option<String>, Vec<u8>)> {
+        match self {
+            Self::Fixed(core) => core.take_frames(),
+            Self::Tabs(core) => core.take_frames(),
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        match self {
+            Self::Fixed(core) => core.deadline(),
+            Self::Tabs(core) => core.deadline(),
+        }
+    }
+}
+
+/// Runs one node, or several behind one handle.
 pub struct WebHost {
     this: Weak<WebHost>,
-    core: RefCell<HostCore<JsValue>>,
+    core: RefCell<Core>,
+    effects: RefCell<Vec<Effect>>,
     hooks: Hooks,
     channel: RefCell<Option<Box<dyn Channel>>>,
     inbox: RefCell<Vec<Input<JsValue>>>,
@@ -51,6 +124,8 @@ pub struct WebHost {
     paused: Cell<bool>,
     isolated: Cell<bool>,
     closing: Cell<bool>,
+    /// Nobody sees the page, so its timers are slow.
+    hidden: Cell<bool>,
     /// The channel was connected or disconnected.
     moved: Cell<bool>,
     troubles: RefCell<Vec<Failure>>,
@@ -66,11 +141,24 @@ impl WebHost {
         channel: &JsValue,
         hooks: Hooks,
         initial: JsValue,
+        hidden: bool,
     ) -> Result<Rc<Self>, JsValue> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| JsValue::from(error.to_string()))?;
-        let id = options.settings.id.clone();
-        let core = HostCore::new(options.settings, initial, now(), u64::from_le_bytes(seed));
+        let (now, seed) = (now(), u64::from_le_bytes(seed));
+        let core = match options.settings {
+            Kind::Fixed(settings) => {
+                Core::Fixed(Box::new(HostCore::new(settings, initial, now, seed)))
+            }
+            Kind::Elastic(settings) => {
+                Core::Tabs(Box::new(TabCore::new(settings, initial, !hidden, now, seed)))
+            }
+        };
+        let id = core.id();
+        let first = match core {
+            Core::Fixed(_) => Input::Tick,
+            Core::Tabs(_) => Input::Resume,
+        };
         let host = Rc::new_cyclic(|this: &Weak<Self>| {
             let weak = this.clone();
             let microtask = Closure::<dyn FnMut()>::new(move || {
@@ -82,6 +170,7 @@ impl WebHost {
             Self {
                 this: this.clone(),
                 core: RefCell::new(core),
+                effects: RefCell::default(),
                 hooks,
                 channel: RefCell::default(),
                 inbox: RefCell::default(),
@@ -93,6 +182,7 @@ impl WebHost {
                 paused: Cell::new(false),
                 isolated: Cell::new(false),
                 closing: Cell::new(false),
+                hidden: Cell::new(hidden),
                 moved: Cell::new(false),
                 troubles: RefCell::default(),
             }
@@ -100,7 +190,7 @@ impl WebHost {
         let connected = channel::connect(&options.channel, channel, &id, host.sink())?;
         host.channel.replace(Some(connected));
         LIVE.with_borrow_mut(|live| live.push(host.clone()));
-        host.enqueue(Input::Tick);
+        host.enqueue(first);
         Ok(host)
     }
 
@@ -130,7 +220,7 @@ impl WebHost {
     }
 
     /// The core, to look at.
-    pub fn core(&self) -> std::cell::Ref<'_, HostCore<JsValue>> {
+    pub fn core(&self) -> std::cell::Ref<'_, Core> {
         self.core.borrow()
     }
 
@@ -218,7 +308,8 @@ impl WebHost {
     fn handle(&self, input: Input<JsValue>) {
         let mut output = self.core.borrow_mut().handle(now(), input);
         loop {
-            let Output { settled, notices, call, .. } = output;
+            let Output { settled, notices, effects, call, .. } = output;
+            self.effects.borrow_mut().extend(effects);
             settled.into_iter().for_each(|settled| self.settle(settled));
             for notice in notices {
                 // What was said before the end is sent before the channel goes.
@@ -238,6 +329,7 @@ impl WebHost {
                 self.notify(notice);
             }
             let Some(call) = call else { return };
+            self.core.borrow_mut().enter();
             let returned = call.run(&mut JsMachine(&self.hooks));
             output = self.core.borrow_mut().handle(now(), Input::Returned(returned));
         }
@@ -245,14 +337,122 @@ impl WebHost {
 
     fn flush(&self) {
         let frames = self.core.borrow_mut().take_frames();
-        if self.isolated.get() {
-            return;
-        }
         let channel = self.channel.borrow();
-        let Some(channel) = channel.as_ref() else { return };
-        for (to, frame) in frames {
-            channel.send(to.as_deref(), &frame);
+        if let Some(channel) = channel.as_ref().filter(|_| !self.isolated.get()) {
+            for (to, frame) in frames {
+                channel.send(to.as_deref(), &frame);
+            }
         }
+        for effect in std::mem::take(&mut *self.effects.borrow_mut()) {
+            match effect {
+                Effect::Listen(id) => channel.iter().for_each(|channel| channel.listen(&id)),
+                Effect::Unlisten(id) => channel.iter().for_each(|channel| channel.unlisten(&id)),
+                Effect::Write { life, node, epoch, persist } => {
+                    let Batch { hard, snapshot, first, entries } = Batch::new(&persist);
+                    let (first, epoch) = (first.map(|first| first as f64), epoch as f64);
+                    let seq = persist.seq as f64;
+                    let at = (f64::from(life), name(node));
+                    self.hooks.write(at.0, &at.1, epoch, seq, hard, snapshot, first, entries);
+                }
+                Effect::Tenancy { life, effect } => self.ask(life, effect),
+            }
+        }
+    }
+
+    /// Asks something of storage or locks, which the shell has.
+    fn ask(&self, life: u32, effect: elastic::Effect) {
+        use elastic::Effect as Ask;
+        let hex = |incarnation: u64| JsValue::from(format!("{incarnation:016x}"));
+        let (what, node, value) = match effect {
+            Ask::ReadRegistry => ("read", 0, JsValue::UNDEFINED),
+            Ask::Found(registry) => ("found", registry.nodes[0], hex(registry.incarnation)),
+            Ask::Register(node) => ("register", node, JsValue::UNDEFINED),
+            Ask::TryLock(node) => ("try", node, JsValue::UNDEFINED),
+            Ask::AwaitLock(node) => ("await", node, JsValue::UNDEFINED),
+            Ask::StealLock(node) => ("steal", node, JsValue::UNDEFINED),
+            Ask::Unlock(node) => ("unlock", node, JsValue::UNDEFINED),
+            Ask::UnlockAll => ("unlockAll", 0, JsValue::UNDEFINED),
+            Ask::Load(node) => ("load", node, JsValue::UNDEFINED),
+            Ask::Delete(node) => ("delete", node, JsValue::UNDEFINED),
+            Ask::DeleteAll => ("deleteAll", 0, JsValue::UNDEFINED),
+            Ask::Create { node, incarnation, saved } => {
+                let Batch { hard, entries, .. } = Batch::of(&saved);
+                let bytes = |bytes: Option<Vec<u8>>| {
+                    bytes.map_or(JsValue::UNDEFINED, |b| js_sys::Uint8Array::from(&b[..]).into())
+                };
+                let record = js_sys::Array::of3(&hex(incarnation), &bytes(hard), &bytes(entries));
+                ("create", node, record.into())
+            }
+            // The core keeps the others to itself.
+            _ => return,
+        };
+        self.hooks.ask(what, f64::from(life), &name(node), &value);
+    }
+
+    /// Storage or locks answer.
+    ///
+    /// # Errors
+    /// When the answer is none: a bug of the shell.
+    pub fn answer(
+        &self,
+        what: &str,
+        life: f64,
+        node: &str,
+        value: &JsValue,
+    ) -> Result<(), JsValue> {
+        let bad = || JsValue::from(js_sys::Error::new(&format!("`{what}` is no such answer")));
+        let node = number(node).ok_or_else(bad)?;
+        let input = match what {
+            "registry" => elastic::Input::Registry(match value.is_object() {
+                true => Some(read_registry(value).ok_or_else(bad)?),
+                false => None,
+            }),
+            "lock" => elastic::Input::Lock { node, granted: value.is_truthy() },
+            "lost" => elastic::Input::Lost(node),
+            "loaded" => match value.is_object() {
+                false => elastic::Input::Loaded { node, record: None },
+                true => match read_record(value) {
+                    Ok(record) => elastic::Input::Loaded { node, record: Some(record) },
+                    // A node whose record cannot be read must not run, and must not be forgotten.
+                    Err(why) => elastic::Input::Broken(Trouble::StorageFailed(why)),
+                },
+            },
+            "created" => elastic::Input::Created(node),
+            "registered" => elastic::Input::Registered(node),
+            "deleted" => elastic::Input::Deleted(node),
+            "gone" => elastic::Input::Broken(Trouble::StorageLost),
+            "failed" => {
+                let why = value.as_string().unwrap_or_default();
+                elastic::Input::Broken(Trouble::StorageFailed(why))
+            }
+            "persisted" => {
+                let seq = value.as_f64().ok_or_else(bad)? as u64;
+                self.enqueue(Input::Persisted { life: life as u32, node, seq });
+                return Ok(());
+            }
+            _ => return Err(bad()),
+        };
+        self.enqueue(Input::Tenancy { life: life as u32, input });
+        Ok(())
+    }
+
+    /// Whether somebody can see the page. A hidden page's timers are slow, so the shell lends others.
+    pub fn set_visible(&self, visible: bool) {
+        self.hidden.set(!visible);
+        self.timer.take();
+        self.enqueue(Input::Visible(visible));
+    }
+
+    /// Lets go of everything, at once: the page may stand still when this returns.
+    pub fn suspend(&self) {
+        self.inbox.borrow_mut().push(Input::Suspend);
+        self.pump();
+    }
+
+    /// Time has passed.
+    pub fn tick(&self) {
+        self.inbox.borrow_mut().push(Input::Tick);
+        self.pump();
     }
 
     fn settle(&self, settled: Settled) {
@@ -288,6 +488,9 @@ impl WebHost {
             return;
         }
         let pause = deadline.saturating_sub(now()).min(1 << 30) as u32;
+        if self.hidden.get() {
+            let _ = self.hooks.wake(f64::from(pause));
+        }
         let weak = self.this.clone();
         let timeout = Timeout::new(pause, move || {
             if let Some(host) = weak.upgrade() {
@@ -300,4 +503,41 @@ impl WebHost {
         });
         self.timer.replace(Some((deadline, timeout)));
     }
+}
+
+/// A node's number, from its id.
+fn number(id: &str) -> Option<NodeId> {
+    const DIGITS: &str = "0123456789abcdefghjkmnpqrstvwxyz";
+    id.chars().try_fold(0, |number, digit| Some(number << 5 | DIGITS.find(digit)? as NodeId))
+}
+
+fn get(object: &JsValue, key: &str) -> JsValue {
+    js_sys::Reflect::get(object, &key.into()).unwrap_or_default()
+}
+
+fn bytes(value: &JsValue) -> Option<Vec<u8>> {
+    value.dyn_ref::<js_sys::Uint8Array>().map(js_sys::Uint8Array::to_vec)
+}
+
+fn read_registry(value: &JsValue) -> Option<Registry> {
+    let incarnation = u64::from_str_radix(&get(value, "incarnation").as_string()?, 16).ok()?;
+    let nodes = js_sys::Array::from(&get(value, "nodes"));
+    let nodes = nodes.iter().filter_map(|id| number(&id.as_string()?)).collect();
+    Some(Registry { incarnation, nodes })
+}
+
+fn read_record(value: &JsValue) -> Result<Record, String> {
+    let incarnation = get(value, "incarnation").as_string();
+    let incarnation = incarnation.and_then(|hex| u64::from_str_radix(&hex, 16).ok());
+    let epoch = get(value, "epoch").as_f64();
+    let (Some(incarnation), Some(epoch)) = (incarnation, epoch) else {
+        return Err("a node's record has no epoch".into());
+    };
+    let (hard, snapshot) = (bytes(&get(value, "hard")), bytes(&get(value, "snapshot")));
+    let log: Vec<_> = js_sys::Array::from(&get(value, "log")).iter().collect();
+    let log: Vec<_> = log.iter().filter_map(bytes).collect();
+    let values = log.iter().map(Vec::as_slice);
+    let saved = storage::restore(hard.as_deref(), snapshot.as_deref(), values);
+    let saved = saved.map_err(|error| format!("a node's record cannot be read: {error}"))?;
+    Ok(Record { incarnation, epoch: epoch as u64, saved })
 }

@@ -36,6 +36,26 @@ extern "C" {
     /// A perform or a read failed.
     #[wasm_bindgen(method, catch)]
     pub fn failed(this: &Hooks, ticket: f64, code: &str, message: &str) -> Result<(), JsValue>;
+    /// Asks something of storage or locks; [`CoreNode::answer`] takes the answer.
+    #[wasm_bindgen(method)]
+    pub fn ask(this: &Hooks, what: &str, life: f64, node: &str, value: &JsValue);
+    /// Writes a batch; answered with `persisted`, or with what went wrong.
+    #[wasm_bindgen(method)]
+    #[allow(clippy::too_many_arguments)]
+    pub fn write(
+        this: &Hooks,
+        life: f64,
+        node: &str,
+        epoch: f64,
+        seq: f64,
+        hard: Option<Vec<u8>>,
+        snapshot: Option<Vec<u8>>,
+        first: Option<f64>,
+        entries: Option<Vec<u8>>,
+    );
+    /// Wants [`CoreNode::tick`] in so many ms, from a timer that is not slow in a hidden page.
+    #[wasm_bindgen(method, catch)]
+    pub fn wake(this: &Hooks, ms: f64) -> Result<(), JsValue>;
     /// Something happened.
     #[wasm_bindgen(method, catch)]
     pub fn notice(this: &Hooks, kind: &str, code: &str, message: &str) -> Result<(), JsValue>;

@@ -27,12 +27,13 @@ impl CoreNode {
         channel: &JsValue,
         hooks: Hooks,
         initial: JsValue,
+        hidden: bool,
     ) -> Result<CoreNode, JsValue> {
         let value: Value = serde_wasm_bindgen::from_value(options).map_err(|problem| {
             error(&Failure::new("INVALID_OPTIONS", format!("Invalid options: {problem}")))
         })?;
         let options = options::parse(&value).map_err(|failure| error(&failure))?;
-        WebHost::start(options, channel, hooks, initial).map(Self)
+        WebHost::start(options, channel, hooks, initial, hidden).map(Self)
     }
 
     /// Performs a method on arguments in JSON.
@@ -57,14 +58,53 @@ impl CoreNode {
         self.0.set_faults(paused, isolated);
     }
 
+    /// Storage or locks answer.
+    ///
+    /// # Errors
+    /// When the answer is none: a bug of the shell.
+    pub fn answer(
+        &self,
+        what: &str,
+        life: f64,
+        node: &str,
+        value: &JsValue,
+    ) -> Result<(), JsValue> {
+        self.0.answer(what, life, node, value)
+    }
+
+    /// Whether somebody can see the page.
+    pub fn visible(&self, visible: bool) {
+        self.0.set_visible(visible);
+    }
+
+    /// Lets go of everything before this returns: the page may stand still then.
+    pub fn suspend(&self) {
+        self.0.suspend();
+    }
+
+    /// Goes on after [`CoreNode::suspend`].
+    pub fn resume(&self) {
+        self.0.enqueue(Input::Resume);
+    }
+
+    /// Ends the cluster and deletes what it has stored.
+    pub fn destroy(&self) {
+        self.0.enqueue(Input::Destroy);
+    }
+
+    /// A timer rings that [`Hooks::wake`] has set.
+    pub fn tick(&self) {
+        self.0.tick();
+    }
+
     /// The committed state.
     pub fn state(&self) -> JsValue {
-        self.0.core().node().store().committed().clone()
+        self.0.core().committed().clone()
     }
 
     /// The provisional state.
     pub fn provisional(&self) -> JsValue {
-        self.0.core().node().store().provisional().clone()
+        self.0.core().provisional().clone()
     }
 
     /// Where the node stands.
@@ -82,10 +122,11 @@ impl CoreNode {
         let role = match status.role {
             RoleName::Leader => "leader",
             RoleName::Candidate | RoleName::PreCandidate => "candidate",
+            RoleName::Follower if status.learners.contains(&core.id()) => "learner",
             RoleName::Follower => "follower",
         };
         let (paused, isolated) = self.0.faults();
-        set(&object, "id", core.settings().id.as_str());
+        set(&object, "id", core.id());
         set(&object, "phase", phase);
         set(&object, "role", role);
         set(&object, "term", status.term as f64);
@@ -94,11 +135,15 @@ impl CoreNode {
         set(&object, "lastApplied", status.applied as f64);
         set(&object, "lastIndex", status.last as f64);
         set(&object, "snapshotIndex", status.snapshot as f64);
-        set(
-            &object,
-            "members",
-            status.members.iter().map(JsValue::from).collect::<js_sys::Array>(),
-        );
+        for (key, ids) in [
+            ("members", &status.members),
+            ("learners", &status.learners),
+            ("adopted", &status.adopted),
+            ("hidden", &status.hidden),
+            ("running", &status.running),
+        ] {
+            set(&object, key, ids.iter().map(JsValue::from).collect::<js_sys::Array>());
+        }
         set(&object, "clusterSize", status.size as f64);
         set(&object, "present", status.present as f64);
         set(&object, "pending", status.waiting as f64);

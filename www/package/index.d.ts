@@ -19,7 +19,7 @@ export interface ConfluxError extends Error {
    * `TIMEOUT`, `CLOSED`, `BUSY`, `TOO_LARGE`, `NOT_JSON`, `ASYNC_METHOD`, `UNKNOWN_METHOD`,
    * `METHOD_FAILED`, `REDUCER_FAILED`, `SESSION_EXPIRED`, `OUTCOME_UNKNOWN`, `CLUSTER_FULL`, `AMNESIA`,
    * `NOT_A_MEMBER`, `SIZE_MISMATCH`, `DUPLICATE_ID`, `OTHER_CLUSTER`, `VERSION`, `BAD_FRAME`,
-   * `BAD_MESSAGE`, `RELAY`, `CHANNEL_FAILED`, `INVALID_OPTIONS`, `INVALID_ARGUMENT`,
+   * `BAD_MESSAGE`, `STORAGE_LOST`, `STORAGE_FAILED`, `DESTROYED`, `RELAY`, `CHANNEL_FAILED`, `INVALID_OPTIONS`, `INVALID_ARGUMENT`,
    * `UNSUPPORTED`, or the `code` of an error that a method threw.
    */
   code: string
@@ -35,8 +35,8 @@ export interface MemoryChannel {
 /** Between tabs and workers of one browser and origin. */
 export interface BroadcastChannelOptions {
   name: 'broadcast'
-  /** The channel's name; nodes of one channel hear each other. */
-  channel: string
+  /** The channel's name; nodes of one channel hear each other. May be left out beside `cluster`. */
+  channel?: string
 }
 
 /** Through a `conflux-relay`, across browsers and machines. */
@@ -64,13 +64,22 @@ export interface CustomChannel {
 }
 
 export interface Options<State, M extends Methods> {
-  /** This node's id: every node needs its own, and a new one each time that it starts. */
-  id: string
-  /** How many nodes the cluster has. Not needed with `members`. */
+  /**
+   * This node's id: every node needs its own, and a new one each time that it starts. Not for clusters
+   * without a size, whose nodes have ids of their own.
+   */
+  id?: string
+  /**
+   * How many nodes the cluster has. Not needed with `members`. Without both, and on the channel
+   * `broadcast`, the cluster has as many as there are tabs, and its nodes outlive them.
+   */
   clusterSize?: number
   /** The ids of all nodes, where they are known beforehand. */
   members?: readonly string[]
-  /** The cluster's name, when several share a channel. The default is the channel's own name. */
+  /**
+   * The cluster's name, when several share a channel. The default is the channel's own name. A cluster
+   * without a size needs one: all pages of a site share the browser's storage.
+   */
   cluster?: string
   /** How nodes communicate. */
   channel: MemoryChannel | BroadcastChannelOptions | WebsocketChannel | CustomChannel
@@ -87,8 +96,17 @@ export interface Options<State, M extends Methods> {
   heartbeatInterval?: number
   /** The largest arguments and actions, in bytes of JSON. Default 1 MiB. */
   maxActionBytes?: number
-  /** Where a node keeps its log. */
-  storage?: 'memory'
+  /** Where a node keeps its log: `indexeddb` in clusters without a size, and `memory` in others. */
+  storage?: 'memory' | 'indexeddb'
+  /**
+   * `strict`, the default: what is acknowledged survives when power fails. `relaxed`: it survives
+   * crashes of tabs and of the browser, and is written somewhat faster.
+   */
+  durability?: 'strict' | 'relaxed'
+  /** In clusters without a size: the most nodes that vote. Default 5; the others follow. */
+  maxVoters?: number
+  /** The release of your application. Entries and snapshots carry it. Default 1. */
+  version?: number
 }
 
 /** What any of the methods may return as an action. */
@@ -112,6 +130,14 @@ export interface Status {
   snapshotIndex: number
   /** The ids of the members, once the cluster has formed. */
   members: string[]
+  /** Those among them that do not vote. */
+  learners: string[]
+  /** Those among them whose own tab is gone, and that another one runs until they are removed. */
+  adopted: string[]
+  /** Those among them whose tab nobody sees. */
+  hidden: string[]
+  /** The nodes besides its own that this tab runs. */
+  running: string[]
   /** How many members the cluster has or will have. */
   clusterSize: number
   /** How many nodes are there, while the cluster forms. */
@@ -186,6 +212,11 @@ export interface Node<State, M extends Methods = Methods> {
   on(event: 'error', callback: (error: ConfluxError) => void): () => void
   /** For demos and tests: pauses the node as if its tab were frozen, or cuts it off. */
   simulate(faults: { paused?: boolean; isolated?: boolean }): void
+  /**
+   * In clusters without a size: ends the cluster, in all tabs, and deletes everything that it has
+   * stored in this browser. For logging out, say.
+   */
+  destroy(): Promise<void>
   /** Hands leadership over and leaves. What waits rejects with `CLOSED`. */
   close(): Promise<void>
   close(callback: (error: null) => void): void

@@ -27,6 +27,9 @@ const OPTIONS = {
   heartbeatInterval: [],
   maxActionBytes: [],
   storage: [],
+  durability: [],
+  maxVoters: [],
+  version: [],
 }
 
 /** Plain values only: functions and class instances stay on this side. */
@@ -106,7 +109,8 @@ const report = (error) => {
   else console.error(error)
 }
 
-export const createConflux = (CoreNode) => {
+/** @param browser what a browser gives to nodes, where there is one */
+export const createConflux = (CoreNode, browser) => {
   class Conflux {
     #core
     #methods
@@ -116,6 +120,9 @@ export const createConflux = (CoreNode) => {
     #listeners = new Map()
     #closing
     #closed
+    #destroying = false
+    #tabs
+    #life
 
     constructor(options) {
       if (options === null || typeof options !== 'object') {
@@ -156,7 +163,17 @@ export const createConflux = (CoreNode) => {
       // The state travels in snapshots.
       toJson(initial, 'the first state')
       const carrier = channel?.name === 'custom' ? this.#custom(channel) : channel
-      this.#core = new CoreNode(checked, carrier, this.#hooks(reduceOnce), initial)
+      const isSet = (name) => options[name] !== undefined && options[name] !== null
+      const elastic = channel?.name === 'broadcast' && !isSet('clusterSize') && !isSet('members')
+      const missing = elastic && (browser ? browser.missing() : 'a browser, and this is none')
+      if (missing) {
+        const message = 'without `clusterSize` the nodes of a cluster outlive their tabs, which needs'
+        throw fail('UNSUPPORTED', `${message} ${missing}: give a \`clusterSize\``)
+      }
+      const hidden = browser?.hidden() ?? false
+      this.#core = new CoreNode(checked, carrier, this.#hooks(reduceOnce), initial, hidden)
+      if (elastic) this.#tabs = browser.tabs(checked, this.#core)
+      this.#life = browser?.live(this.#core, elastic)
     }
 
     /** The user's own channel, some of whose functions may be asynchronous. */
@@ -187,6 +204,8 @@ export const createConflux = (CoreNode) => {
     /** After the end: the last state stays readable, and the core's memory is given back. */
     #retire() {
       const core = this.#core
+      this.#life?.end()
+      this.#tabs?.close()
       const [state, provisional, status] = [core.state(), core.provisional(), core.status()]
       const refuse = (ticket) => {
         queueMicrotask(() => this.#settle(ticket, fail('CLOSED', 'the node is closed')))
@@ -198,6 +217,7 @@ export const createConflux = (CoreNode) => {
         perform: refuse,
         read: refuse,
         simulate() {},
+        destroy() {},
         close() {},
       }
       // The core is calling us just now.
@@ -244,6 +264,9 @@ export const createConflux = (CoreNode) => {
         nothing: (ticket) => this.#settle(ticket, null),
         failed: (ticket, code, message) => this.#settle(ticket, fail(code, message)),
         notice: (kind, code, message) => this.#notice(kind, code, message),
+        ask: (...what) => this.#tabs.ask(...what),
+        write: (...batch) => this.#tabs.write(...batch),
+        wake: (ms) => this.#life?.wake(ms),
       }
     }
 
@@ -366,6 +389,16 @@ export const createConflux = (CoreNode) => {
       return undefined
     }
 
+    destroy() {
+      if (!this.#tabs) {
+        const message = 'destroy() is for clusters that store something: this one has a `clusterSize`'
+        throw fail('UNSUPPORTED', message)
+      }
+      this.#destroying = true
+      this.#core.destroy()
+      return this.#tabs.destroyed.then(() => this.close())
+    }
+
     #emit(event, value) {
       for (const { callback } of this.#listeners.get(event) ?? []) this.#call(callback, value)
     }
@@ -373,6 +406,7 @@ export const createConflux = (CoreNode) => {
     #notice(kind, code, message) {
       const status = this.status()
       if (kind === 'error') {
+        if (code === 'DESTROYED' && this.#destroying) return
         const error = fail(code, message)
         if (this.#listeners.get('error')?.length) this.#emit('error', error)
         else console.warn(`conflux: ${message} (${code})`)

@@ -98,7 +98,7 @@ fn sources(package: &Path) -> Result<()> {
 fn report_size(package: &Path) -> Result<()> {
     let mut total = 0;
     println!("what a browser downloads, gzip -9:");
-    for name in ["conflux_bg.wasm", "conflux.js", "shell.js", "browser.js"] {
+    for name in ["conflux_bg.wasm", "conflux.js", "shell.js", "tabs.js", "timer.js", "browser.js"] {
         let bytes = fs::read(package.join(name))?;
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(&bytes)?;
