@@ -41,6 +41,25 @@ export const startSite = async () => {
   }
 }
 
+/** Opens one tab of a cluster of tabs. `id` goes into the values that it performs. */
+export const openTab = async (context, origin, name, id, more = {}) => {
+  const page = await context.newPage()
+  page.on('pageerror', (error) => assert.fail(`the page threw: ${error.stack}`))
+  await page.goto(`${origin}/page.html?${new URLSearchParams({ name, id, ...more })}`)
+  await page.waitForFunction('window.tab !== undefined')
+  return page
+}
+
+/** Kills a tab as the system would: no event is fired in it. */
+export const crash = async (page) => {
+  const session = await page.context().newCDPSession(page)
+  const crashed = new Promise((resolve) => page.once('crash', resolve))
+  // Its answer never comes: the tab is gone.
+  session.send('Page.crash').catch(() => {})
+  await crashed
+  await page.close()
+}
+
 /** Opens tabs at the same instant, one node each. `contexts` are the browser profiles to use. */
 export const openTabs = async (contexts, origin, { name, size, channel = 'broadcast', ...more }) => {
   const pages = await Promise.all(
