@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use conflux::host::core::Letter;
-use conflux::host::options::{self, Value};
+use conflux::host::options::{self, Kind, Value};
 use conflux::node::{Durability, Input, Node, Packet};
 use conflux::raft::{
     AppendResult, Blob, Body, Config, Entry, Index, Members, Message, Payload, Position, Saved,
@@ -457,9 +457,17 @@ pub fn options(data: &[u8]) {
     let value = value(&mut source, 3);
     match options::parse(&value) {
         Ok(options) => {
-            let (min, max) = options.settings.election_timeout;
-            assert!(options.settings.heartbeat_interval < min && min <= max);
-            assert!(options.settings.plan.size() > 0 && !options.settings.id.is_empty());
+            let ((min, max), beat) = match &options.settings {
+                Kind::Fixed(settings) => {
+                    assert!(settings.plan.size() > 0 && !settings.id.is_empty());
+                    (settings.election_timeout, settings.heartbeat_interval)
+                }
+                Kind::Elastic(settings) => {
+                    assert!(settings.max_voters > 0 && !settings.cluster.is_empty());
+                    (settings.election_timeout, settings.heartbeat_interval)
+                }
+            };
+            assert!(beat < min && min <= max);
         }
         Err(failure) => assert!(!failure.code.is_empty() && !failure.message.is_empty()),
     }

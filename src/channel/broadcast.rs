@@ -12,7 +12,8 @@ use crate::store::Failure;
 
 pub(super) struct Broadcast {
     name: String,
-    everyone: BroadcastChannel,
+    /// `None` while it is paused.
+    everyone: RefCell<Option<BroadcastChannel>>,
     /// By the id of each node that runs here.
     own: RefCell<BTreeMap<String, BroadcastChannel>>,
     peers: RefCell<BTreeMap<String, BroadcastChannel>>,
@@ -32,6 +33,7 @@ impl Broadcast {
             sink.receive_js(&event.data());
         });
         everyone.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+        let everyone = RefCell::new(Some(everyone));
         let (own, peers) = (RefCell::default(), RefCell::default());
         let broadcast = Self { name, everyone, own, peers, on_message };
         if !id.is_empty() {
@@ -49,8 +51,10 @@ impl Channel for Broadcast {
     fn send(&self, to: Option<&str>, frame: &[u8]) {
         let bytes = js_sys::Uint8Array::from(frame);
         let mut peers = self.peers.borrow_mut();
+        let everyone = self.everyone.borrow();
+        let Some(everyone) = everyone.as_ref() else { return };
         let channel = match to {
-            None => &self.everyone,
+            None => everyone,
             Some(id) => match peers.entry(id.into()) {
                 std::collections::btree_map::Entry::Occupied(entry) => &*entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
@@ -82,9 +86,25 @@ impl Channel for Broadcast {
         }
     }
 
+    fn pause(&self) {
+        if let Some(everyone) = self.everyone.take() {
+            everyone.set_onmessage(None);
+            everyone.close();
+        }
+    }
+
+    fn resume(&self) {
+        let mut everyone = self.everyone.borrow_mut();
+        if everyone.is_none() {
+            *everyone = BroadcastChannel::new(&self.name).ok();
+            if let Some(channel) = everyone.as_ref() {
+                channel.set_onmessage(Some(self.on_message.as_ref().unchecked_ref()));
+            }
+        }
+    }
+
     fn close(&self) {
-        self.everyone.set_onmessage(None);
-        self.everyone.close();
+        self.pause();
         let ids: Vec<_> = self.own.borrow().keys().cloned().collect();
         ids.iter().for_each(|id| self.unlisten(id));
         for channel in std::mem::take(&mut *self.peers.borrow_mut()).values() {

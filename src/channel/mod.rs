@@ -34,6 +34,10 @@ mod wasm {
         fn listen(&self, _id: &str) {}
         /// Takes in no more of them.
         fn unlisten(&self, _id: &str) {}
+        /// Lets go of what may keep the page from standing still: nothing is sent or received.
+        fn pause(&self) {}
+        /// Goes on after [`Channel::pause`].
+        fn resume(&self) {}
         /// Whether frames can travel now.
         fn is_open(&self) -> bool {
             true

@@ -447,6 +447,14 @@ impl WebHost {
     pub fn suspend(&self) {
         self.inbox.borrow_mut().push(Input::Suspend);
         self.pump();
+        // A message for a page in the back/forward cache would throw it out of there.
+        self.channel.borrow().iter().for_each(|channel| channel.pause());
+    }
+
+    /// Goes on after [`WebHost::suspend`].
+    pub fn resume(&self) {
+        self.channel.borrow().iter().for_each(|channel| channel.resume());
+        self.enqueue(Input::Resume);
     }
 
     /// Time has passed.

@@ -84,7 +84,7 @@ impl CoreNode {
 
     /// Goes on after [`CoreNode::suspend`].
     pub fn resume(&self) {
-        self.0.enqueue(Input::Resume);
+        self.0.resume();
     }
 
     /// Ends the cluster and deletes what it has stored.

@@ -61,6 +61,14 @@ impl Raft {
         })
     }
 
+    /// Whether a member has answered this leader of late, or is the leader itself.
+    pub fn is_live(&self, id: NodeId) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let recent = self.config.election_timeout.1;
+        let answers = |peer: &Peer| peer.matched > 0 && self.now <= peer.heard + recent;
+        id == self.config.id || leader.peers.get(&id).is_some_and(answers)
+    }
+
     /// Changes the configuration by one member (dissertation §4.1). The new one counts at once; it is
     /// given up only if this leader is deposed and another one overwrites it.
     pub(super) fn change(&mut self, change: &Change) -> Result<Index, Refused> {

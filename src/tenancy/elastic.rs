@@ -943,9 +943,16 @@ impl Elastic {
         if let Some(id) = learner.filter(|_| staying < self.max_voters) {
             return Some(Change::Promote(*id));
         }
-        let others = |id: &NodeId| members.count_voters() > usize::from(members.is_voter(*id));
-        let mut leaves = members.iter().map(|(id, _)| id).filter(surplus);
-        leaves.find(others).map(Change::Remove)
+        // Whoever goes, a majority of those who stay must be there: hosts that are frozen keep nodes
+        // that do not answer. So the silent go first.
+        let is_missed = |id: &NodeId| {
+            let voters = members.iter().map(|(other, _)| other).filter(|o| members.is_voter(*o));
+            let staying: Vec<_> = voters.filter(|other| other != id).collect();
+            let live = staying.iter().filter(|other| raft.is_live(**other)).count();
+            members.is_voter(*id) && live < staying.len() / 2 + 1
+        };
+        let leaves = members.iter().map(|(id, _)| id).filter(surplus).filter(|id| !is_missed(id));
+        leaves.min_by_key(|id| raft.is_live(*id)).map(Change::Remove)
     }
 }
 

@@ -2,7 +2,16 @@
 // does not.
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, afterEach, describe, it } from 'node:test'
-import { acknowledged, check, crash, launch, openTab, startSite, state } from './support.mjs'
+import {
+  acknowledged,
+  check,
+  crash,
+  launch,
+  launchPlain,
+  openTab,
+  startSite,
+  state,
+} from './support.mjs'
 
 let browser, site, context
 let clusters = 0
@@ -28,10 +37,10 @@ const openMany = (n) => Promise.all(Array.from({ length: n }, () => open()))
 
 /** Waits until a tab's status is as it should be. */
 const until = (page, condition, arg) =>
-  page.waitForFunction(`(${condition})(tab.status(), ${JSON.stringify(arg)})`, null, { timeout: 30_000 })
+  page.waitForFunction(`(${condition})(tab.status(), ${JSON.stringify(arg)})`, null, { timeout: 30_000, polling: 50 })
 
 const progress = (page, more) =>
-  page.waitForFunction(([n]) => tab.acknowledged.length >= n, [more], { timeout: 30_000 })
+  page.waitForFunction(([n]) => tab.acknowledged.length >= n, [more], { timeout: 30_000, polling: 50 })
 
 /** Random, and the same in every run. */
 const random = (() => {
@@ -48,17 +57,6 @@ const shuffled = (list) => {
 }
 
 const ROUNDS = Number(process.env.CONFLUX_ROUNDS ?? 20)
-
-/** The page stands still, as one does that the browser froze. Visible pages are not told before. */
-const freeze = async (page, told) => {
-  const session = await context.newCDPSession(page)
-  if (told) await page.evaluate("document.dispatchEvent(new Event('freeze'))")
-  await session.send('Page.setWebLifecycleState', { state: 'frozen' })
-  return async () => {
-    await session.send('Page.setWebLifecycleState', { state: 'active' })
-    if (told) await page.evaluate("document.dispatchEvent(new Event('resume'))")
-  }
-}
 
 describe('a cluster of tabs', () => {
   it('works with one tab, and takes in others as they come', async () => {
@@ -133,23 +131,87 @@ describe('a cluster of tabs', () => {
       await page.close()
     }
   })
+})
 
-  for (const told of [false, true]) {
-    it(`goes on when four of five freeze, ${told ? 'told' : 'and are not told'} before`, async () => {
-      const pages = await openMany(5)
+describe('tabs that freeze', () => {
+  let plain
+
+  before(async () => {
+    plain = await launchPlain('--headless')
+    // The default context outlives what a test opens in it.
+    plain.open = (more) => openTab(plain.context, site.origin, name, `tab-${++tabs}`, more)
+  })
+  after(() => plain.close())
+
+  /** The browser freezes a page. `told`: the page gets the event that says so before. */
+  const freeze = async (page, told) => {
+    const session = await plain.context.newCDPSession(page)
+    await page.evaluate('{ window.beats = 0; setInterval(() => beats++, 50) }')
+    if (!told) {
+      await page.evaluate("addEventListener('freeze', (e) => e.stopImmediatePropagation(), true)")
+    }
+    await session.send('Page.setWebLifecycleState', { state: 'frozen' })
+    return () => session.send('Page.setWebLifecycleState', { state: 'active' })
+  }
+
+  for (const told of [true, false]) {
+    it(`four of five, which are ${told ? '' : 'not '}told before: the fifth goes on`, async () => {
+      name = `frozen-${told}`
+      const pages = await Promise.all(Array.from({ length: 5 }, () => plain.open()))
+      for (const page of pages) {
+        await until(page, '(s) => s.members.length === 5 && s.learners.length === 0')
+      }
       await Promise.all(pages.map((page) => page.evaluate('tab.run()')))
       await Promise.all(pages.map((page) => progress(page, 20)))
       const [last, ...victims] = shuffled(pages)
+      const thaws = await Promise.all(victims.map((page) => freeze(page, told)))
+      const beats = () => Promise.all(victims.map((page) => page.evaluate('beats')))
+      const still = await beats()
       const before = (await acknowledged(last)).length
-      const thaw = await Promise.all(victims.map((page) => freeze(page, told)))
       await progress(last, before + 50)
-      await Promise.all(thaw.map((thaw) => thaw()))
+      assert.deepEqual(await beats(), still, 'they really stand still')
+      const frozen = await Promise.all(victims.map(async (page) => (await acknowledged(page)).length))
+      await Promise.all(thaws.map((thaw) => thaw()))
       // They follow again, behind the same handle, and what they had asked for is settled once.
-      const counts = await Promise.all(victims.map(async (page) => (await acknowledged(page)).length))
-      await Promise.all(victims.map((page, i) => progress(page, counts[i] + 10)))
+      await Promise.all(victims.map((page, i) => progress(page, frozen[i] + 10)))
       await Promise.all(pages.map((page) => page.evaluate('tab.stop()')))
       await check(pages, (await Promise.all(pages.map(acknowledged))).flat())
       for (const page of pages) assert.deepEqual(await page.evaluate('tab.failed'), [])
+      await Promise.all(pages.map((page) => page.close()))
     })
   }
+
+  it('a leader whose tab is hidden hands over to one that is seen', async () => {
+    name = 'hidden'
+    // The tab that is opened last is the one in front.
+    const pages = [await plain.open(), await plain.open(), await plain.open()]
+    for (const page of [pages[0], pages[1], pages[2], pages[0]]) {
+      await page.bringToFront()
+      await page.waitForFunction('!document.hidden', null, { polling: 50 })
+      const { id } = await page.evaluate('tab.status()')
+      await Promise.all(pages.map((page) => until(page, '(s, id) => s.leaderId === id', id)))
+      await until(page, '(s, id) => !s.hidden.includes(id) && s.hidden.length === 2', id)
+    }
+    await Promise.all(pages.map((page) => page.evaluate('tab.first()')))
+    await Promise.all(pages.map((page) => page.close()))
+  })
+
+  it('a page that comes back from the back/forward cache goes on, and held nobody up', async () => {
+    name = 'cached'
+    const [leaver, other] = [await plain.open(), await plain.open()]
+    await leaver.evaluate('tab.burst(10)')
+    await leaver.evaluate("addEventListener('pageshow', (e) => { window.persisted = e.persisted })")
+    const { id } = await leaver.evaluate('tab.status()')
+    await leaver.goto(`${site.origin}/page.html?name=elsewhere&id=x&size=9`)
+    // Its node is not its own any more: the other one adopts it, and removes it.
+    await until(other, '(s, id) => !s.members.includes(id) && s.members.length === 1', id)
+    await other.evaluate('tab.first()')
+    await leaver.goBack()
+    await leaver.waitForFunction('window.persisted === true', null, { polling: 50 })
+    await leaver.evaluate('tab.first()')
+    await until(other, '(s) => s.members.length === 2')
+    const values = [leaver, other].map(acknowledged)
+    await check([leaver, other], (await Promise.all(values)).flat())
+    await Promise.all([leaver.close(), other.close()])
+  })
 })

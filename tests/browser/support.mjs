@@ -1,24 +1,55 @@
 // What the browser tests share: Chromium, a relay that serves a page, and tabs.
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { cp, mkdtemp, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { chromium } from 'playwright-core'
 import { packageDir, startRelay } from '../node/support.mjs'
 
-export const launch = () =>
-  chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: [
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
+const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
+const args = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+]
+
+export const launch = () => chromium.launch({ executablePath, args })
+
+/**
+ * Chromium as people have it: without what Playwright sets by itself, under which no page ever freezes,
+ * hides or is kept in the back/forward cache.
+ */
+export const launchPlain = async (...more) => {
+  const profile = await mkdtemp(path.join(os.tmpdir(), 'conflux-profile-'))
+  const options = [...args, ...more, '--remote-debugging-port=0', `--user-data-dir=${profile}`]
+  const chrome = spawn(executablePath, options, { stdio: ['ignore', 'ignore', 'pipe'] })
+  const url = await new Promise((resolve, reject) => {
+    let text = ''
+    chrome.stderr.on('data', (data) => {
+      text += data
+      const found = /ws:\/\/\S+/.exec(text)
+      if (found) resolve(found[0])
+    })
+    chrome.once('exit', () => reject(new Error(`Chromium ended: ${text}`)))
   })
+  const browser = await chromium.connectOverCDP(url, { noDefaults: true })
+  return {
+    context: browser.contexts()[0],
+    close: async () => {
+      const ended = once(chrome, 'exit')
+      await browser.close()
+      chrome.kill()
+      await ended
+      await rm(profile, { recursive: true, force: true, maxRetries: 20 })
+    },
+  }
+}
 
 /** A relay that serves the test page and the package. */
 export const startSite = async () => {
@@ -46,7 +77,8 @@ export const openTab = async (context, origin, name, id, more = {}) => {
   const page = await context.newPage()
   page.on('pageerror', (error) => assert.fail(`the page threw: ${error.stack}`))
   await page.goto(`${origin}/page.html?${new URLSearchParams({ name, id, ...more })}`)
-  await page.waitForFunction('window.tab !== undefined')
+  // Hidden pages draw nothing, so it is a timer that looks.
+  await page.waitForFunction('window.tab !== undefined', null, { polling: 50 })
   return page
 }
 

@@ -28,12 +28,18 @@ const NODE = ['meta', 'log']
 const PASSING = ['InvalidStateError', 'UnknownError', 'AbortError', 'TransactionInactiveError']
 const TRIES = 4
 
+/** A key that whoever takes a node over leaves behind for each earlier owner. */
+const fence = (epoch) => `fence:${epoch}`
+
 /** One database, opened when it is needed, and again when its connection is lost. */
 class Database {
   #name
   #stores
   #durability
   #db
+
+  /** Called with each new connection, before anything else is done on it. */
+  greet = () => {}
 
   constructor(name, stores, durability) {
     this.#name = name
@@ -52,6 +58,7 @@ class Database {
         forget()
       }
       db.onclose = forget
+      this.greet()
       return db
     })
     this.#db.catch(() => {
@@ -103,9 +110,14 @@ class Stored {
   busy = false
   /** The highest key of its log, as far as it was written from here. */
   last = Infinity
+  /** Whether the record was seen on this connection. While one is open nobody can delete the database. */
+  seen = false
 
   constructor(database) {
     this.database = database
+    database.greet = () => {
+      this.seen = false
+    }
   }
 }
 
@@ -165,6 +177,7 @@ class Tabs {
       case 'unlock':
         return this.#unlock(node)
       case 'unlockAll':
+        this.#registry.close()
         for (const stored of this.#nodes.values()) {
           stored.queue.length = 0
           stored.database.close()
@@ -258,8 +271,11 @@ class Tabs {
         // First the record, so that whoever still writes to it sees that it is gone.
         const { database } = this.#node(node)
         await database.run('readwrite', (meta, log) => {
-          meta.clear()
-          log.clear()
+          meta.get('record').onsuccess = ({ target: { result: record } }) => {
+            meta.clear()
+            log.clear()
+            for (let epoch = 1; epoch <= record?.epoch; epoch++) meta.put(true, fence(epoch))
+          }
         })
         database.remove()
         this.#nodes.delete(node)
@@ -290,6 +306,7 @@ class Tabs {
         if (record === undefined) return
         const loaded = { ...record, epoch: record.epoch + 1 }
         meta.put(loaded, 'record')
+        meta.put(true, fence(record.epoch))
         result(loaded)
         const into = (key) => ({ target }) => {
           loaded[key] = target.result
@@ -317,31 +334,8 @@ class Tabs {
     while (stored.queue.length > 0) {
       const batches = stored.queue.splice(0)
       const { life, epoch, seq } = batches.at(-1)
-      let last
       try {
-        const outcome = await stored.database.run('readwrite', (meta, log, result) => {
-          last = stored.last
-          meta.get('record').onsuccess = ({ target: { result: record } }) => {
-            if (record?.epoch !== epoch) return result(record ? 'taken' : 'missing')
-            for (const { hard, snapshot, first, entries } of batches) {
-              if (hard) meta.put(hard, 'hard')
-              if (snapshot) {
-                meta.put(snapshot, 'snapshot')
-                log.clear()
-                last = 0
-              } else if (first !== undefined && first <= last) {
-                log.delete(IDBKeyRange.lowerBound(first))
-              }
-              if (entries) {
-                log.put(entries, first)
-                last = first
-              }
-            }
-            meta.transaction.commit?.()
-            return result('written')
-          }
-        })
-        stored.last = last
+        const outcome = await this.#write(stored, epoch, batches)
         if (outcome === 'written') {
           this.#answer('persisted', life, node, seq)
         } else {
@@ -354,6 +348,52 @@ class Tabs {
       }
     }
     stored.busy = false
+  }
+
+  /**
+   * One transaction, whose every request is made at once. So it comes to its end also in a page that is
+   * frozen in the middle of it, and does not stand in the way of whoever takes the node over.
+   *
+   * For the same reason the epoch is not read: whoever takes a node over leaves a key for the epoch
+   * before, and to add the same key fails then, and with it the whole transaction.
+   */
+  async #write(stored, epoch, batches) {
+    const { database } = stored
+    if (!stored.seen) {
+      const record = await database.run('readonly', (meta, _, result) => {
+        meta.get('record').onsuccess = ({ target }) => result(target.result)
+      })
+      if (record?.epoch !== epoch) return record ? 'taken' : 'missing'
+      stored.seen = true
+    }
+    let last = stored.last
+    try {
+      await database.run('readwrite', (meta, log) => {
+        last = stored.last
+        meta.add(true, fence(epoch))
+        meta.delete(fence(epoch))
+        for (const { hard, snapshot, first, entries } of batches) {
+          if (hard) meta.put(hard, 'hard')
+          if (snapshot) {
+            meta.put(snapshot, 'snapshot')
+            log.clear()
+            last = 0
+          } else if (first !== undefined && first <= last) {
+            log.delete(IDBKeyRange.lowerBound(first))
+          }
+          if (entries) {
+            log.put(entries, first)
+            last = first
+          }
+        }
+        meta.transaction.commit?.()
+      })
+    } catch (error) {
+      if (error?.name === 'ConstraintError') return 'taken'
+      throw error
+    }
+    stored.last = last
+    return 'written'
   }
 }
 
