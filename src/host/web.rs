@@ -457,8 +457,10 @@ impl WebHost {
         self.enqueue(Input::Resume);
     }
 
-    /// Time has passed.
+    /// A timer of the shell rings.
     pub fn tick(&self) {
+        // The page's own is late: it must not be taken for one that is still to ring.
+        self.timer.take();
         self.inbox.borrow_mut().push(Input::Tick);
         self.pump();
     }

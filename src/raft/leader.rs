@@ -11,6 +11,10 @@ use super::types::{
 };
 use crate::mistakes::{Mistake, made};
 
+/// A member is there if it has answered within so many of the longest election timeout. In a hidden tab
+/// whose only timers are the page's, a leader speaks once a second.
+const PATIENCE: Time = 4;
+
 /// A learner has caught up when it lacks at most so many entries.
 const CAUGHT_UP: Index = 64;
 
@@ -53,7 +57,7 @@ impl Raft {
     /// that it is a member. So whoever finds its storage later can tell that it may be needed.
     pub fn is_ready(&self, id: NodeId) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        let (last, recent) = (self.log.last().index, self.config.election_timeout.1);
+        let (last, recent) = (self.log.last().index, self.config.election_timeout.1 * PATIENCE);
         let at = self.log.members().0.max(1);
         leader.peers.get(&id).is_some_and(|peer| {
             let close = last - peer.matched <= CAUGHT_UP && peer.matched >= at;
@@ -64,7 +68,7 @@ impl Raft {
     /// Whether a member has answered this leader of late, or is the leader itself.
     pub fn is_live(&self, id: NodeId) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        let recent = self.config.election_timeout.1;
+        let recent = self.config.election_timeout.1 * PATIENCE;
         let answers = |peer: &Peer| peer.matched > 0 && self.now <= peer.heard + recent;
         id == self.config.id || leader.peers.get(&id).is_some_and(answers)
     }

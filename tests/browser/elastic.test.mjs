@@ -206,7 +206,7 @@ describe('tabs that freeze', () => {
     // Its node is not its own any more: the other one adopts it, and removes it.
     await until(other, '(s, id) => !s.members.includes(id) && s.members.length === 1', id)
     await other.evaluate('tab.first()')
-    await leaver.goBack()
+    await leaver.goBack({ waitUntil: 'commit' })
     await leaver.waitForFunction('window.persisted === true', null, { polling: 50 })
     await leaver.evaluate('tab.first()')
     await until(other, '(s) => s.members.length === 2')
