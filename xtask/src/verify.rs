@@ -103,7 +103,10 @@ pub(crate) fn coverage() -> Result<()> {
 pub(crate) fn sim(options: &[String]) -> Result<()> {
     let arguments = ["run", "--quiet", "--profile", "sim", "-p", "conflux-sim", "--bin"];
     let mut simulator = cargo(arguments);
-    simulator.args(["conflux-sim", "--"]).args(options);
+    // Elastic clusters have a world of their own.
+    let (tabs, others): (Vec<_>, Vec<_>) = options.iter().partition(|option| *option == "--tabs");
+    let binary = if tabs.is_empty() { "conflux-sim" } else { "conflux-tabs" };
+    simulator.args([binary, "--"]).args(others);
     run(simulator)
 }
 

@@ -1,0 +1,36 @@
+//! Elastic clusters under faults that seeds decide. `cargo xtask sim --tabs` runs more of them.
+#![allow(missing_docs)]
+
+use conflux_sim::tabs::{Plan, run};
+use conflux_sim::world::quiet_panics;
+
+/// Seeds that once showed a mistake in what these tests are for.
+const ONCE_FAILED: [u64; 8] = [8, 35, 56, 74, 390, 402, 421, 882];
+
+fn pass(seed: u64) {
+    let report = run(&Plan::new(seed));
+    if let Some(failure) = report.failure {
+        panic!("seed {seed}: {failure}\ncargo xtask sim --tabs --seed {seed}");
+    }
+}
+
+#[test]
+fn seeds_pass() {
+    quiet_panics();
+    (1..=100).for_each(pass);
+}
+
+#[test]
+fn seeds_that_once_failed_pass() {
+    quiet_panics();
+    ONCE_FAILED.into_iter().for_each(pass);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let plan = Plan { trace: true, ..Plan::new(3) };
+    let (one, other) = (run(&plan), run(&plan));
+    assert!(one.trace.len() > 1_000, "there is something to compare");
+    assert!(one.stats.died > 0 && one.stats.adopted > 0, "things happen in it");
+    assert_eq!((one.stats, one.trace), (other.stats, other.trace));
+}
