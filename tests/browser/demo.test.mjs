@@ -15,10 +15,11 @@ after(async () => {
   await relay.stop()
 })
 
-const open = async (context, query) => {
+// These are about clusters of a fixed size; those of tabs have tests of their own below.
+const open = async (context, query, size = 'size=3&') => {
   const page = await context.newPage()
   page.on('pageerror', (error) => assert.fail(`the demo threw: ${error.stack}`))
-  await page.goto(`http://${relay.address}/?${query}`)
+  await page.goto(`http://${relay.address}/?${size}${query}`)
   await page.waitForFunction('window.node !== undefined')
   return page
 }
@@ -138,5 +139,35 @@ describe('the demo', () => {
     await everyoneSees(pages, "node.getState().words.length === 1")
     await everyoneSees(pages, "document.querySelectorAll('#nodes li:not(.gone)').length === 3")
     await Promise.all(contexts.map((context) => context.close()))
+  })
+
+  it('needs no size: one tab works, others come and go, a reload and a crash keep everything', async () => {
+    const context = await browser.newContext()
+    const first = await open(context, 'room=elastic', '')
+    const say = async (page, word) => {
+      await page.fill('#word', word)
+      await page.press('#word', 'Enter')
+      await page.waitForSelector(`#words li:not(.uncommitted):text-is("${word}")`)
+    }
+    await say(first, 'alone')
+    const others = [await open(context, 'room=elastic', ''), await open(context, 'room=elastic', '')]
+    await say(others[0], 'together')
+    await everyoneSees([first, ...others], "document.querySelectorAll('#nodes li:not(.gone)').length === 3")
+    await everyoneSees([first, ...others], "document.querySelectorAll('#nodes .leads').length === 1")
+    const name = await first.textContent('#me')
+    await first.reload()
+    await first.waitForSelector('#words li:text-is("together")')
+    assert.equal(await first.textContent('#me'), name, 'who sits at the tab stays, too')
+    await others[0].click('#crash')
+    await others[0].waitForSelector('h1:has-text("This tab is gone.")')
+    await say(others[1], 'goes on')
+    await others[0].click('#back')
+    await others[0].waitForSelector('#words li:text-is("goes on")')
+    await Promise.all([first, ...others].map((page) => page.close()))
+    const later = await open(context, 'room=elastic', '')
+    await later.waitForFunction("node.getState().words.length === 3")
+    await later.click('#ending button')
+    await later.waitForFunction("window.node?.status().phase === 'member' && node.getState().words.length === 0")
+    await context.close()
   })
 })

@@ -14,6 +14,8 @@ const make = (tag, properties = {}, ...children) => {
 const parameters = new URL(location.href).searchParams
 const kind = parameters.get('channel') === 'websocket' ? 'websocket' : 'broadcast'
 const room = parameters.get('room') || 'demo'
+// Without a size, and in one browser, the cluster has as many nodes as there are tabs, and they outlive them.
+const elastic = kind === 'broadcast' && !parameters.has('size')
 const size = Math.min(9, Math.max(1, Math.trunc(Number(parameters.get('size'))) || 3))
 const relay = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`
 
@@ -21,16 +23,40 @@ const WORDS =
   'amber birch cedar clover coral delta ember fern flint garnet hazel heron indigo iris ivory jade ' +
   'juniper larch lotus maple marlin moss ochre olive onyx opal otter pearl pine quartz reed robin ' +
   'rowan ruby sable sage sorrel teal thistle topaz umber violet willow wren'
-/** A name that is new each time: with memory storage nobody may come back under an old one. */
 const newName = () => {
   const [pick, tail] = crypto.getRandomValues(new Uint32Array(2))
   const words = WORDS.split(' ')
   return `${words[pick % words.length]}-${(tail % 1296).toString(36).padStart(2, '0')}`
 }
 
-const id = newName()
+/**
+ * Who sits at this tab. In a cluster of fixed size it is the node's id, which must be new each time. In one
+ * of tabs it is a name that survives a reload; a copy of the tab copies it, too, and the lock says who it is.
+ */
+const myName = async () => {
+  if (!elastic) return newName()
+  const name = sessionStorage.getItem('conflux-demo-name') ?? newName()
+  const free = await new Promise((resolve) => {
+    navigator.locks.request(`conflux-demo:${name}`, { ifAvailable: true }, (lock) => {
+      resolve(lock !== null)
+      return lock && new Promise(() => {})
+    })
+  })
+  if (free) sessionStorage.setItem('conflux-demo-name', name)
+  else sessionStorage.removeItem('conflux-demo-name')
+  return free ? name : myName()
+}
+
+const id = await myName()
 const channel = kind === 'broadcast' ? { name: kind, channel: room } : { name: kind, url: relay, room }
-const node = conflux({ id, clusterSize: size, channel, methods, reduce })
+const node = conflux({
+  ...(elastic ? { cluster: `demo ${room}` } : { id, clusterSize: size }),
+  channel,
+  methods,
+  reduce,
+})
+/** The node of this tab; none for a moment, in the beginning. */
+const nodeId = () => node.status().id
 // To look at and play with, from the console.
 Object.assign(window, { node, conflux })
 
@@ -40,6 +66,33 @@ node.on('error', (error) => {
   else note(error.message)
   render()
 })
+
+if (elastic) {
+  document.title = 'Conflux: tabs, one state'
+  $('hint-close').textContent = 'Close tabs, all but one, or all of them, and open one later.'
+  $('ending').replaceChildren(
+    'What is acknowledged is kept in this browser, however many tabs you close. To be rid of it: ',
+    Object.assign(document.createElement('button'), {
+      type: 'button',
+      className: 'link',
+      textContent: 'forget everything',
+      onclick: () => node.destroy().then(() => location.reload()),
+    }),
+    '. With ',
+    Object.assign(document.createElement('a'), { href: '?size=3', textContent: 'a fixed size' }),
+    ' a cluster lives in memory, as long as a majority of its tabs.',
+  )
+  // A page that goes without a word: no event is heard, nothing is handed over, no goodbye is said. It is
+  // replaced, so that the browser does not keep it for a way back.
+  $('crash').onclick = () => {
+    for (const name of ['pagehide', 'freeze', 'visibilitychange']) {
+      addEventListener(name, (event) => event.stopImmediatePropagation(), { capture: true })
+    }
+    location.replace(`crashed.html${location.search}`)
+  }
+} else {
+  $('crash').hidden = true
+}
 
 const hue = (name) => {
   let hash = 7
@@ -115,21 +168,28 @@ const log = ({ lastIndex, commitIndex }) => {
 const ROLES = { leader: 'leads', candidate: 'stands for election', follower: 'follows', learner: 'learns' }
 
 const nodeCard = (other) => {
-  const isMe = other.id === id
+  const isMe = other.id === nodeId()
   let doing = ROLES[other.role] ?? other.role
-  if (other.phase === 'forming') doing = 'waits for the others'
-  if (other.gone) doing = 'gone'
+  if (other.phase === 'forming') doing = elastic ? 'looks for its place' : 'waits for the others'
+  if (other.adopted) doing = 'its tab is gone: another one runs it until it is removed'
+  else if (other.gone) doing = 'gone'
   else if (other.paused) doing = 'paused'
   else if (other.isolated) doing = `cut off, ${doing}`
-  const leads = other.role === 'leader' && !other.gone && other.phase === 'member'
+  const leads = elastic
+    ? node.status().leaderId === other.id
+    : other.role === 'leader' && !other.gone && other.phase === 'member'
   const classes = [leads && 'leads', isMe && 'mine', other.gone && 'gone', (other.paused || other.isolated) && 'faulty']
   const numbers = make('dl', {})
-  for (const [term, value] of [['term', other.term], ['log', other.lastIndex], ['committed', other.commitIndex]]) {
+  const facts = [['term', other.term], ['log', other.lastIndex], ['committed', other.commitIndex]]
+  if (other.snapshotIndex > 0) facts.push(['snapshot', other.snapshotIndex])
+  for (const [term, value] of facts) {
     numbers.append(make('div', {}, make('dt', { textContent: term }), make('dd', { textContent: value })))
   }
   const name = make('p', { className: 'name' }, make('b', { textContent: other.id }))
   if (isMe) name.append(make('span', { className: 'tag', textContent: 'this tab' }))
   if (leads) name.append(make('span', { className: 'tag crown', textContent: '♛ leader' }))
+  if (other.role === 'learner' && !other.gone) name.append(make('span', { className: 'tag', textContent: 'learner' }))
+  if (other.unseen && !other.gone) name.append(make('span', { className: 'tag', textContent: 'nobody looks' }))
   return tint(
     make('li', { className: classes.filter(Boolean).join(' ') }, name, make('p', { className: 'role', textContent: doing }), numbers, log(other)),
     other.id,
@@ -140,18 +200,24 @@ const renderCluster = () => {
   const status = node.status()
   document.body.className = status.phase
   const mine = { ...status, heard: performance.now() }
-  const known = new Map([...nodes, [id, mine]])
+  const known = new Map([...nodes, ...(status.id ? [[status.id, mine]] : [])])
   for (const member of status.members) {
     if (!known.has(member)) known.set(member, { id: member, role: 'follower', phase: 'member', term: 0, lastIndex: 0, commitIndex: 0, gone: true })
   }
   const shown = [...known.values()].filter(
     (other) => status.members.includes(other.id) || (!other.gone && !['refused', 'closed'].includes(other.phase)),
   )
+  for (const other of shown) {
+    other.adopted = status.adopted.includes(other.id)
+    other.unseen = status.hidden.includes(other.id)
+    if (status.learners.includes(other.id)) other.role = 'learner'
+  }
   shown.sort((a, b) => (a.id < b.id ? -1 : 1))
   $('nodes').replaceChildren(...shown.map(nodeCard))
   const alive = shown.filter((other) => status.members.includes(other.id) && !other.gone).length
-  const needed = Math.floor(size / 2) + 1
-  $('cluster-hint').textContent =
+  const voters = elastic ? status.members.length - status.learners.length : size
+  const needed = Math.floor(voters / 2) + 1
+  $('cluster-hint').textContent = elastic ? elasticHint(status, needed) :
     status.phase !== 'member'
       ? `${kind} · ${room}`
       : alive < needed
@@ -164,6 +230,18 @@ const renderCluster = () => {
   for (const button of ['pause', 'cut']) $(button).disabled = status.phase === 'refused'
 }
 
+let stored = ''
+const elasticHint = ({ members, present, snapshotIndex, lastIndex }, needed) => {
+  if (members.length === 0) return room
+  const tabs = present === 1 ? 'one tab' : `${present} tabs`
+  const majority = members.length > 1 ? ` · a majority is ${needed}` : ''
+  return `${tabs}${majority} · ${lastIndex - snapshotIndex} entries in the log${stored} · ${room}`
+}
+const measure = async () => {
+  const { usage } = (await navigator.storage?.estimate?.()) ?? {}
+  stored = usage ? ` · ${Math.ceil(usage / 1024).toLocaleString('en')} KB stored` : ''
+}
+
 const anotherTab = () => window.open(location.href, '_blank', 'noopener')
 const freshAddress = () => {
   const fresh = new URLSearchParams(parameters)
@@ -171,7 +249,7 @@ const freshAddress = () => {
   return `?${fresh}`
 }
 $('open').onclick = anotherTab
-$('fresh').href = freshAddress()
+if (!elastic) $('fresh').href = freshAddress()
 $('pause').onclick = () => node.simulate({ paused: !node.status().paused })
 $('cut').onclick = () => node.simulate({ isolated: !node.status().isolated })
 
@@ -188,7 +266,7 @@ const renderWelcome = () => {
   // Nothing may be replaced under somebody's finger.
   if (!changed('welcome', status.phase, status.present, refusal)) return
   const card = $('welcome')
-  card.hidden = status.phase === 'member' || status.phase === 'closing'
+  card.hidden = status.phase === 'member' || status.phase === 'closing' || (elastic && status.phase === 'forming')
   if (card.hidden) return
   const missing = size - status.present
   const full = status.phase === 'refused'
@@ -197,7 +275,14 @@ const renderWelcome = () => {
     ...Array.from({ length: size }, (_, i) => make('i', { className: i < filled ? 'taken' : '' })),
   )
   const actions = []
-  if (full) {
+  if (elastic) {
+    $('seats').replaceChildren()
+    $('welcome-title').textContent = refusal?.code === 'DESTROYED' ? 'All is forgotten.' : 'This tab has stopped.'
+    $('welcome-text').textContent = refusal?.message ?? ''
+    const again = make('button', { className: 'primary', type: 'button', textContent: 'Load it again' })
+    again.onclick = () => location.reload()
+    actions.push(again)
+  } else if (full) {
     $('welcome-title').textContent = refusal?.code === 'AMNESIA' ? 'This node was here before.' : 'This cluster is full.'
     $('welcome-text').textContent =
       `It has its ${size} members and takes no other: a tab that was reloaded has lost its memory, and could vote ` +
@@ -304,6 +389,10 @@ const render = () => {
   })
 }
 
+if (elastic) {
+  measure()
+  setInterval(measure, 5_000)
+}
 tint(document.documentElement, id)
 $('me').textContent = id
 node.subscribe(render)
@@ -312,7 +401,8 @@ telemetry(node, { kind, room, relay }, (known) => {
   nodes = known
   render()
 })
-// A node says goodbye when its tab goes, so that leadership moves without a timeout.
-addEventListener('pagehide', () => node.close())
+// A node says goodbye when its tab goes, so that leadership moves without a timeout. Nodes that outlive
+// their tabs do so by themselves.
+if (!elastic) addEventListener('pagehide', () => node.close())
 renderPerforms()
 render()

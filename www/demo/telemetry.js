@@ -25,8 +25,13 @@ export const telemetry = (node, { kind, room, relay }, onChange) => {
   const tell = () => {
     const { id, role, phase, term, leaderId, commitIndex, lastIndex, paused, isolated } = node.status()
     const report = { id, role, phase, term, leaderId, commitIndex, lastIndex, paused, isolated }
-    post(report)
-    receive(report)
+    report.snapshotIndex = node.status().snapshotIndex
+    report.hidden = document.hidden
+    // A node that outlives its tab has no id before it is found or made.
+    if (id) {
+      post(report)
+      receive(report)
+    }
     for (const [other, { heard }] of nodes) {
       if (performance.now() - heard > GONE) nodes.get(other).gone = true
     }
