@@ -1,8 +1,7 @@
 //! Exhaustive checking of small clusters of the real core, with `stateright`: every order in which
 //! messages, timeouts, writes and crashes can come, within bounds.
 //!
-//! What is added to the core (membership change, adoption) is added here as actions of the same
-//! models.
+//! What is added to the core is added here as actions of the same models.
 
 pub mod forming;
 pub mod raft;
@@ -16,17 +15,21 @@ use stateright::{Checker, Model};
 pub type Named = (&'static str, fn() -> Visited);
 
 /// Checks that take seconds.
-pub const SMALL: [Named; 6] = [
+pub const SMALL: [Named; 8] = [
     ("raft: 2 nodes, slow disks, a crash", || check(raft::SMALL)),
     ("raft: 2 nodes, a command, a crash", || check(raft::COMMANDS)),
     ("raft: 3 nodes, a crash", || check(raft::THREE)),
     ("raft: 3 nodes, 3 messages at once", || check(raft::THREE_BUSY)),
+    ("members: one joins", || check(raft::JOINING)),
+    ("members: one of 2 goes", || check(raft::LEAVING)),
     ("forming: 2 of 3, one loses patience", || check(forming::SMALL)),
     ("forming: 2 of 3, three timers", || check(forming::LONGER)),
 ];
 
 /// Checks that take minutes.
-pub const LARGE: [Named; 5] = [
+pub const LARGE: [Named; 7] = [
+    ("members: a change among 3", || check(raft::CHANGING)),
+    ("members: one of 2 goes, four timers", || check(raft::Bounds { ticks: 4, ..raft::LEAVING })),
     ("forming: 2 of 3, a node without memory", || check(forming::RESTART)),
     ("raft: 2 nodes, a command, a crash, a message twice", || {
         check(raft::Bounds { duplicates: 1, ..raft::COMMANDS })

@@ -5,8 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use conflux::raft::{
-    Config, HardState, Index, Input, Members, Message, NodeId, Outgoing, Persist, Position, Raft,
-    Saved, Term, Time,
+    Change, Config, HardState, Index, Input, Members, Message, NodeId, Outgoing, Persist, Position,
+    Raft, Saved, Term, Time,
 };
 use stateright::{Model, Property};
 
@@ -17,8 +17,12 @@ const HEARTBEAT: Time = 60;
 /// A cluster, and how far its states are followed.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// How many nodes.
+    /// How many nodes begin as voters.
     pub nodes: u64,
+    /// How many more there are, which may join.
+    pub joiners: u64,
+    /// How many changes of the members are asked for.
+    pub changes: u8,
     /// The newest term.
     pub terms: Term,
     /// The longest log.
@@ -40,6 +44,8 @@ pub struct Bounds {
 /// Two nodes whose writes take time and may be lost in a crash.
 pub const SMALL: Bounds = Bounds {
     nodes: 2,
+    joiners: 0,
+    changes: 0,
     terms: 2,
     log: 2,
     proposals: 0,
@@ -60,6 +66,25 @@ pub const THREE: Bounds = Bounds { nodes: 3, ticks: 2, slow_disks: false, ..SMAL
 /// Three nodes and more messages at once.
 pub const THREE_BUSY: Bounds = Bounds { crashes: 0, network: 3, ..THREE };
 
+/// One voter and a node that joins, with two changes of the members, and a crash.
+pub const JOINING: Bounds = Bounds {
+    nodes: 1,
+    joiners: 1,
+    changes: 2,
+    terms: 3,
+    log: 4,
+    ticks: 3,
+    network: 2,
+    slow_disks: false,
+    ..SMALL
+};
+
+/// Two voters, of which one loses its vote, or goes.
+pub const LEAVING: Bounds = Bounds { changes: 1, terms: 3, log: 4, slow_disks: false, ..SMALL };
+
+/// Three voters, and a change of the members.
+pub const CHANGING: Bounds = Bounds { changes: 1, log: 3, crashes: 0, ..THREE };
+
 /// One node with its disk.
 #[derive(Clone)]
 struct Node {
@@ -78,6 +103,7 @@ pub struct State {
     /// What was ever committed, and in which term that was.
     committed: Vec<(Position, Term)>,
     proposed: u8,
+    changed: u8,
     ticks: u8,
     crashes: u8,
     duplicates: u8,
@@ -98,7 +124,8 @@ impl Hash for State {
             }
         }
         (&self.network, &self.committed).hash(hasher);
-        (self.proposed, self.ticks, self.crashes, self.duplicates, &self.broken).hash(hasher);
+        (self.proposed, self.changed, self.ticks, self.crashes, self.duplicates, &self.broken)
+            .hash(hasher);
     }
 }
 
@@ -135,6 +162,8 @@ pub enum Action {
     Written(NodeId),
     /// A leader is given a command.
     Propose(NodeId),
+    /// A leader is asked for a change of the members.
+    Change(NodeId, Change),
     /// A node dies with so many of its writes done, and starts again.
     Crash(NodeId, usize),
 }
@@ -145,7 +174,7 @@ impl Bounds {
             election_timeout: (ELECTION, ELECTION),
             heartbeat_interval: HEARTBEAT,
             max_inflight: 2,
-            ..Config::new(id, Members::voters(1..=self.nodes))
+            ..Config::new(id, Members::voters((1..=self.nodes).filter(|_| id <= self.nodes)))
         };
         Raft::new(config, saved, 0, id)
     }
@@ -223,10 +252,11 @@ impl Model for Bounds {
             held: Vec::new(),
         };
         vec![State {
-            nodes: (1..=self.nodes).map(|id| (id, node(id))).collect(),
+            nodes: (1..=self.nodes + self.joiners).map(|id| (id, node(id))).collect(),
             network: Vec::new(),
             committed: Vec::new(),
             proposed: 0,
+            changed: 0,
             ticks: 0,
             crashes: 0,
             duplicates: 0,
@@ -243,7 +273,7 @@ impl Model for Bounds {
             }
         }
         for (id, node) in &state.nodes {
-            if state.ticks < self.ticks {
+            if state.ticks < self.ticks && node.raft.deadline() < Time::MAX {
                 actions.push(Action::Tick(*id));
             }
             if !node.writes.is_empty() {
@@ -251,6 +281,19 @@ impl Model for Bounds {
             }
             if node.raft.is_leader() && state.proposed < self.proposals {
                 actions.push(Action::Propose(*id));
+            }
+            if node.raft.is_leader() && state.changed < self.changes {
+                for id in 1..=self.nodes + self.joiners {
+                    let change = match node.raft.members().get(id) {
+                        None => vec![Change::Add { id, name: String::new() }],
+                        Some(member) if member.voter => {
+                            vec![Change::Demote(id), Change::Remove(id)]
+                        }
+                        Some(_) => vec![Change::Promote(id), Change::Remove(id)],
+                    };
+                    let leader = node.raft.id();
+                    actions.extend(change.into_iter().map(|change| Action::Change(leader, change)));
+                }
             }
             if state.crashes < self.crashes {
                 actions.extend((0..=node.writes.len()).map(|done| Action::Crash(*id, done)));
@@ -287,6 +330,10 @@ impl Model for Bounds {
                 state.proposed += 1;
                 let command = [state.proposed].as_slice().into();
                 self.handle(&mut state, id, Input::Propose(vec![command]));
+            }
+            Action::Change(id, change) => {
+                state.changed += 1;
+                self.handle(&mut state, id, Input::Change(change));
             }
             Action::Crash(id, done) => {
                 state.crashes += 1;
