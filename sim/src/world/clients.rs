@@ -17,6 +17,18 @@ impl World {
         self.ask(process)
     }
 
+    /// One client reads, unless it has much to wait for already.
+    pub(super) fn read(&mut self, process: usize) -> Check {
+        let p = &self.processes[process];
+        let busy = p.node.store().waiting() >= PATIENCE;
+        if self.healed.is_some() || p.closing || p.refused || p.frozen != Frozen::No || busy {
+            return Ok(());
+        }
+        let op = self.call(process, Asked::Read);
+        note!(self, "{} reads: op {op}", name(process));
+        self.feed(process, node::Input::Read { ticket: u64::from(op) })
+    }
+
     /// One client asks for something, or for several things at once.
     pub(super) fn ask(&mut self, process: usize) -> Check {
         let many = if self.rng.random_ratio(1, 20) { self.rng.random_range(2..12) } else { 1 };

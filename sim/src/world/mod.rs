@@ -72,6 +72,7 @@ enum Event {
     Timer { process: usize, start: u32 },
     Written { process: usize, start: u32 },
     Client { process: usize },
+    Read { process: usize, start: u32 },
     Strike,
     Change { process: usize, start: u32 },
     Exit { process: usize, start: u32 },
@@ -387,6 +388,7 @@ impl World {
             Event::Timer { process, .. } => self.timer(process),
             Event::Written { process, .. } => self.written(process),
             Event::Client { process } => self.client(process),
+            Event::Read { process, start } if self.is_current(process, start) => self.read(process),
             Event::Strike => self.strike(),
             Event::Exit { process, start } if self.is_current(process, start) => {
                 self.crash(process, "closes");
@@ -398,6 +400,7 @@ impl World {
                 self.change(process)
             }
             Event::Exit { .. } | Event::Thaw { .. } | Event::Change { .. } => Ok(()),
+            Event::Read { .. } => Ok(()),
         }
     }
 }

@@ -65,6 +65,16 @@ impl World {
         Ok(())
     }
 
+    /// A leader that is cut off is asked what it knows, at the time at which another one may lead.
+    fn doubt(&mut self, leader: usize) {
+        let start = self.processes[leader].start;
+        let (min, max) = self.weather.election;
+        for _ in 0..4 {
+            let at = self.now + self.rng.random_range(min * 1000..(max + 60) * 1000);
+            self.schedule(at, Event::Read { process: leader, start });
+        }
+    }
+
     /// A leader will be asked for one change or several, one right behind the other.
     pub(super) fn changes(&mut self, leader: usize) {
         let start = self.processes[leader].start;
@@ -140,6 +150,9 @@ impl World {
             _ => {
                 let alone = 1 << leader.unwrap_or(0);
                 self.cut_between(alone, all & !alone);
+                if let Some(leader) = leader {
+                    self.doubt(leader);
+                }
                 if let Some(leader) = leader.filter(|_| self.weather.faults.has(Fault::Membership))
                 {
                     self.changes(leader);
