@@ -133,6 +133,55 @@ describe('a cluster of tabs', () => {
   })
 })
 
+describe('storage', () => {
+  it('that does not take what is written stops the node with a code, and nothing is lost', async () => {
+    const page = await open()
+    await page.evaluate('tab.burst(10)')
+    // Each write's transaction is undone, as the browser does when there is no room.
+    await page.evaluate('IDBTransaction.prototype.commit = function () { this.abort() }')
+    await page.evaluate("tab.node.perform('append', ['never']).catch((error) => tab.failed.push(error.code))")
+    assert.deepEqual(await page.evaluate('tab.errors'), ['STORAGE_FAILED'])
+    assert.deepEqual(await page.evaluate('tab.failed'), ['STORAGE_FAILED'])
+    await assert.rejects(page.evaluate("tab.node.perform('append', ['more'])"), /make room for this site/)
+    const known = await acknowledged(page)
+    await page.close()
+    const later = await open()
+    await check([later], known)
+    assert.equal((await later.evaluate('tab.state()')).length, 10)
+  })
+
+  it('that is deleted under open tabs stops them, and a new tab begins anew', async () => {
+    const pages = await openMany(2)
+    await Promise.all(pages.map((page) => page.evaluate('tab.burst(5)')))
+    const session = await context.newCDPSession(pages[0])
+    await session.send('Storage.clearDataForOrigin', { origin: site.origin, storageTypes: 'indexeddb' })
+    for (const page of pages) {
+      await page.evaluate("tab.node.perform('append', ['too late']).catch(() => {})")
+      await page.waitForFunction("tab.errors.includes('STORAGE_LOST')", null, { polling: 50 })
+    }
+    await Promise.all(pages.map((page) => page.close()))
+    const later = await open()
+    await later.evaluate('tab.first()')
+    assert.equal((await later.evaluate('tab.state()')).length, 1)
+  })
+
+  it('is deleted by destroy(), in all tabs', async () => {
+    const pages = await openMany(2)
+    await Promise.all(pages.map((page) => page.evaluate('tab.burst(5)')))
+    await pages[0].evaluate('tab.node.destroy()')
+    await pages[1].waitForFunction("tab.errors.includes('DESTROYED')", null, { polling: 50 })
+    assert.equal(await pages[0].evaluate('tab.status().phase'), 'closed')
+    await Promise.all(pages.map((page) => page.close()))
+    const later = await open()
+    const databases = await later.evaluate('indexedDB.databases()')
+    const { id } = await later.evaluate('tab.status()')
+    assert.deepEqual(databases.map((database) => database.name).filter((other) => !other.endsWith(id)), [
+      `conflux:${name}`,
+    ])
+    assert.equal((await later.evaluate('tab.state()')).length, 0)
+  })
+})
+
 describe('tabs that freeze', () => {
   let plain
 

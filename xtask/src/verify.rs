@@ -166,7 +166,9 @@ pub(crate) fn bench() -> Result<()> {
     run(with_paths(command("node", ["tests/bench/memory.mjs"]), &package, &site, &chromium))?;
     run(cargo(["build", "-p", "conflux-relay"]))?;
     step("3 tabs on the broadcast channel in Chromium");
-    run(with_paths(command("node", ["tests/bench/tabs.mjs"]), &package, &site, &chromium))
+    run(with_paths(command("node", ["tests/bench/tabs.mjs"]), &package, &site, &chromium))?;
+    step("clusters of tabs in Chromium");
+    run(with_paths(command("node", ["tests/bench/elastic.mjs"]), &package, &site, &chromium))
 }
 
 /// Everything that must hold.
