@@ -15,6 +15,7 @@ pub mod machine;
 pub mod mistakes;
 pub mod model;
 pub mod shrink;
+pub mod spread;
 pub mod tabs;
 pub mod truth;
 pub mod weather;

@@ -1,10 +1,10 @@
 //! How many seeds it takes to find a mistake that is made on purpose.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use conflux::mistakes::{Mistake, make};
 
+use crate::spread::spread;
 use crate::{tabs, world};
 
 /// A mistake that was found.
@@ -35,31 +35,24 @@ fn is_of_tenancy(mistake: Mistake) -> bool {
 /// afterwards.
 pub fn find(mistake: Mistake, seeds: u64) -> Option<Found> {
     make(Some(mistake));
-    let next = AtomicU64::new(1);
     let found = Mutex::new(None::<Found>);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let first = found.lock().expect("no panic").as_ref().map(|found| found.seed);
-                    if seed > seeds || first.is_some_and(|first| first < seed) {
-                        return;
-                    }
-                    let failure = match is_of_tenancy(mistake) {
-                        true => tabs::run(&tabs::Plan::new(seed)).failure,
-                        false => world::run(&world::Plan::new(seed)).failure,
-                    };
-                    let Some(failure) = failure else { continue };
-                    let failure = failure.lines().next().unwrap_or_default().to_string();
-                    let mut found = found.lock().expect("no panic");
-                    if found.as_ref().is_none_or(|first| seed < first.seed) {
-                        *found = Some(Found { mistake, seed, failure });
-                    }
-                }
-            });
+    spread(1.., None, |seed| {
+        let first = found.lock().expect("no panic").as_ref().map(|found| found.seed);
+        if seed > seeds || first.is_some_and(|first| first < seed) {
+            return false;
         }
+        let failure = match is_of_tenancy(mistake) {
+            true => tabs::run(&tabs::Plan::new(seed)).failure,
+            false => world::run(&world::Plan::new(seed)).failure,
+        };
+        if let Some(failure) = failure {
+            let failure = failure.lines().next().unwrap_or_default().to_string();
+            let mut found = found.lock().expect("no panic");
+            if found.as_ref().is_none_or(|first| seed < first.seed) {
+                *found = Some(Found { mistake, seed, failure });
+            }
+        }
+        true
     });
     make(None);
     found.into_inner().expect("no panic")

@@ -7,7 +7,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conflux::host::core::{Effect, Input, Notice, Output};
 use conflux::host::tabs::{Settings, TabCore, name};
@@ -22,8 +21,8 @@ use crate::browser::{Answer, Browser, Database, Page};
 use crate::clock::{Clock, Micros};
 use crate::history::{Asked, History, Op};
 use crate::machine::{Args, KEYS, Method, OpId, Registers, State, encode};
+use crate::spread::failure;
 use crate::truth::{Check, Last, Truth};
-use crate::world::PANIC;
 
 /// The most tabs at once.
 const MOST: usize = 8;
@@ -204,16 +203,7 @@ macro_rules! note {
 /// Runs a plan.
 pub fn run(plan: &Plan) -> Report {
     let mut world = World::new(plan);
-    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let failure = match result {
-        Ok(check) => check.err(),
-        Err(payload) => {
-            let text = payload.downcast_ref::<String>().cloned();
-            let text = text.or(payload.downcast_ref::<&str>().map(ToString::to_string));
-            let placed = PANIC.with(|panic| panic.borrow_mut().take());
-            Some(format!("panic: {}", placed.or(text).unwrap_or_default()))
-        }
-    };
+    let failure = failure(|| world.run());
     world.stats.time = world.now;
     world.stats.committed = world.truth.committed();
     world.stats.elections = world.truth.elections() as u64;

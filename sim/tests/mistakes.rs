@@ -9,7 +9,8 @@ use conflux::mistakes::{Mistake, make};
 use conflux_sim::mistakes::find;
 use conflux_sim::model::{check, raft};
 use conflux_sim::shrink::shrink;
-use conflux_sim::world::{Plan, quiet_panics, run};
+use conflux_sim::spread::quiet_panics;
+use conflux_sim::world::{Plan, run};
 
 /// Within so many seeds every mistake must show.
 const SEEDS: u64 = 3_000;

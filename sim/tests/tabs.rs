@@ -1,8 +1,8 @@
 //! Elastic clusters under faults that seeds decide. `cargo xtask sim --tabs` runs more of them.
 #![allow(missing_docs)]
 
+use conflux_sim::spread::quiet_panics;
 use conflux_sim::tabs::{Plan, run};
-use conflux_sim::world::quiet_panics;
 
 /// Seeds that once showed a mistake in what these tests are for.
 const ONCE_FAILED: [u64; 8] = [8, 35, 56, 74, 390, 402, 421, 882];

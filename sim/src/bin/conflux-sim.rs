@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use conflux_sim::shrink::shrink;
+use conflux_sim::spread::{quiet_panics, spread};
 use conflux_sim::weather::{Fault, Faults};
-use conflux_sim::world::{Plan, Report, Stats, quiet_panics, run};
+use conflux_sim::world::{Plan, Report, Stats, run};
 
 /// It saves a sixth of the time.
 #[global_allocator]
@@ -62,29 +62,21 @@ fn main() -> ExitCode {
             false => ExitCode::SUCCESS,
         };
     }
-    let next = AtomicU64::new(cli.from);
     let end = cli.from + cli.seeds;
     let result = Mutex::new((Stats::default(), Duration::ZERO, None::<Report>));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..cli.threads.unwrap_or(cores) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || result.lock().expect("no panic").2.is_some() {
-                        return;
-                    }
-                    let began = Instant::now();
-                    let report = run(&plan(seed));
-                    let mut result = result.lock().expect("no panic");
-                    result.0.add(&report.stats);
-                    result.1 += began.elapsed();
-                    if report.failure.is_some() {
-                        result.2.get_or_insert(report);
-                    }
-                }
-            });
+    spread(cli.from.., cli.threads, |seed| {
+        if seed >= end || result.lock().expect("no panic").2.is_some() {
+            return false;
         }
+        let began = Instant::now();
+        let report = run(&plan(seed));
+        let mut result = result.lock().expect("no panic");
+        result.0.add(&report.stats);
+        result.1 += began.elapsed();
+        if report.failure.is_some() {
+            result.2.get_or_insert(report);
+        }
+        true
     });
     let (stats, busy, failed) = result.into_inner().expect("no panic");
     print_stats(&stats, Some(busy));

@@ -18,10 +18,8 @@ mod plan;
 mod processes;
 mod strikes;
 
-use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conflux::host::core::Letter;
 use conflux::node::{self, Durability, Node, Packet};
@@ -39,6 +37,7 @@ use crate::clock::{Clock, Micros};
 use crate::disk::{Disk, Identity, Write};
 use crate::history::{Asked, History, Op};
 use crate::machine::{Args, KEYS, Method, OpId, Registers, State, encode};
+use crate::spread::failure;
 use crate::truth::{Check, Last, Truth};
 use crate::weather::{Fault, Weather};
 
@@ -133,30 +132,10 @@ impl Process {
     }
 }
 
-thread_local! {
-    pub(crate) static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Panics become failures of a run, with the place where they happened.
-pub fn quiet_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        PANIC.with(|panic| *panic.borrow_mut() = Some(info.to_string()));
-    }));
-}
-
 /// Runs a plan.
 pub fn run(plan: &Plan) -> Report {
     let mut world = World::new(plan);
-    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let failure = match result {
-        Ok(check) => check.err(),
-        Err(payload) => {
-            let text = payload.downcast_ref::<String>().cloned();
-            let text = text.or(payload.downcast_ref::<&str>().map(ToString::to_string));
-            let placed = PANIC.with(|panic| panic.borrow_mut().take());
-            Some(format!("panic: {}", placed.or(text).unwrap_or_default()))
-        }
-    };
+    let failure = failure(|| world.run());
     world.stats.time = world.now;
     world.stats.committed = world.truths.iter().map(|(_, truth)| truth.committed()).sum();
     world.stats.elections = world.truths.iter().map(|(_, t)| t.elections() as u64).sum();
