@@ -71,7 +71,7 @@ class Database {
    * One transaction. `body` gets the stores and a function that takes the result; it must ask for
    * everything that it does from within events of the transaction.
    */
-  async run(mode, body) {
+  async run(mode, body, tries = TRIES) {
     for (let attempt = 1; ; attempt++) {
       try {
         const db = await this.#open()
@@ -85,11 +85,16 @@ class Database {
           })
         })
       } catch (error) {
-        if (attempt >= TRIES || !PASSING.includes(error?.name)) throw error
-        this.close()
-        await new Promise((resolve) => setTimeout(resolve, 10 * 4 ** attempt))
+        if (attempt >= tries || !PASSING.includes(error?.name)) throw error
+        await this.again(attempt)
       }
     }
+  }
+
+  /** Before another try: on a new connection, and after a pause. */
+  again(attempt) {
+    this.close()
+    return new Promise((resolve) => setTimeout(resolve, 10 * 4 ** attempt))
   }
 
   close() {
@@ -358,6 +363,18 @@ class Tabs {
    * before, and to add the same key fails then, and with it the whole transaction.
    */
   async #write(stored, epoch, batches) {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#writeOnce(stored, epoch, batches)
+      } catch (error) {
+        if (error?.name === 'ConstraintError') return 'taken'
+        if (attempt >= TRIES || !PASSING.includes(error?.name)) throw error
+        await stored.database.again(attempt)
+      }
+    }
+  }
+
+  async #writeOnce(stored, epoch, batches) {
     const { database } = stored
     if (!stored.seen) {
       const record = await database.run('readonly', (meta, _, result) => {
@@ -367,31 +384,28 @@ class Tabs {
       stored.seen = true
     }
     let last = stored.last
-    try {
-      await database.run('readwrite', (meta, log) => {
-        last = stored.last
-        meta.add(true, fence(epoch))
-        meta.delete(fence(epoch))
-        for (const { hard, snapshot, first, entries } of batches) {
-          if (hard) meta.put(hard, 'hard')
-          if (snapshot) {
-            meta.put(snapshot, 'snapshot')
-            log.clear()
-            last = 0
-          } else if (first !== undefined && first <= last) {
-            log.delete(IDBKeyRange.lowerBound(first))
-          }
-          if (entries) {
-            log.put(entries, first)
-            last = first
-          }
+    const write = (meta, log) => {
+      // On another connection than the one on which the record was seen, the database may be another.
+      if (!stored.seen) return meta.transaction.abort()
+      meta.add(true, fence(epoch))
+      meta.delete(fence(epoch))
+      for (const { hard, snapshot, first, entries } of batches) {
+        if (hard) meta.put(hard, 'hard')
+        if (snapshot) {
+          meta.put(snapshot, 'snapshot')
+          log.clear()
+          last = 0
+        } else if (first !== undefined && first <= last) {
+          log.delete(IDBKeyRange.lowerBound(first))
         }
-        meta.transaction.commit?.()
-      })
-    } catch (error) {
-      if (error?.name === 'ConstraintError') return 'taken'
-      throw error
+        if (entries) {
+          log.put(entries, first)
+          last = first
+        }
+      }
+      return meta.transaction.commit?.()
     }
+    await database.run('readwrite', write, 1)
     stored.last = last
     return 'written'
   }
