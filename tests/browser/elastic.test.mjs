@@ -156,7 +156,7 @@ describe('storage', () => {
     const session = await context.newCDPSession(pages[0])
     await session.send('Storage.clearDataForOrigin', { origin: site.origin, storageTypes: 'indexeddb' })
     for (const page of pages) {
-      await page.evaluate("tab.node.perform('append', ['too late']).catch(() => {})")
+      await page.evaluate("void tab.node.perform('append', ['too late']).catch(() => {})")
       await page.waitForFunction("tab.errors.includes('STORAGE_LOST')", null, { polling: 50 })
     }
     await Promise.all(pages.map((page) => page.close()))

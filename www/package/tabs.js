@@ -270,8 +270,12 @@ class Tabs {
         stored.last = 1
         return ['created', undefined]
       }
-      case 'load':
-        return ['loaded', await this.#load(this.#node(node))]
+      case 'load': {
+        const record = await this.#load(this.#node(node))
+        // Without a registry it is not this node alone that is gone.
+        const [, there] = record === undefined ? await this.#store('read') : [0, {}]
+        return there === undefined ? ['gone', undefined] : ['loaded', record]
+      }
       case 'delete': {
         // First the record, so that whoever still writes to it sees that it is gone.
         const { database } = this.#node(node)
