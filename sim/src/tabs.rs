@@ -460,9 +460,9 @@ impl World {
         let lost = !alive && self.rng.random();
         if !lost {
             let node = match &request.effect {
-                Effect::Write { node, epoch, persist, .. } => {
+                Effect::Write { node, epoch, .. } => {
                     let current = self.browser.nodes.get(node).map(|stored| stored.epoch);
-                    (current == Some(*epoch)).then(|| (*node, persist.clone()))
+                    (current == Some(*epoch)).then_some(*node)
                 }
                 _ => None,
             };
@@ -471,10 +471,9 @@ impl World {
             }
             let founds = self.browser.registry.is_none();
             let answer = self.browser.carry_out(request);
-            if let Some((node, persist)) = node {
+            if let Some(node) = node {
                 let hard = self.browser.nodes[&node].disk.hard();
                 self.truth.persisted(node, hard)?;
-                drop(persist);
             }
             if founds && let Some(registry) = &self.browser.registry {
                 let node = registry.nodes[0];

@@ -99,8 +99,8 @@ export interface Options<State, M extends Methods> {
   /** Where a node keeps its log: `indexeddb` in clusters without a size, and `memory` in others. */
   storage?: 'memory' | 'indexeddb'
   /**
-   * `strict`, the default: what is acknowledged survives when power fails. `relaxed`: it survives
-   * crashes of tabs and of the browser, and is written somewhat faster.
+   * What IndexedDB is asked for. `strict`, the default: each write is on the disk before it counts.
+   * `relaxed`: it counts once the operating system has it.
    */
   durability?: 'strict' | 'relaxed'
   /** In clusters without a size: the most nodes that vote. Default 5; the others follow. */
