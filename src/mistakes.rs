@@ -64,6 +64,8 @@ pub enum Mistake {
     RemovedDisrupts,
     /// Learners count for majorities.
     LearnerCounted,
+    /// Who rests sticks to its leader, whoever else misses it.
+    NeverWoken,
     /// A host that is told that it has lost a node runs it on.
     ZombieRunsOn,
     /// A host that has lost a node writes on.
@@ -80,7 +82,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::MajorityOffByOne,
         Self::VoteNotPersisted,
         Self::VoteNotReset,
@@ -109,6 +111,7 @@ impl Mistake {
         Self::OldQuorum,
         Self::RemovedDisrupts,
         Self::LearnerCounted,
+        Self::NeverWoken,
         Self::ZombieRunsOn,
         Self::EpochUnchecked,
         Self::EmptyStart,

@@ -7,7 +7,7 @@ use conflux::node::Event;
 use conflux::node::{Durability, Input, Node, Output, Packet};
 use conflux::raft::{
     self, AppendResult, Blob, Body, Config, Entry, HardState, Members, Payload, Position, Saved,
-    Snapshot, Time,
+    Snapshot, Time, Wants,
 };
 use conflux::store::{
     self, Call, Command, Failure, Machine, Message, Outcome, Perform, Return, Settled, Trouble,
@@ -48,7 +48,7 @@ fn follow(node: &mut Node<State>, commands: &[Command]) -> Output<State> {
     };
     let entries: Vec<_> = (1..).zip(commands).map(entry).collect();
     let (prev, commit) = (Position::default(), entries.len() as u64);
-    let body = Body::Append { prev, commit, round: 0, entries, quiet: false };
+    let body = Body::Append { prev, commit, round: 0, entries, wants: Wants::Answer };
     let packet = Packet::Raft(raft::Message { term: 1, body });
     handle(node, Input::Receive { from: 2, packet })
 }
@@ -226,7 +226,7 @@ impl Rig {
     fn append(&mut self, prev: u64, entries: Vec<Entry>) {
         let commit = prev + entries.len() as u64;
         let prev = Position::new(prev, prev.min(1));
-        self.receive(2, 1, Body::Append { prev, commit, round: 0, entries, quiet: false });
+        self.receive(2, 1, Body::Append { prev, commit, round: 0, entries, wants: Wants::Answer });
     }
 }
 

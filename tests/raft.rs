@@ -5,7 +5,7 @@
 use conflux::raft::{
     AppendResult, Body, Config, Confirmed, Entry, Event, Index, Input, Invalid, Members, Message,
     NodeId, Outgoing, Output, Payload, Position, Raft, Refused, RoleName, Saved, Snapshot, Term,
-    Whole,
+    Wants, Whole,
 };
 
 fn node(id: NodeId, nodes: u64) -> Raft {
@@ -21,7 +21,7 @@ fn entry(index: Index, term: Term) -> Entry {
 }
 
 fn append(prev: Position, commit: Index, entries: Vec<Entry>) -> Body {
-    Body::Append { prev, commit, round: 7, entries, quiet: false }
+    Body::Append { prev, commit, round: 7, entries, wants: Wants::Answer }
 }
 
 fn zero() -> Position {
@@ -567,7 +567,7 @@ fn a_round_counts_only_when_storage_was_seen_to_be_the_nodes_own() {
     // Another's: the answer waits for a write that began after the question had come.
     let mut follower = node(1, 3);
     let beat =
-        |round| Body::Append { prev: zero(), commit: 0, round, entries: vec![], quiet: false };
+        |round| Body::Append { prev: zero(), commit: 0, round, entries: vec![], wants: Wants::Answer };
     let _ = receive(&mut follower, 1, 2, 1, beat(0));
     let output = receive(&mut follower, 2, 2, 1, beat(1));
     let write = output.persist.expect("a write that shows it");

@@ -9,7 +9,7 @@ use conflux::host::options::{self, Kind, Value};
 use conflux::node::{Durability, Input, Node, Packet};
 use conflux::raft::{
     AppendResult, Blob, Body, Config, Entry, Index, Members, Message, Payload, Position, Saved,
-    Time, Whole,
+    Time, Wants, Whole,
 };
 use conflux::store::{self, Failure, Machine, Perform, Request, Verdict};
 use conflux::tenancy::{self, Member, Plan, Refusal, Set, Tenancy};
@@ -231,7 +231,7 @@ impl Victim {
             2 | 3 => {
                 let entries = (1..=4).map(entry).collect();
                 let prev = Position::default();
-                let body = Body::Append { prev, commit: 2, round: 1, entries, quiet: false };
+                let body = Body::Append { prev, commit: 2, round: 1, entries, wants: Wants::Answer };
                 self.receive(2, 1, body);
                 if role == 3 {
                     let of = Whole::Snapshot { last: Position::new(9, 1) };
@@ -325,7 +325,7 @@ fn raft_message(source: &mut Source<'_>) -> Message {
             commit: source.number(),
             round: source.number(),
             entries: source.list(5, entry),
-            quiet: source.below(2) > 0,
+            wants: [Wants::Answer, Wants::Nothing, Wants::Rest][source.below(3) as usize],
         },
         5 => {
             let result = match source.below(2) {

@@ -23,6 +23,7 @@ use crate::history::{Asked, History, Op};
 use crate::machine::{Args, KEYS, Method, OpId, Registers, State, encode};
 use crate::spread::failure;
 use crate::truth::{Check, Last, Truth};
+use crate::weather::rest;
 
 /// The most tabs at once.
 const MOST: usize = 8;
@@ -168,6 +169,7 @@ struct Conditions {
     compact_bytes: usize,
     max_message_bytes: usize,
     max_voters: usize,
+    rest: Option<Time>,
     election: (Time, Time),
 }
 
@@ -235,6 +237,7 @@ impl World {
             compact_bytes: rng.random_range(200..8_000),
             max_message_bytes: rng.random_range(200..4_000),
             max_voters: rng.random_range(1..=5),
+            rest: rest(&rng),
             election: (min, min + rng.random_range(20..=200)),
         };
         let mut world = Self {
@@ -359,6 +362,7 @@ impl World {
             max_voters: self.weather.max_voters,
             election_timeout: self.weather.election,
             heartbeat_interval: 50,
+            rest: self.weather.rest,
             store: store::Config {
                 max_message_bytes: self.weather.max_message_bytes,
                 compact_bytes: self.weather.compact_bytes,

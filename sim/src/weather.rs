@@ -143,6 +143,13 @@ impl fmt::Display for Faults {
     }
 }
 
+/// How long idle leaders rest. In half of the runs they do not; in some for longer than the run may take
+/// to come to its end, so that somebody has to wake them.
+pub fn rest(rng: &SmallRng) -> Option<Time> {
+    let mut rng = rng.clone();
+    rng.random::<bool>().then(|| if rng.random() { 600_000 } else { rng.random_range(100..20_000) })
+}
+
 /// One run's conditions.
 #[derive(Clone, Debug)]
 pub struct Weather {
@@ -170,6 +177,8 @@ pub struct Weather {
     pub election: (Time, Time),
     /// How often a leader speaks at least.
     pub heartbeat: Time,
+    /// How often it speaks to who has everything.
+    pub rest: Option<Time>,
     /// Raft's and the store's limits.
     pub max_message_bytes: usize,
     /// How many messages may be unacknowledged per follower.
@@ -189,6 +198,7 @@ pub struct Weather {
 impl Weather {
     /// The conditions of a run in which `allowed` faults may happen.
     pub fn draw(rng: &mut SmallRng, processes: usize, without: Faults) -> Self {
+        let rest = rest(rng);
         let all = rng.random_ratio(1, 8);
         let faults: Faults =
             Fault::ALL.into_iter().filter(|_| all || rng.random_ratio(3, 5)).collect();
@@ -225,6 +235,7 @@ impl Weather {
             pause: rng.random_range(3_000..60_000),
             election: (min, min + rng.random_range(20..=200)),
             heartbeat: rng.random_range(10..=60),
+            rest,
             max_message_bytes,
             max_inflight,
             max_uncommitted_bytes,

@@ -16,6 +16,8 @@ use crate::wire::relay::MAX_ID;
 pub const CHANNELS: [&str; 4] = ["memory", "broadcast", "websocket", "custom"];
 /// The most members that a cluster can have.
 const MAX_MEMBERS: f64 = 63.0;
+/// How often an idle leader of a cluster of tabs speaks, in ms.
+const REST: Time = 10_000;
 /// The longest time that an option can say, in ms: a day.
 const MAX_TIME: f64 = 86_400_000.0;
 
@@ -173,8 +175,10 @@ fn elastic(options: &BTreeMap<String, Value>) -> Result<Options, Failure> {
     let (heartbeat_interval, election_timeout, store) = common(options)?;
     let max_voters = number(options, "maxVoters", 5.0, (1.0, 15.0))? as usize;
     let channel = channel(options)?;
+    // Locks tell who lives.
+    let rest = Some(REST.max(heartbeat_interval));
     let settings =
-        tabs::Settings { cluster, max_voters, election_timeout, heartbeat_interval, store };
+        tabs::Settings { cluster, max_voters, election_timeout, heartbeat_interval, rest, store };
     Ok(Options { settings: Kind::Elastic(settings), channel })
 }
 

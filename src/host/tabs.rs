@@ -26,6 +26,8 @@ pub struct Settings {
     pub election_timeout: (Time, Time),
     /// The longest silence of a leader, in ms.
     pub heartbeat_interval: Time,
+    /// How long a leader may be silent towards a follower that has everything, in ms.
+    pub rest: Option<Time>,
     /// Raft's and the store's limits.
     pub store: store::Config,
 }
@@ -380,6 +382,7 @@ impl<S: Clone> TabCore<S> {
                 let nodes: Vec<_> = self.elastic.running().collect();
                 self.first(nodes.into_iter().map(|id| Work::Node(id, node::Input::Gone(node))));
             }
+            elastic::Effect::Wake(node) => self.feed(now, node, node::Input::Wake, out),
             elastic::Effect::Say(body) => self.say(body),
             elastic::Effect::Over(trouble) => self.over(now, trouble, out),
             effect => {
@@ -448,6 +451,7 @@ impl<S: Clone> TabCore<S> {
             first_election: majority.then_some(FIRST_ELECTION),
             election_timeout: self.settings.election_timeout,
             heartbeat_interval: self.settings.heartbeat_interval,
+            rest: self.settings.rest,
             ..raft::Config::new(id, Members::default())
         };
         self.tenants.insert(id, Tenant { node, epoch });

@@ -69,6 +69,8 @@ pub enum Input<S> {
     Change(Change),
     /// This member's host is known to be dead.
     Gone(NodeId),
+    /// Something waits for the other members: nobody rests any more ([`raft::Config::rest`]).
+    Wake,
     /// Hand leadership to this member, or to the one that is furthest, if this node leads.
     Transfer(Option<NodeId>),
     /// The node is about to stop: give up what waits, close the session, hand leadership over.
@@ -216,6 +218,7 @@ impl<S: Clone> Node<S> {
             Input::Returned(returned) => self.returned(now, returned, &mut out),
             Input::Change(change) => self.feed(now, raft::Input::Change(change), &mut out),
             Input::Gone(id) => self.feed(now, raft::Input::Gone(id), &mut out),
+            Input::Wake => self.feed(now, raft::Input::Wake, &mut out),
             Input::Transfer(to) => self.feed(now, raft::Input::Transfer(to), &mut out),
             Input::Close(failure) => self.close(&failure),
         }
@@ -225,6 +228,10 @@ impl<S: Clone> Node<S> {
         }
         self.store.handle_tick(now);
         self.drive(now, &mut out);
+        // What waits here is answered, or its leader is missed.
+        if self.store.waiting() > 0 && self.raft.as_ref().is_some_and(Raft::is_resting) {
+            self.feed(now, raft::Input::Wake, &mut out);
+        }
         out.settled.extend(self.store.take_settled());
         out.events.extend(self.store.take_troubles().into_iter().map(Event::Trouble));
         out.deadline = self.deadline();

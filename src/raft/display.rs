@@ -3,7 +3,9 @@
 use std::fmt::{Display, Formatter, Result};
 
 use super::role::RoleName;
-use super::types::{AppendResult, Body, Entry, Members, Message, Payload, Position, Whole};
+use super::types::{
+    AppendResult, Body, Entry, Members, Message, Payload, Position, Wants, Whole,
+};
 
 impl Display for RoleName {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -67,12 +69,16 @@ impl Display for Message {
                 write!(f, "Vote last={last}{why}")
             }
             Body::VoteReply { granted } => write!(f, "VoteReply {}", yes(*granted)),
-            Body::Append { prev, commit, round: newest, entries, quiet } => {
+            Body::Append { prev, commit, round: newest, entries, wants } => {
                 write!(f, "Append prev={prev} commit={commit}{} [", round(*newest))?;
                 for (nth, entry) in entries.iter().enumerate() {
                     write!(f, "{}{entry}", if nth > 0 { " " } else { "" })?;
                 }
-                write!(f, "]{}", if *quiet { " quiet" } else { "" })
+                f.write_str(match wants {
+                    Wants::Answer => "]",
+                    Wants::Nothing => "] quiet",
+                    Wants::Rest => "] rest",
+                })
             }
             Body::AppendReply { round: newest, result } => match result {
                 AppendResult::Accepted { matched } => {

@@ -25,7 +25,8 @@ impl Raft {
     /// Whether this node leads, or has heard a leader so lately that it wants no other.
     pub fn is_sticky(&self) -> bool {
         let recently = |heard| self.now < heard + self.config.election_timeout.0;
-        self.role.is_leader() || self.leader.is_some() && self.heard.is_some_and(recently)
+        let hears = self.resting || self.heard.is_some_and(recently);
+        self.role.is_leader() || self.leader.is_some() && hears
     }
 
     /// Becomes a follower in `term`, which is this node's own or a newer one.
@@ -57,7 +58,7 @@ impl Raft {
 
     /// Records who leads the current term and tells the caller.
     pub(super) fn set_leader(&mut self, leader: Option<NodeId>) {
-        self.leader = leader;
+        (self.leader, self.resting) = (leader, false);
         self.out.events.retain(|event| !matches!(event, Event::Leader { .. }));
         self.out.events.push(Event::Leader { term: self.hard.term, leader });
     }
@@ -71,13 +72,38 @@ impl Raft {
         if self.leader.is_none() {
             self.set_leader(Some(from));
         }
-        self.heard = Some(self.now);
+        (self.heard, self.resting) = (Some(self.now), false);
         self.draw_election_deadline();
         Ok(())
     }
 
-    /// The host of this node is dead. If it was the leader, nobody waits for it to speak again.
+    /// The leader falls silent, and it is not missed for a while: for long enough that some of its
+    /// rare words may be lost.
+    pub(super) fn rest(&mut self) {
+        if let Some(rest) = self.config.rest {
+            self.resting = true;
+            self.election_deadline += 3 * rest;
+        }
+    }
+
+    /// Whether this follower does not count its leader's silence.
+    pub fn is_resting(&self) -> bool {
+        self.resting
+    }
+
+    /// Somebody waits for something: from now on silence counts.
+    pub(super) fn wake(&mut self) {
+        self.wake_peers();
+        if std::mem::take(&mut self.resting) {
+            self.heard = Some(self.now);
+            self.draw_election_deadline();
+        }
+    }
+
+    /// The host of this node is dead. If it was the leader, nobody waits for it to speak again. If this
+    /// node leads, the other may have begun anew elsewhere, and not know whom to follow.
     pub(super) fn gone(&mut self, id: NodeId) {
+        self.wake_peers();
         if self.leader != Some(id) || id == self.config.id {
             return;
         }
@@ -96,6 +122,10 @@ impl Raft {
         self.draw_election_deadline();
         if !self.may_stand() {
             self.become_follower(self.hard.term);
+            // Those who may stand perhaps rest, and have to find out that there is no leader.
+            if self.config.rest.is_some() && self.hard.term > 0 {
+                self.ask_for_votes();
+            }
             return;
         }
         if made(Mistake::RemovedDisrupts) {
@@ -103,12 +133,16 @@ impl Raft {
         }
         let poll = Poll { granted: [self.config.id].into(), ..Poll::default() };
         self.role = Role::PreCandidate(poll);
+        self.ask_for_votes();
+        self.count_votes();
+    }
+
+    fn ask_for_votes(&mut self) {
         let body = Body::PreVote { last: self.log.last() };
         let message = Message { term: self.hard.term + 1, body };
         for to in self.other_voters() {
             self.out.messages.push(Outgoing { to, message: message.clone(), after: 0 });
         }
-        self.count_votes();
     }
 
     /// Stands for election in a new term. `transfer`: because the leader said so.
@@ -141,6 +175,10 @@ impl Raft {
 
     pub(super) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: Position) {
         let fits = last.is_up_to_date_with(self.log.last()) || made(Mistake::StaleLogElected);
+        // Somebody misses the leader. Is it there? This one will be told, or count from now, too.
+        if !made(Mistake::NeverWoken) {
+            self.wake();
+        }
         let granted = term > self.hard.term && !self.is_sticky() && fits;
         // A grant speaks of the term to come, a refusal of ours, so that the asker learns it.
         let term = if granted { term } else { self.hard.term };

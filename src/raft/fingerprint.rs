@@ -23,7 +23,7 @@ impl Raft {
         }
         let cap = self.config.election_timeout.1 + 1;
         let age = |at: Time| (self.now - at.min(self.now)).min(cap);
-        (self.heard.map(age), self.election_deadline.saturating_sub(self.now)).hash(hasher);
+        (self.resting, self.heard.map(age), self.election_deadline.saturating_sub(self.now)).hash(hasher);
         std::mem::discriminant(&self.role).hash(hasher);
         match &self.role {
             Role::Follower(follower) => follower.hash(hasher),
@@ -47,9 +47,9 @@ fn hash_leader(leader: &Leader, age: impl Fn(Time) -> Time, hasher: &mut impl Ha
         (transfer.to, age(transfer.deadline), transfer.told).hash(hasher);
     }
     for (id, peer) in peers {
-        let Peer { next, matched, flow, sent, heard, round_sent, round_heard, commit_sent } = peer;
-        (id, next, matched, round_sent, round_heard, commit_sent).hash(hasher);
-        (sent.map(&age), age(*heard)).hash(hasher);
+        let Peer { next, matched, flow, sent, heard, woken, pace, .. } = peer;
+        (id, next, matched, peer.round_sent, peer.round_heard, peer.commit_sent).hash(hasher);
+        (sent.map(&age), age(*heard), age(*woken), pace).hash(hasher);
         std::mem::discriminant(flow).hash(hasher);
         match flow {
             Flow::Probe { waiting } => waiting.hash(hasher),

@@ -3,7 +3,7 @@
 use super::output::{Committed, Invalid};
 use super::role::{Incoming, Role};
 use super::types::{
-    AppendResult, Blob, Body, Entry, Index, NodeId, Payload, Position, Snapshot, Whole,
+    AppendResult, Blob, Body, Entry, Index, NodeId, Payload, Position, Snapshot, Wants, Whole,
 };
 use super::{MAX_INDEX, Raft};
 use crate::mistakes::{Mistake, made};
@@ -14,7 +14,7 @@ pub(super) struct Append {
     pub(super) commit: Index,
     pub(super) round: u64,
     pub(super) entries: Vec<Entry>,
-    pub(super) quiet: bool,
+    pub(super) wants: Wants,
 }
 
 /// The fields of [`Body::Piece`].
@@ -38,11 +38,15 @@ impl Raft {
     }
 
     pub(super) fn handle_append(&mut self, from: NodeId, append: Append) -> Result<(), Invalid> {
-        let Append { prev, commit, round, entries, quiet } = append;
+        let Append { prev, commit, round, entries, wants } = append;
         self.see_round(round);
         self.check_entries(prev, &entries)?;
         let result = self.append_entries(prev, commit, entries)?;
-        if !quiet || matches!(result, AppendResult::Rejected { .. }) {
+        let accepted = matches!(result, AppendResult::Accepted { .. });
+        if accepted && wants == Wants::Rest {
+            self.rest();
+        }
+        if !(accepted && wants == Wants::Nothing) {
             self.send_durable(from, Body::AppendReply { round, result });
         }
         Ok(())

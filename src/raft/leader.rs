@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Raft;
 use super::output::{Confirmed, Invalid, Refused};
-use super::role::{Flow, Leader, Outbound, Peer, Read, Role, Transfer};
+use super::role::{Flow, Leader, Outbound, Pace, Peer, Read, Role, Transfer};
 use super::types::{
-    AppendResult, Blob, Body, Change, Index, Members, NodeId, Payload, Position, Time, Whole,
+    AppendResult, Blob, Body, Change, Index, Members, NodeId, Payload, Position, Time, Wants, Whole,
 };
 use crate::mistakes::{Mistake, made};
 
@@ -164,7 +164,8 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         let members = self.log.members().1;
         let is_able = |id: &NodeId| leader.peers.contains_key(id) && members.is_voter(*id);
-        let furthest = || leader.furthest(members, |peer| now <= peer.heard + timeout.1);
+        let live = |peer: &Peer| peer.pace == Pace::Rest || now <= peer.heard + timeout.1;
+        let furthest = || leader.furthest(members, live);
         if let Some(to) = to.filter(is_able).or_else(furthest) {
             leader.transfer = Some(Transfer { to, deadline: now + timeout.0, told: false });
         }
@@ -182,7 +183,10 @@ impl Raft {
     /// When this leader steps down unless it hears more; `None` when it needs nobody, or does not
     /// lead.
     fn quorum_lapses(&self) -> Option<Time> {
-        let heard = self.of_a_majority(Time::MAX, |peer| peer.heard)?;
+        let heard = self.of_a_majority(Time::MAX, |peer| match peer.pace {
+            Pace::Rest => Time::MAX,
+            Pace::Beat | Pace::Asked => peer.heard.max(peer.woken),
+        })?;
         (heard < Time::MAX).then(|| heard + self.config.election_timeout.1 + 1)
     }
 
@@ -201,8 +205,8 @@ impl Raft {
 
     pub(super) fn leader_deadline(&self) -> Time {
         let Role::Leader(leader) = &self.role else { return Time::MAX };
-        let beat = self.config.heartbeat_interval;
-        let beats = leader.peers.values().map(|peer| peer.sent.map_or(self.now, |s| s + beat));
+        let beat = |peer: &Peer| peer.sent.map_or(self.now, |sent| sent + self.pause(peer.pace));
+        let beats = leader.peers.values().map(beat);
         let transfer = leader.transfer.as_ref().map(|transfer| transfer.deadline);
         beats.chain(transfer).chain(self.quorum_lapses()).min().unwrap_or(Time::MAX)
     }
@@ -234,6 +238,9 @@ impl Raft {
                         peer.replicate();
                     }
                     Flow::Pieces(outbound) => outbound.answered(now, beat),
+                }
+                if peer.pace == Pace::Asked && peer.matched == last {
+                    peer.pace = Pace::Rest;
                 }
                 self.advance_commit();
             }
@@ -370,12 +377,45 @@ impl Raft {
         self.become_follower(self.hard.term);
     }
 
+    /// How long a peer is not spoken to when there is nothing to say, in ms.
+    fn pause(&self, pace: Pace) -> Time {
+        let beat = self.config.heartbeat_interval;
+        if pace == Pace::Rest { self.config.rest.unwrap_or(beat) } else { beat }
+    }
+
+    /// Speaks to every follower at once, if it leads some that rest.
+    pub(super) fn wake_peers(&mut self) {
+        let now = self.now;
+        let Role::Leader(leader) = &mut self.role else { return };
+        for peer in leader.peers.values_mut().filter(|peer| peer.pace != Pace::Beat) {
+            peer.wake(now);
+            peer.sent = None;
+        }
+    }
+
+    /// Whether a follower has everything, and nobody here waits for anything.
+    fn may_rest(&self, id: NodeId) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let last = self.log.last().index;
+        self.config.rest.is_some()
+            && (leader.transfer.is_none() && leader.reads.is_empty() && self.commit == last)
+            && leader.peers.get(&id).is_some_and(|peer| {
+                let has_all = peer.matched == last && peer.round_heard == leader.round;
+                has_all && matches!(&peer.flow, Flow::Replicate { inflight } if inflight.is_empty())
+            })
+    }
+
     fn replicate_to(&mut self, id: NodeId) {
-        let (now, beat) = (self.now, self.config.heartbeat_interval);
+        let now = self.now;
         let (commit, last) = (self.commit, self.log.last().index);
         let max_inflight = self.config.max_inflight;
+        let Some(pace) = self.peer(id).map(|(peer, _)| peer.pace) else { return };
+        let pause = self.pause(pace);
         let Some((peer, round)) = self.peer(id) else { return };
-        let due = peer.sent.is_none_or(|sent| now >= sent + beat);
+        let due = peer.sent.is_none_or(|sent| now >= sent + pause);
+        if due && peer.pace == Pace::Rest && peer.sent.is_some_and(|sent| peer.heard < sent) {
+            peer.wake(now); // It has not answered the last time.
+        }
         let news = peer.round_sent < round;
         match &peer.flow {
             // Entries only to who has answered: one that is gone is not sent them again and again.
@@ -419,7 +459,9 @@ impl Raft {
     /// large or compacted goes in pieces instead.
     fn send_append(&mut self, id: NodeId, with_entries: bool) {
         let (now, commit, max) = (self.now, self.commit, self.config.max_message_bytes);
-        let beat = self.config.heartbeat_interval;
+        let may_rest = self.may_rest(id);
+        let Some(pace) = self.peer(id).map(|(peer, _)| peer.pace) else { return };
+        let pause = self.pause(pace);
         let Some((peer, round)) = self.peer(id) else { return };
         let next = peer.next;
         let in_pieces = matches!(peer.flow, Flow::Pieces(_));
@@ -443,11 +485,23 @@ impl Raft {
         }
         let Some((peer, _)) = self.peer(id) else { return };
         // Only a heartbeat that is due, a new round and entries want an answer.
-        let beat_due = peer.sent.is_none_or(|sent| now >= sent + beat);
+        let due = peer.sent.is_none_or(|sent| now >= sent + pause);
         let replicates = matches!(peer.flow, Flow::Replicate { .. });
-        let quiet = replicates && entries.is_empty() && !beat_due && peer.round_sent == round;
+        let quiet = replicates && entries.is_empty() && !due && peer.round_sent == round;
+        // Who was woken just now is to answer first.
+        let rests = may_rest && peer.sent.is_some() && peer.heard >= peer.woken;
+        let wants = match (quiet, rests) {
+            (true, _) => Wants::Nothing,
+            (false, true) => Wants::Rest,
+            (false, false) => Wants::Answer,
+        };
         if !quiet {
             peer.sent = Some(now);
+        }
+        match wants {
+            Wants::Rest if peer.pace == Pace::Beat => peer.pace = Pace::Asked,
+            Wants::Rest => {}
+            Wants::Answer | Wants::Nothing => peer.wake(now),
         }
         peer.round_sent = round;
         let end = prev.index + entries.len() as Index;
@@ -460,7 +514,7 @@ impl Raft {
             }
             Flow::Replicate { .. } | Flow::Pieces(_) => {}
         }
-        self.send(id, Body::Append { prev, commit, round, entries, quiet });
+        self.send(id, Body::Append { prev, commit, round, entries, wants });
     }
 
     fn send_snapshot(&mut self, id: NodeId) {
@@ -475,6 +529,7 @@ impl Raft {
         let (now, max) = (self.now, self.config.max_message_bytes);
         let Some((peer, round)) = self.peer(id) else { return };
         peer.sent = Some(now);
+        peer.wake(now);
         peer.round_sent = round;
         let Flow::Pieces(outbound) = &mut peer.flow else { return };
         outbound.sent = Some(now);

@@ -21,6 +21,10 @@
 //! - **Peers are input.** What cannot be is an [`Invalid`], reported and ignored. Assertions guard
 //!   only what this code alone decides.
 //!
+//! - **Silence can be agreed on.** Where something else tells who is dead, a leader whose follower has
+//!   everything tells it so, and both rest: the one speaks once in a long while, the other does not
+//!   count its silence. Whoever has work that waits wakes the others, and counts from then.
+//!
 //! Files: `types` (words), `output` (in and out), `log`, `role` (what each role knows),
 //! `election` (terms and votes), `follower` (receiving entries and snapshots), `leader` (sending
 //! them, committing, confirming), `display` (all of it in words), `fingerprint` (for a
@@ -49,7 +53,7 @@ pub use self::role::RoleName;
 use self::role::{Follower, Role};
 pub use self::types::{
     AppendResult, Blob, Body, Change, Config, Entry, HardState, Index, Member, Members, Message,
-    NodeId, Payload, PersistSeq, Position, Saved, Snapshot, Term, Time, Whole,
+    NodeId, Payload, PersistSeq, Position, Saved, Snapshot, Term, Time, Wants, Whole,
 };
 use crate::mistakes::{Mistake, made};
 
@@ -77,6 +81,8 @@ pub struct Raft {
     told_members: (Index, Index),
     /// When a leader was last heard: its voters stick to it for a while.
     heard: Option<Time>,
+    /// This follower has everything, and its leader said that it falls silent.
+    resting: bool,
     /// When this node stands for election, unless it leads.
     election_deadline: Time,
 
@@ -122,6 +128,7 @@ impl Raft {
             reported: log.base().index,
             told_members: (log.members().0, log.members_at(log.base().index).0),
             heard: None,
+            resting: false,
             election_deadline: 0,
             persist_seq: 0,
             writes: VecDeque::new(),
@@ -164,6 +171,7 @@ impl Raft {
                 self.out.proposed = Some(result);
             }
             Input::Gone(id) => self.gone(id),
+            Input::Wake => self.wake(),
             Input::Confirm { id, at_least } => self.confirm(id, at_least),
             Input::Persisted(seq) => self.persisted(seq),
             Input::Transfer(to) => self.transfer(to),
@@ -310,9 +318,9 @@ impl Raft {
             Body::PreVoteReply { granted } => self.handle_pre_vote_reply(from, term, granted),
             Body::Vote { last, transfer: _ } => self.handle_vote(from, last),
             Body::VoteReply { granted } => self.handle_vote_reply(from, granted),
-            Body::Append { prev, commit, round, entries, quiet } => {
+            Body::Append { prev, commit, round, entries, wants } => {
                 self.follow(from)?;
-                let append = follower::Append { prev, commit, round, entries, quiet };
+                let append = follower::Append { prev, commit, round, entries, wants };
                 return self.handle_append(from, append);
             }
             Body::Piece { of, total, offset, round, data } => {

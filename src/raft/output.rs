@@ -35,6 +35,9 @@ pub enum Input {
     Change(Change),
     /// This member's host is known to be dead: if it leads, it need not be waited for.
     Gone(NodeId),
+    /// Something waits here for the others. Who rests ([`super::Config::rest`]) counts from now on, a
+    /// leader the silence of the others, a follower that of the leader.
+    Wake,
     /// The state machine was saved: entries up to there may go.
     Compact {
         /// The last entry that is in it.

@@ -113,11 +113,25 @@ pub(super) struct Peer {
     pub(super) sent: Option<Time>,
     /// When it last answered in this term.
     pub(super) heard: Time,
+    /// When it was last asked for more than to rest: its silence before that means nothing.
+    pub(super) woken: Time,
+    pub(super) pace: Pace,
     /// The newest round that it has been sent, and that it has answered.
     pub(super) round_sent: u64,
     pub(super) round_heard: u64,
     /// The newest commit index that it has been sent.
     pub(super) commit_sent: Index,
+}
+
+/// How often a peer hears of the leader when there is nothing to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Pace {
+    /// With every heartbeat.
+    Beat,
+    /// It was sent [`super::types::Wants::Rest`], and has not answered yet.
+    Asked,
+    /// Once in a long while.
+    Rest,
 }
 
 /// How entries are sent to a peer.
@@ -166,9 +180,18 @@ impl Peer {
             flow: Flow::Probe { waiting: false },
             sent: None,
             heard: now,
+            woken: now,
+            pace: Pace::Beat,
             round_sent: 0,
             round_heard: 0,
             commit_sent: 0,
+        }
+    }
+
+    /// The peer rests no more.
+    pub(super) fn wake(&mut self, now: Time) {
+        if self.pace != Pace::Beat {
+            (self.pace, self.woken) = (Pace::Beat, now);
         }
     }
 

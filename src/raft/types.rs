@@ -345,6 +345,10 @@ pub struct Config {
     pub first_election: Option<Time>,
     /// How long a leader may be silent towards a follower, in ms.
     pub heartbeat_interval: Time,
+    /// How long a leader may be silent towards a follower that has everything, in ms; `None` for no
+    /// longer than towards any other. Only where something else tells who is dead
+    /// ([`super::Input::Gone`]), or nobody minds to find out when there is work.
+    pub rest: Option<Time>,
     /// How many bytes of entries, or of one piece, go into one message. An entry larger than this
     /// travels in pieces.
     pub max_message_bytes: usize,
@@ -365,6 +369,7 @@ impl Config {
             election_timeout: (300, 500),
             first_election: None,
             heartbeat_interval: 50,
+            rest: None,
             max_message_bytes: 256 << 10,
             max_inflight: 64,
             max_uncommitted_bytes: 16 << 20,
@@ -419,9 +424,8 @@ pub enum Body {
         round: u64,
         /// New entries, without a gap; empty in a heartbeat.
         entries: Vec<Entry>,
-        /// Nothing is asked: the message only tells a newer commit index, and who accepts it need
-        /// not say so.
-        quiet: bool,
+        /// What the leader wants to hear.
+        wants: Wants,
     },
     /// The answer to [`Body::Append`].
     AppendReply {
@@ -454,6 +458,18 @@ pub enum Body {
     },
     /// "Stand for election now": leadership transfer (dissertation §3.10).
     TimeoutNow,
+}
+
+/// What the sender of a [`Body::Append`] wants to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Wants {
+    /// An answer.
+    Answer,
+    /// Nothing: the message only tells a newer commit index, and who accepts it need not say so.
+    Nothing,
+    /// An answer; and then nothing is left to say, so that the leader falls silent for a while
+    /// ([`Config::rest`]).
+    Rest,
 }
 
 /// What a [`Body::Piece`] is a piece of.

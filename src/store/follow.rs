@@ -2,9 +2,19 @@
 
 use super::machine::{Call, Failure};
 use super::session::{Command, Recorded, SessionId, Sessions};
-use super::{Doing, Item, Step, Store, Trouble, decode_snapshot, encode_snapshot};
+use super::{Doing, Item, KEPT, Step, Store, Trouble, decode_snapshot, encode_snapshot};
 use crate::mistakes::{Mistake, made};
-use crate::raft::{Index, Payload, Position, Raft};
+use crate::raft::{Blob, Index, Payload, Position, Raft};
+
+impl<S> Item<S> {
+    /// What is to be reduced, if anything.
+    fn action(&self) -> Option<&Blob> {
+        match &self.command {
+            Some(Command::Action { action, .. }) if self.counts => Some(action),
+            _ => None,
+        }
+    }
+}
 
 impl<S: Clone> Store<S> {
     /// Takes in a snapshot, if one has arrived.
@@ -42,6 +52,7 @@ impl<S: Clone> Store<S> {
         self.applied = last.index;
         self.log_bytes = 0;
         self.tail.clear();
+        self.tip = self.committed.clone();
         self.client.replaced(&sessions, last.index);
         self.sessions = sessions;
         self.rebuild_tail_sessions();
@@ -51,11 +62,18 @@ impl<S: Clone> Store<S> {
     /// Applies the next committed entry whose state is known.
     pub(super) fn apply(&mut self, commit: Index) -> Option<Call<S>> {
         while self.tail.front().is_some_and(|item| item.at.index <= commit) {
+            let item = self.tail.front().expect("just seen");
+            if let (None, Some(action)) = (&item.state, item.action()) {
+                let (state, action) = (self.committed.clone(), action.clone());
+                self.doing = Doing::Again;
+                return Some(Call::Reduce { state, action });
+            }
             let item = self.tail.pop_front().expect("just seen");
             let index = item.at.index;
             self.applied = index;
             self.log_bytes += item.size;
-            self.committed = item.state;
+            // What is no action leaves it as it is.
+            self.committed = item.state.unwrap_or_else(|| self.committed.clone());
             let Some(command) = item.command.filter(|_| item.counts) else { continue };
             self.sessions.apply(index, &command);
             self.settle_own(index, &command);
@@ -102,7 +120,7 @@ impl<S: Clone> Store<S> {
                 command: None,
                 counts: false,
                 size: entry.payload.size(),
-                state: (),
+                state: None,
                 failure: None,
             };
             if let Payload::Command(data) = &entry.payload {
@@ -114,11 +132,8 @@ impl<S: Clone> Store<S> {
                     Err(_) => self.troubles.push(Trouble::BadEntry(next)),
                 }
             }
-            let state = self.provisional().clone();
-            if let Some(Command::Action { action, .. }) = item.command.as_ref()
-                && item.counts
-            {
-                let action = action.clone();
+            let state = self.tip.clone();
+            if let Some(action) = item.action().cloned() {
                 self.doing = Doing::Entry(item);
                 return Some(Call::Reduce { state, action });
             }
@@ -128,11 +143,41 @@ impl<S: Clone> Store<S> {
 
     pub(super) fn push_item(&mut self, item: Item<()>, result: Result<S, Failure>) {
         let Item { at, command, counts, size, .. } = item;
-        let (state, failure) = match result {
-            Ok(state) => (state, None),
-            Err(failure) => (self.provisional().clone(), Some(failure)),
+        let failure = match result {
+            Ok(state) => {
+                self.tip = state;
+                None
+            }
+            Err(failure) => Some(failure),
         };
+        let state = (self.tail.len() < KEPT).then(|| self.tip.clone());
         self.tail.push_back(Item { at, command, counts, size, state, failure });
+    }
+
+    /// The first entry of the tail was reduced once more, because its state was not kept.
+    pub(super) fn reduced_again(&mut self, result: Result<S, Failure>) {
+        let is_last = self.tail.len() == 1;
+        let item = self.tail.front_mut().expect("it was reduced");
+        let state = result.unwrap_or_else(|failure| {
+            item.failure = Some(failure);
+            self.committed.clone()
+        });
+        if is_last {
+            // One state, one reference.
+            self.tip = state.clone();
+        }
+        item.state = Some(state);
+    }
+
+    /// Entries at the end of the tail, or what was staged behind it, are gone. What is left without a
+    /// state at its end is followed anew.
+    pub(super) fn rewind(&mut self) {
+        while self.tail.back().is_some_and(|item| item.state.is_none()) {
+            self.tail.pop_back();
+        }
+        let last = self.tail.back().and_then(|item| item.state.as_ref());
+        self.tip = last.unwrap_or(&self.committed).clone();
+        self.rebuild_tail_sessions();
     }
 
     /// Saves the state when the log has grown enough.

@@ -4,7 +4,7 @@ use super::judge::{Job, Task};
 use super::machine::{Call, Failure};
 use super::message::Request;
 use super::session::{Command, Session, Verdict};
-use super::{Doing, Item, Staged, Step, Store, encode};
+use super::{Doing, Item, KEPT, Staged, Step, Store, encode};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, Payload, Position, Raft, Refused};
 
@@ -13,7 +13,9 @@ impl<S: Clone> Store<S> {
     pub(super) fn lead(&mut self, raft: &Raft) -> Step<S> {
         let Some(judge) = self.judge.as_mut().filter(|_| !self.broken) else { return Step::Idle };
         if raft.takes_proposals() {
-            while let Some(job) = judge.take_job() {
+            while self.tail.len() + self.staged.len() < KEPT
+                && let Some(job) = judge.take_job()
+            {
                 match self.tail_sessions.get(job.session) {
                     Some(session) if session.has_run(job.seq) => continue,
                     None if !made(Mistake::ExpiredSessionRuns) => continue,
@@ -62,7 +64,7 @@ impl<S: Clone> Store<S> {
             if raft.has_room(self.staged_bytes + size)
                 && self.tail_sessions.apply(self.next_index(raft), &command)
             {
-                let state = self.provisional().clone();
+                let state = self.tip.clone();
                 self.stage(Staged { command, encoded, state });
             }
         }
@@ -89,7 +91,7 @@ impl<S: Clone> Store<S> {
         let (session, seq) = (job.session, job.seq);
         let recorded = self.tail_sessions.get(session).map_or(seq, Session::next);
         let (ack, verdicts) = judge.carried(session, recorded, seq);
-        let call = Call::Reduce { state: self.provisional().clone(), action: action.clone() };
+        let call = Call::Reduce { state: self.tip.clone(), action: action.clone() };
         let version = self.config.version;
         let command = Command::Action { version, session, seq, ack, verdicts, action };
         let encoded = encode(&command);
@@ -127,6 +129,7 @@ impl<S: Clone> Store<S> {
     }
 
     pub(super) fn stage(&mut self, staged: Staged<S>) {
+        self.tip = staged.state.clone();
         self.staged_bytes += staged.size();
         self.staged.push(staged);
     }
@@ -142,7 +145,7 @@ impl<S: Clone> Store<S> {
             let at = Position::new(index, raft.term());
             let size = staged.size();
             let Staged { command, state, .. } = staged;
-            let command = Some(command);
+            let (command, state) = (Some(command), Some(state));
             self.tail.push_back(Item { at, command, counts: true, size, state, failure: None });
         }
     }
@@ -152,7 +155,7 @@ impl<S: Clone> Store<S> {
         if !self.staged.is_empty() {
             self.staged.clear();
             self.staged_bytes = 0;
-            self.rebuild_tail_sessions();
+            self.rewind();
         }
     }
 }

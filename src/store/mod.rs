@@ -7,10 +7,12 @@
 //!
 //! 1. The leader judges a perform against the provisional state ([`Call::Judge`]), reduces its
 //!    action ([`Call::Reduce`]), *stages* both, and proposes what a turn has staged as one append.
-//! 2. Every node reduces each entry of its log once, when it arrives. The states wait in `tail`,
-//!    one behind each entry; the last of them is the provisional state. When entries are cut off,
-//!    their states go with them.
+//! 2. Every node reduces each entry of its log when it arrives. The states wait in `tail`, one behind
+//!    each entry; the last of them is the provisional state. When entries are cut off, their states go
+//!    with them.
 //! 3. When an entry is committed, its state becomes the committed state; nothing is reduced again.
+//!    Only [`KEPT`] states wait at most, since each may be a copy of a large list: what stands behind
+//!    them in a long tail, as a node finds it when it starts, is reduced once more when it is committed.
 //!
 //! Sessions make a perform that is sent twice run once; `session`, `client` and `judge` say how.
 
@@ -32,6 +34,10 @@ pub use self::message::{Body, Message, Request};
 pub use self::session::{Command, Recorded, Seq, Session, SessionId, Sessions, Verdict};
 use crate::raft::{Blob, Confirmed, Index, NodeId, Payload, Position, Raft, Snapshot, Time};
 use crate::wire::hash64;
+
+/// How many states wait for their entries to be committed. A leader judges no more performs while it has
+/// so many.
+pub const KEPT: usize = 512;
 
 /// The settings of a store.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +125,8 @@ struct Item<S> {
     /// The command counts: it is an action that is to be reduced, or a change of the sessions.
     counts: bool,
     size: usize,
-    state: S,
+    /// `None` when too many wait before it.
+    state: Option<S>,
     failure: Option<Failure>,
 }
 
@@ -137,6 +144,8 @@ enum Doing {
     Nothing,
     /// An entry of the log is reduced; the item lacks its state.
     Entry(Item<()>),
+    /// The next entry to apply is reduced once more.
+    Again,
     Judging(Job),
     /// A judged action is reduced before it is proposed.
     Staging(Job, Command, Blob),
@@ -155,6 +164,8 @@ pub struct Store<S> {
     applied: Index,
     sessions: Sessions,
     tail: VecDeque<Item<S>>,
+    /// The state behind everything in `tail` and everything staged.
+    tip: S,
     /// The sessions after the last entry of `tail` and everything staged.
     tail_sessions: Sessions,
     staged: Vec<Staged<S>>,
@@ -200,6 +211,7 @@ impl<S: Clone> Store<S> {
             config,
             client,
             judge: None,
+            tip: initial.clone(),
             committed: initial,
             applied: 0,
             sessions: Sessions::with_limit(config.max_sessions),
@@ -227,9 +239,7 @@ impl<S: Clone> Store<S> {
 
     /// The committed state plus every uncommitted action of this node's log.
     pub fn provisional(&self) -> &S {
-        let staged = self.staged.last().map(|staged| &staged.state);
-        let tail = self.tail.back().map(|item| &item.state);
-        staged.or(tail).unwrap_or(&self.committed)
+        &self.tip
     }
 
     /// The index up to which the committed state has been built.
@@ -331,7 +341,7 @@ impl<S: Clone> Store<S> {
             while self.tail.back().is_some_and(|item| item.at.index >= from) {
                 self.tail.pop_back();
             }
-            self.rebuild_tail_sessions();
+            self.rewind();
         }
         if let Doing::Entry(item) = &self.doing {
             debug_assert!(item.at.index < from, "user code returns before the log changes");
@@ -341,6 +351,7 @@ impl<S: Clone> Store<S> {
     /// A snapshot replaces everything.
     pub fn handle_snapshot(&mut self, snapshot: Snapshot) {
         self.tail.clear();
+        self.tip = self.committed.clone();
         self.incoming = Some(snapshot);
     }
 
@@ -425,6 +436,7 @@ impl<S: Clone> Store<S> {
     pub fn handle_return(&mut self, raft: &Raft, returned: Return<S>) -> Step<S> {
         match (std::mem::replace(&mut self.doing, Doing::Nothing), returned) {
             (Doing::Entry(item), Return::State(result)) => self.push_item(item, result),
+            (Doing::Again, Return::State(result)) => self.reduced_again(result),
             (Doing::Judging(job), Return::Judged(result)) => {
                 return self.judged(raft, job, result);
             }
@@ -465,7 +477,7 @@ impl Doing {
     fn name(&self) -> &'static str {
         match self {
             Self::Nothing => "nobody",
-            Self::Entry(_) => "an entry",
+            Self::Entry(_) | Self::Again => "an entry",
             Self::Judging(_) => "a perform",
             Self::Staging(..) => "an action",
             Self::Saving(_) => "a snapshot to save",

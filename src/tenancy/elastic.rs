@@ -257,6 +257,8 @@ pub enum Effect {
     },
     /// Tell every node here that the host of this one is dead.
     Gone(NodeId),
+    /// Have a node, which leads, hear of every other one now.
+    Wake(NodeId),
     /// Say something to all hosts.
     Say(Body),
     /// This host is over; the user is to be told why.
@@ -292,6 +294,13 @@ enum Phase {
     Settled,
     /// For good.
     Over,
+}
+
+/// What the leader's host does next about its members.
+enum Next {
+    Change(Change),
+    /// Something, when members have answered that are silent now.
+    Later,
 }
 
 #[derive(Clone, Debug)]
@@ -892,8 +901,13 @@ impl Elastic {
         {
             return self.act(Effect::Transfer { node: leader, to: Some(to) });
         }
-        if let Some(change) = self.next_change(own, raft) {
-            self.act(Effect::Change { node: leader, change });
+        match self.next_change(own, raft) {
+            Some(Next::Change(change)) => self.act(Effect::Change { node: leader, change }),
+            Some(Next::Later) => {
+                self.out.push(Effect::Wake(leader));
+                self.govern_at = Some(self.now + HELLO);
+            }
+            None => {}
         }
     }
 
@@ -922,7 +936,7 @@ impl Elastic {
     }
 
     /// What is to be changed next: newcomers first, then promotions, then removals.
-    fn next_change(&self, own: NodeId, raft: &Raft) -> Option<Change> {
+    fn next_change(&self, own: NodeId, raft: &Raft) -> Option<Next> {
         let members = raft.members();
         // Whose lock is held here, or whose storage is gone, does not run elsewhere, whoever says so.
         let elsewhere = |node: &NodeId| {
@@ -932,16 +946,17 @@ impl Elastic {
         let owns = self.hosts.values().filter_map(|host| host.own).filter(elsewhere).chain([own]);
         let owns: BTreeSet<_> = owns.collect();
         if let Some(id) = owns.iter().find(|id| !members.contains(**id)) {
-            return Some(Change::Add { id: *id, name: String::new() });
+            return Some(Next::Change(Change::Add { id: *id, name: String::new() }));
         }
         // Those that are about to leave make room already.
         let surplus = |id: &NodeId| self.vanished.contains(id) || self.is_adopted(*id);
         let stays = |id: &NodeId| members.is_voter(*id) && !surplus(id);
         let staying = members.iter().map(|(id, _)| id).filter(stays).count();
-        let ready = |id: &&NodeId| !members.is_voter(**id) && raft.is_ready(**id);
-        let learner = owns.iter().find(ready);
-        if let Some(id) = learner.filter(|_| staying < self.max_voters) {
-            return Some(Change::Promote(*id));
+        let room = staying < self.max_voters;
+        let mut learners = owns.iter().filter(|id| room && !members.is_voter(**id)).peekable();
+        let waits = learners.peek().is_some();
+        if let Some(id) = learners.find(|id| raft.is_ready(**id)) {
+            return Some(Next::Change(Change::Promote(*id)));
         }
         // Whoever goes, a majority of those who stay must be there: hosts that are frozen keep nodes
         // that do not answer. So the silent go first.
@@ -951,8 +966,10 @@ impl Elastic {
             let live = staying.iter().filter(|other| raft.is_live(**other)).count();
             members.is_voter(*id) && live < staying.len() / 2 + 1
         };
-        let leaves = members.iter().map(|(id, _)| id).filter(surplus).filter(|id| !is_missed(id));
-        leaves.min_by_key(|id| raft.is_live(*id)).map(Change::Remove)
+        let mut leaves = members.iter().map(|(id, _)| id).filter(surplus).peekable();
+        let waits = waits || leaves.peek().is_some();
+        let next = leaves.filter(|id| !is_missed(id)).min_by_key(|id| raft.is_live(*id));
+        next.map(|id| Next::Change(Change::Remove(id))).or(waits.then_some(Next::Later))
     }
 }
 

@@ -81,6 +81,7 @@ impl World {
             first_election: (number == 1 && !again).then_some(5),
             election_timeout: weather.election,
             heartbeat_interval: weather.heartbeat,
+            rest: weather.rest,
             max_message_bytes: weather.max_message_bytes,
             max_inflight: weather.max_inflight,
             max_uncommitted_bytes: weather.max_uncommitted_bytes,
