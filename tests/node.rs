@@ -1,7 +1,7 @@
 //! One node: the order of its effects, and what outlives it.
 #![allow(missing_docs)]
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use conflux::node::Event;
 use conflux::node::{Durability, Input, Node, Output, Packet};
@@ -112,6 +112,9 @@ struct Counter {
     fail: &'static str,
     /// How long user code takes.
     takes: Time,
+    /// Every state that was ever made.
+    made: Vec<Weak<u64>>,
+    committed: Vec<u64>,
 }
 
 impl Machine for Counter {
@@ -129,7 +132,9 @@ impl Machine for Counter {
         if self.fail == "reduce" && action == b"bad" {
             return Err(Failure::new("REDUCER_FAILED", "no"));
         }
-        Ok(Rc::new(**state + 1))
+        let state = Rc::new(**state + 1);
+        self.made.push(Rc::downgrade(&state));
+        Ok(state)
     }
 
     fn save(&mut self, state: &State) -> Result<Vec<u8>, Failure> {
@@ -144,7 +149,9 @@ impl Machine for Counter {
         Ok(Rc::new(u64::from_le_bytes(bytes)))
     }
 
-    fn committed(&mut self, _: u64) {}
+    fn committed(&mut self, index: u64) {
+        self.committed.push(index);
+    }
 }
 
 /// A node whose writes are done at once.
@@ -163,7 +170,7 @@ impl Rig {
         limit(&mut settings);
         let mut rig = Self {
             node: Node::new(settings, Rc::new(0), Durability::Volatile, 1),
-            machine: Counter { fail, takes: 0 },
+            machine: Counter { fail, ..Counter::default() },
             now: 0,
             settled: Vec::new(),
             troubles: Vec::new(),
@@ -221,6 +228,11 @@ impl Rig {
 
     fn command(index: u64, data: &[u8]) -> Entry {
         Entry { at: Position::new(index, 1), payload: Payload::Command(data.into()) }
+    }
+
+    /// How many states are still held.
+    fn alive(&self) -> usize {
+        self.machine.made.iter().filter(|state| state.strong_count() > 0).count()
     }
 
     fn append(&mut self, prev: u64, entries: Vec<Entry>) {
@@ -624,4 +636,95 @@ fn what_was_given_up_holds_nobody_up() {
     assert_eq!((rig.outcome(1), rig.outcome(2)), (None, None), "one after the other");
     rig.wait(10);
     assert_eq!((rig.code(1), rig.outcome(2)), (Some("TIMEOUT"), Some(&Outcome::Nothing)));
+}
+
+/// A log of so many actions behind the opening of a session, which nobody knows to be committed.
+fn long(actions: u64) -> Saved {
+    let open = Rig::command(1, &encode(&Command::Open { nonce: 1 }));
+    let actions = (1..=actions).map(|seq| Rig::command(seq + 1, &action(seq, "x")));
+    let entries = [open].into_iter().chain(actions).collect();
+    Saved { hard: HardState { term: 1, vote: None }, snapshot: None, entries }
+}
+
+fn roomy(config: &mut store::Config) {
+    config.compact_bytes = 1 << 20;
+}
+
+#[test]
+fn of_a_long_log_few_states_are_kept() {
+    let actions = 3 * store::KEPT as u64;
+    let mut rig = Rig::new(3, "", long(actions), roomy);
+    assert_eq!((rig.state(), **rig.node.store().provisional()), (0, actions));
+    assert_eq!(rig.machine.made.len() as u64, actions, "each is reduced once");
+    assert!(rig.alive() <= store::KEPT + 1, "{}", rig.alive());
+    // A leader commits it, half and half.
+    for commit in [actions / 2, actions + 1] {
+        let prev = Position::new(actions + 1, 1);
+        let wants = Wants::Answer;
+        rig.receive(2, 2, Body::Append { prev, commit, round: 0, entries: vec![], wants });
+        assert_eq!((rig.state(), **rig.node.store().provisional()), (commit - 1, actions));
+        assert!(rig.alive() <= store::KEPT + 2, "{}", rig.alive());
+    }
+    assert_eq!(rig.machine.committed, (2..=actions + 1).collect::<Vec<_>>(), "each is told once");
+    let store = rig.node.store();
+    assert!(Rc::ptr_eq(store.committed(), store.provisional()), "one state, one reference");
+}
+
+#[test]
+fn of_a_long_log_the_end_is_replaced() {
+    let (actions, kept) = (2 * store::KEPT as u64, store::KEPT as u64);
+    for from in [kept / 2, kept, kept + 1, kept + 2, actions] {
+        let mut rig = Rig::new(3, "", long(actions), roomy);
+        let prev = Position::new(from, 1);
+        let at = Position::new(from + 1, 2);
+        let payload = Payload::Command(action(from, "y").into());
+        let (entries, wants) = (vec![Entry { at, payload }], Wants::Answer);
+        rig.receive(2, 2, Body::Append { prev, commit: 0, round: 0, entries, wants });
+        assert_eq!((rig.state(), **rig.node.store().provisional()), (0, from));
+        let (prev, wants) = (at, Wants::Answer);
+        rig.receive(2, 2, Body::Append { prev, commit: at.index, round: 0, entries: vec![], wants });
+        assert_eq!((rig.state(), **rig.node.store().provisional()), (from, from));
+    }
+}
+
+#[test]
+fn a_reducer_that_fails_does_so_again_when_its_state_was_not_kept() {
+    let mut saved = long(store::KEPT as u64 + 10);
+    for index in [3, store::KEPT + 5, store::KEPT + 10] {
+        let seq = saved.entries[index].at.index - 1;
+        saved.entries[index].payload = Payload::Command(action(seq, "bad").into());
+    }
+    let last = saved.entries.last().expect("many").at;
+    let mut rig = Rig::new(3, "reduce", saved, roomy);
+    let good = store::KEPT as u64 + 7;
+    assert_eq!(**rig.node.store().provisional(), good);
+    let (commit, wants) = (last.index, Wants::Answer);
+    rig.receive(2, 2, Body::Append { prev: last, commit, round: 0, entries: vec![], wants });
+    assert_eq!((rig.state(), **rig.node.store().provisional()), (good, good));
+    let failure = Trouble::ReducerFailed(Failure::new("REDUCER_FAILED", "no"));
+    assert_eq!(rig.troubles, vec![failure; 3], "each is told once");
+}
+
+#[test]
+fn a_leader_judges_no_more_than_its_followers_can_keep() {
+    let mut rig = Rig::new(3, "", Saved::default(), roomy);
+    rig.wait(600);
+    rig.receive(2, 1, Body::PreVoteReply { granted: true });
+    rig.receive(2, 1, Body::VoteReply { granted: true });
+    let accept = |rig: &mut Rig| {
+        let matched = rig.node.raft().expect("started").log().last().index;
+        let result = AppendResult::Accepted { matched };
+        rig.receive(2, 1, Body::AppendReply { round: 0, result });
+    };
+    accept(&mut rig);
+    accept(&mut rig);
+    let many = 2 * store::KEPT as u64 + 5;
+    let perform = |ticket| Perform { ticket, method: "add".into(), args: "x".into(), timeout: None };
+    rig.handle(Input::Perform((0..many).map(perform).collect()));
+    for so_far in [store::KEPT as u64, 2 * store::KEPT as u64, many] {
+        assert_eq!(**rig.node.store().provisional(), so_far);
+        assert!(rig.alive() <= store::KEPT + 1, "{}", rig.alive());
+        accept(&mut rig);
+        assert_eq!((rig.state(), rig.settled.len() as u64), (so_far, so_far));
+    }
 }
