@@ -42,6 +42,20 @@ const until = (page, condition, arg) =>
 const progress = (page, more) =>
   page.waitForFunction(([n]) => tab.acknowledged.length >= n, [more], { timeout: 30_000, polling: 50 })
 
+/** Waits until a second has passed without a word. Gives what tells how many words there were. */
+const silence = async (pages) => {
+  const sent = async () => {
+    const counts = pages.map((page) => page.evaluate('tab.status().counters.framesSent'))
+    return (await Promise.all(counts)).reduce((sum, count) => sum + count)
+  }
+  for (let before, now = await sent(); before !== now; ) {
+    await pages[0].evaluate('new Promise((done) => setTimeout(done, 1000))')
+    before = now
+    now = await sent()
+  }
+  return sent
+}
+
 /** Random, and the same in every run. */
 const random = (() => {
   let seed = 7
@@ -96,6 +110,20 @@ describe('a cluster of tabs', () => {
     await pages[2].evaluate('tab.first()')
     await until(pages[2], '(s) => s.members.length === 1')
     await check([pages[2]], [...values])
+  })
+
+  it('is quiet when nobody does anything, and wakes up at once', async () => {
+    const pages = await openMany(3)
+    await Promise.all(pages.map((page) => page.evaluate('tab.first()')))
+    for (const page of pages) await until(page, '(s) => s.members.length === 3 && s.learners.length === 0')
+    const sent = await silence(pages)
+    const before = await sent()
+    await pages[0].evaluate('new Promise((done) => setTimeout(done, 12000))')
+    const words = (await sent()) - before
+    assert.ok(words > 0 && words <= 12, `${words} messages in 12 seconds`)
+    const term = (await pages[0].evaluate('tab.status()')).term
+    await Promise.all(pages.map((page) => page.evaluate('tab.burst(1)')))
+    assert.equal((await pages[0].evaluate('tab.status()')).term, term, 'nobody missed the leader')
   })
 
   it(`goes on when four of five die at once under load, ${ROUNDS} times`, async () => {
@@ -230,6 +258,24 @@ describe('tabs that freeze', () => {
       await Promise.all(pages.map((page) => page.close()))
     })
   }
+
+  it('a leader that froze while all was quiet is missed by who performs', async () => {
+    name = 'quiet'
+    const pages = [await plain.open(), await plain.open(), await plain.open()]
+    await Promise.all(pages.map((page) => page.evaluate('tab.first()')))
+    for (const page of pages) {
+      await until(page, '(s) => s.members.length === 3 && s.learners.length === 0')
+    }
+    // The tab in front leads.
+    await until(pages[2], "(s) => s.role === 'leader'")
+    await silence(pages)
+    const thaw = await freeze(pages[2], false)
+    await pages[0].evaluate('tab.burst(3)')
+    await thaw()
+    await pages[2].evaluate('tab.burst(3)')
+    await check(pages, (await Promise.all(pages.map(acknowledged))).flat())
+    await Promise.all(pages.map((page) => page.close()))
+  })
 
   it('a leader whose tab is hidden hands over to one that is seen', async () => {
     name = 'hidden'
