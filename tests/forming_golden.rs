@@ -80,6 +80,7 @@ impl Runner {
                     let set = self.set(&set);
                     format!("starts with [{set}]")
                 }
+                Event::Welcomed(set) => format!("is taken in anew by [{}]", self.set(&set)),
                 Event::Refused { why, members } => {
                     format!("is refused: {} [{}]", why.code(), members.join(" "))
                 }
@@ -119,6 +120,7 @@ impl Runner {
             }
             Body::Propose { set } => format!("propose [{}]", self.set(set)),
             Body::Formed { set } => format!("formed [{}]", self.set(set)),
+            Body::Welcome { set } => format!("welcome to [{}]", self.set(set)),
             Body::Goodbye => "goodbye".into(),
             Body::Refuse { why, .. } => format!("refuse {}", why.code()),
         };

@@ -682,7 +682,11 @@ fn of_a_long_log_the_end_is_replaced() {
         rig.receive(2, 2, Body::Append { prev, commit: 0, round: 0, entries, wants });
         assert_eq!((rig.state(), **rig.node.store().provisional()), (0, from));
         let (prev, wants) = (at, Wants::Answer);
-        rig.receive(2, 2, Body::Append { prev, commit: at.index, round: 0, entries: vec![], wants });
+        rig.receive(
+            2,
+            2,
+            Body::Append { prev, commit: at.index, round: 0, entries: vec![], wants },
+        );
         assert_eq!((rig.state(), **rig.node.store().provisional()), (from, from));
     }
 }
@@ -719,7 +723,8 @@ fn a_leader_judges_no_more_than_its_followers_can_keep() {
     accept(&mut rig);
     accept(&mut rig);
     let many = 2 * store::KEPT as u64 + 5;
-    let perform = |ticket| Perform { ticket, method: "add".into(), args: "x".into(), timeout: None };
+    let perform =
+        |ticket| Perform { ticket, method: "add".into(), args: "x".into(), timeout: None };
     rig.handle(Input::Perform((0..many).map(perform).collect()));
     for so_far in [store::KEPT as u64, 2 * store::KEPT as u64, many] {
         assert_eq!(**rig.node.store().provisional(), so_far);

@@ -52,7 +52,7 @@ const MAY_USE: [(&str, &[&str]); 7] = [
     ("src/store", &["store", "raft", "wire::hash64", "mistakes"]),
     ("src/node", &["node", "store", "raft"]),
     ("src/tenancy", &["tenancy", "raft", "wire", "mistakes"]),
-    ("src/storage", &["storage", "raft", "tenancy::elastic"]),
+    ("src/storage", &["storage", "raft", "wire::hash64", "tenancy::elastic"]),
     ("src/channel", &["channel", "wire", "host::options", "store::Failure", "js"]),
 ];
 

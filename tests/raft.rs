@@ -566,8 +566,13 @@ fn a_round_counts_only_when_storage_was_seen_to_be_the_nodes_own() {
     assert_eq!(output.reads, [Confirmed { id: 7, index: Some(1) }]);
     // Another's: the answer waits for a write that began after the question had come.
     let mut follower = node(1, 3);
-    let beat =
-        |round| Body::Append { prev: zero(), commit: 0, round, entries: vec![], wants: Wants::Answer };
+    let beat = |round| Body::Append {
+        prev: zero(),
+        commit: 0,
+        round,
+        entries: vec![],
+        wants: Wants::Answer,
+    };
     let _ = receive(&mut follower, 1, 2, 1, beat(0));
     let output = receive(&mut follower, 2, 2, 1, beat(1));
     let write = output.persist.expect("a write that shows it");

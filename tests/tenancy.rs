@@ -286,16 +286,19 @@ fn a_cluster_that_has_formed_answers_who_comes_late() {
     let output = hear(&mut a, 2_000, &b, hello(2, Some(both.hash()), true));
     assert_eq!(bodies(&output), [(&to(&b), &Body::Formed { set: both.clone() })]);
     let members = vec!["a".to_string(), "b".to_string()];
+    // Perhaps there is a leader soon.
+    assert!(is_quiet(&hear(&mut a, 2_000, &member("b", 8), hello(2, None, true))));
+    assert!(is_quiet(&hear(&mut a, 11_999, &member("b", 8), hello(2, None, true))));
     for (late, why) in [
         (member("c", 8), Refusal::Full),
         (member("b", 8), Refusal::Amnesia),
-        (member("a", 8), Refusal::Amnesia),
+        (member("a", 8), Refusal::DuplicateId),
     ] {
-        let output = hear(&mut a, 2_000, &late, hello(2, None, true));
+        let output = hear(&mut a, 12_000, &late, hello(2, None, true));
         let refuse = Body::Refuse { why, members: members.clone() };
         assert_eq!(bodies(&output), [(&to(&late), &refuse)]);
         let proposal = Body::Propose { set: set(&[&late, &member("z", 3)]) };
-        assert!(is_quiet(&hear(&mut a, 2_000, &late, proposal)));
+        assert!(is_quiet(&hear(&mut a, 12_000, &late, proposal)));
     }
     let why = Refusal::OtherSet;
     let output = a.handle_other_set(99);
@@ -382,7 +385,15 @@ fn a_member_resumes_where_it_was() {
 
 #[test]
 fn the_codes_are_stable() {
-    let codes = [Refusal::Full, Refusal::Amnesia, Refusal::NotAMember, Refusal::OtherSet];
-    let codes: Vec<_> = codes.into_iter().map(Refusal::code).collect();
-    assert_eq!(codes, ["CLUSTER_FULL", "AMNESIA", "NOT_A_MEMBER", "OTHER_CLUSTER"]);
+    let codes = [
+        (Refusal::Full, "CLUSTER_FULL"),
+        (Refusal::Amnesia, "AMNESIA"),
+        (Refusal::NotAMember, "NOT_A_MEMBER"),
+        (Refusal::OtherSet, "OTHER_CLUSTER"),
+        (Refusal::DuplicateId, "DUPLICATE_ID"),
+        (Refusal::Replaced, "REPLACED"),
+    ];
+    for (why, code) in codes {
+        assert_eq!(why.code(), code);
+    }
 }

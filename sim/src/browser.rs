@@ -89,7 +89,9 @@ impl Browser {
                     return None;
                 }
             },
-            HostEffect::Listen(_) | HostEffect::Unlisten(_) => return None,
+            HostEffect::Listen(_) | HostEffect::Unlisten(_) | HostEffect::Record { .. } => {
+                return None;
+            }
         };
         let request = Request { page, life, effect, begun: false };
         self.queues.entry(database).or_default().push_back(request);
@@ -196,7 +198,9 @@ impl Browser {
                 };
             }
             HostEffect::Tenancy { effect, .. } => effect,
-            HostEffect::Listen(_) | HostEffect::Unlisten(_) => return None,
+            HostEffect::Listen(_) | HostEffect::Unlisten(_) | HostEffect::Record { .. } => {
+                return None;
+            }
         };
         match effect {
             Effect::ReadRegistry => answer(elastic::Input::Registry(self.registry.clone())),

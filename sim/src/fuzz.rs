@@ -231,7 +231,8 @@ impl Victim {
             2 | 3 => {
                 let entries = (1..=4).map(entry).collect();
                 let prev = Position::default();
-                let body = Body::Append { prev, commit: 2, round: 1, entries, wants: Wants::Answer };
+                let body =
+                    Body::Append { prev, commit: 2, round: 1, entries, wants: Wants::Answer };
                 self.receive(2, 1, body);
                 if role == 3 {
                     let of = Whole::Snapshot { last: Position::new(9, 1) };
@@ -435,7 +436,7 @@ fn forming_message(source: &mut Source<'_>, node: &Tenancy) -> tenancy::Message 
     };
     let from = member(source);
     let bound = |source: &mut Source<'_>| (source.below(2) > 0).then(|| source.number());
-    let body = match source.below(6) {
+    let body = match source.below(7) {
         0 | 1 => tenancy::Body::Hello {
             size: source.number(),
             bound: bound(source),
@@ -444,6 +445,7 @@ fn forming_message(source: &mut Source<'_>, node: &Tenancy) -> tenancy::Message 
         2 => tenancy::Body::Propose { set: set(source) },
         3 => tenancy::Body::Formed { set: set(source) },
         4 => tenancy::Body::Goodbye,
+        5 => tenancy::Body::Welcome { set: set(source) },
         _ => {
             tenancy::Body::Refuse { why: Refusal::OtherSet, members: source.list(3, Source::text) }
         }

@@ -615,7 +615,7 @@ impl World {
             Effect::Unlisten(id) => {
                 self.tabs[page.0].listens.remove(id);
             }
-            Effect::Write { .. } => {}
+            Effect::Write { .. } | Effect::Record { .. } => {}
             Effect::Tenancy { effect, .. } => {
                 note!(self, "tab {} asks {effect:?}", page.0);
                 self.stats.stolen += u64::from(matches!(effect, elastic::Effect::StealLock(_)));

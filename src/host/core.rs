@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 pub use super::mail::Letter;
 use super::mail::{Address, Mail};
 use crate::node::{self, Durability, Node, Packet};
 use crate::raft::{self, NodeId, Persist, PersistSeq, RoleName, Saved, Time};
+use crate::storage::file;
 use crate::store::{self, Call, Failure, Outcome, Perform, Return, Settled, Trouble};
 use crate::tenancy::elastic;
 use crate::tenancy::{self, Plan, Refusal, Set, Tenancy, To};
@@ -33,6 +36,8 @@ pub struct Settings {
     pub heartbeat_interval: Time,
     /// The store's settings.
     pub store: store::Config,
+    /// Whether the node has storage: then it begins with [`Input::Restored`].
+    pub durability: Durability,
 }
 
 /// One thing that happened to a host.
@@ -62,6 +67,10 @@ pub enum Input<S> {
         /// Its number.
         seq: PersistSeq,
     },
+    /// What storage has of the node: the contents of [`crate::storage::file`], if there are any.
+    Restored(Option<Vec<u8>>),
+    /// Storage fails. The node stops.
+    Broken(Failure),
     /// Storage or a lock answers, in elastic clusters.
     Tenancy {
         /// The life of the host in which it was asked.
@@ -89,6 +98,15 @@ pub enum Effect {
         life: u32,
         /// What to do.
         effect: elastic::Effect,
+    },
+    /// Write this record, of a node of a fixed cluster; answered with [`Input::Persisted`].
+    Record {
+        /// Its number.
+        seq: PersistSeq,
+        /// It stands for everything before it: what was written before may go once it is durable.
+        begins: bool,
+        /// Its bytes.
+        bytes: Vec<u8>,
     },
     /// Write, if the record's epoch is this one; answered with [`Input::Persisted`], or with what went
     /// wrong.
@@ -233,6 +251,23 @@ pub struct HostCore<S> {
     /// What has arrived and waits until user code has returned.
     inbox: VecDeque<Work<S>>,
     calling: bool,
+    /// Storage has not said yet what it has.
+    loading: bool,
+    /// A leader or the members have changed.
+    changed: bool,
+    seed: u64,
+    /// Who this node is, once that is (being) written, and the number of the last durable record.
+    owner: Option<Owner>,
+    durable: PersistSeq,
+}
+
+/// Who a node of a fixed cluster is, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Owner {
+    cluster: String,
+    id: String,
+    nonce: u64,
+    set: Set,
 }
 
 /// Whom the channel gives a frame to, which start of that node it is for, and the sender's set.
@@ -249,8 +284,8 @@ impl<S: Clone> HostCore<S> {
     /// A host. `seed` decides every random choice.
     pub fn new(settings: Settings, initial: S, now: Time, seed: u64) -> Self {
         let tenancy = Tenancy::new(settings.id.clone(), settings.plan.clone(), now, seed);
-        let store = settings.store;
-        let node = Node::new(store, initial, Durability::Volatile, seed.wrapping_add(1));
+        let (store, durability) = (settings.store, settings.durability);
+        let node = Node::new(store, initial, durability, seed.wrapping_add(1));
         Self {
             mail: Mail::new(&settings.cluster, store.version),
             settings,
@@ -262,6 +297,11 @@ impl<S: Clone> HostCore<S> {
             left: BTreeSet::new(),
             inbox: VecDeque::new(),
             calling: false,
+            changed: false,
+            loading: durability == Durability::Durable,
+            seed,
+            owner: None,
+            durable: 0,
         }
     }
 
@@ -283,7 +323,16 @@ impl<S: Clone> HostCore<S> {
     /// Where the node stands.
     pub fn status(&self) -> Status {
         let (raft, set) = (self.node.raft(), self.tenancy.set());
-        let name = |number| set.and_then(|set| set.member(number)).map(|m| m.id.clone());
+        let name = |number| self.tenancy.member(number, raft).map(|member| member.id);
+        let members = |voter: Option<bool>| -> Vec<String> {
+            let Some(raft) = raft.filter(|raft| !raft.members().is_empty()) else {
+                let all = set.into_iter().flat_map(Set::members).map(|member| member.id.clone());
+                return all.filter(|_| voter.is_none()).collect();
+            };
+            let all = raft.members().iter();
+            let chosen = all.filter(|(_, member)| voter.is_none_or(|voter| member.voter == voter));
+            chosen.filter_map(|(number, _)| name(number)).collect()
+        };
         let matched = raft.and_then(raft::Raft::matched).unwrap_or_default();
         let matched = matched.into_iter().filter_map(|(number, at)| Some((name(number)?, at)));
         Status {
@@ -295,10 +344,8 @@ impl<S: Clone> HostCore<S> {
             applied: self.node.store().applied(),
             last: raft.map_or(0, |raft| raft.log().last().index),
             snapshot: raft.map_or(0, |raft| raft.log().base().index),
-            members: set
-                .map(|set| set.members().iter().map(|m| m.id.clone()).collect())
-                .unwrap_or_default(),
-            learners: Vec::new(),
+            members: members(None),
+            learners: members(Some(false)),
             adopted: Vec::new(),
             hidden: Vec::new(),
             running: Vec::new(),
@@ -322,10 +369,12 @@ impl<S: Clone> HostCore<S> {
         }
         let present = self.tenancy.present();
         while !self.calling
-            && let Some(work) = self.inbox.pop_front()
+            && let Some(at) = self.next_work()
+            && let Some(work) = self.inbox.remove(at)
         {
             self.work(now, work, &mut out);
         }
+        self.look(now, &mut out);
         if self.tenancy.present() != present {
             out.notices.push(Notice::Status);
         }
@@ -336,8 +385,41 @@ impl<S: Clone> HostCore<S> {
         out
     }
 
+    /// What can be done next. While storage has not said what it has, most of it waits.
+    fn next_work(&self) -> Option<usize> {
+        let now = |work: &Work<S>| {
+            let Work::Input(input) = work else { return false };
+            matches!(input, Input::Restored(_) | Input::Broken(_) | Input::Close)
+        };
+        let at = if self.loading { self.inbox.iter().position(now)? } else { 0 };
+        Some(at)
+    }
+
+    /// Sees to it that members which have lost their memory come back.
+    fn look(&mut self, now: Time, out: &mut Output<S>) {
+        if self.calling || self.phase != Phase::Member {
+            return;
+        }
+        if !std::mem::take(&mut self.changed) && !self.tenancy.wants_to_look(now) {
+            return;
+        }
+        let Some(raft) = self.node.raft() else { return };
+        let form = self.tenancy.handle_raft(now, raft);
+        let change = form.change.clone();
+        self.take_forming(now, form, out);
+        if let Some(change) = change {
+            self.feed(now, node::Input::Change(change), out);
+        }
+    }
+
     fn work(&mut self, now: Time, work: Work<S>, out: &mut Output<S>) {
         match work {
+            Work::Input(Input::Broken(failure)) if self.phase != Phase::Closed => {
+                self.stop(failure, out);
+            }
+            Work::Input(Input::Restored(bytes)) if self.phase == Phase::Forming => {
+                self.restored(now, bytes.as_deref(), out);
+            }
             Work::Input(input) if self.phase == Phase::Closed => self.refuse_input(input, out),
             Work::Input(Input::Frame(frame)) => self.receive(&frame, out),
             Work::Input(Input::Close) => self.close(now, out),
@@ -356,7 +438,8 @@ impl<S: Clone> HostCore<S> {
                 self.feed(now, node::Input::Read { ticket }, out);
             }
             Work::Input(Input::Returned(_)) => unreachable!("it never waits"),
-            // A fixed cluster has neither storage nor tenants.
+            Work::Input(Input::Persisted { seq, .. }) => self.persisted(now, seq, out),
+            // A fixed cluster has no tenants.
             Work::Input(_) => {}
             Work::Letter(..) if self.phase == Phase::Closed => {}
             Work::Letter(_, Letter::Form(message)) => {
@@ -379,8 +462,8 @@ impl<S: Clone> HostCore<S> {
 
     /// When something is due.
     pub fn deadline(&self) -> Option<Time> {
-        if self.phase == Phase::Closed {
-            return None;
+        if self.phase == Phase::Closed || self.loading {
+            return self.close_by;
         }
         let raft = self.node.raft().map(raft::Raft::deadline);
         let store = self.node.store().deadline();
@@ -404,10 +487,16 @@ impl<S: Clone> HostCore<S> {
             let form = self.tenancy.handle_other_set(header.from);
             return self.take_forming(now, form, out);
         }
-        let Some(from) = set.number(header.from) else {
-            self.mail.counters.invalid_messages += 1;
-            return;
+        let from = set.number(header.from).unwrap_or(header.from);
+        let asks = |message: &raft::Message| {
+            matches!(message.body, raft::Body::PreVote { .. } | raft::Body::Vote { .. })
         };
+        if let (Packet::Raft(message), Some(raft)) = (&packet, self.node.raft())
+            && asks(message)
+        {
+            let form = self.tenancy.handle_former(from, raft);
+            self.take_forming(now, form, out);
+        }
         self.feed(now, node::Input::Receive { from, packet }, out);
     }
 
@@ -422,7 +511,9 @@ impl<S: Clone> HostCore<S> {
         }
         for event in form.events {
             match event {
-                tenancy::Event::Formed(set) => self.start(now, &set, out),
+                tenancy::Event::Formed(set) | tenancy::Event::Welcomed(set) => {
+                    self.begin(now, &set, out);
+                }
                 tenancy::Event::Refused { why, members } => self.refused(why, &members, out),
                 tenancy::Event::SizeMismatch { id, size } => {
                     let message = format!(
@@ -452,16 +543,96 @@ impl<S: Clone> HostCore<S> {
         }
     }
 
-    fn start(&mut self, now: Time, set: &Set, out: &mut Output<S>) {
-        let number = set.number(self.tenancy.me().nonce).expect("a node forms sets with itself");
+    /// The node belongs to a cluster from now on. First that is written.
+    fn begin(&mut self, now: Time, set: &Set, out: &mut Output<S>) {
+        if self.settings.durability == Durability::Volatile {
+            return self.start(now, set, Saved::default(), out);
+        }
+        let owner = Owner {
+            cluster: self.settings.cluster.clone(),
+            id: self.settings.id.clone(),
+            nonce: self.tenancy.me().nonce,
+            set: set.clone(),
+        };
+        self.owner = Some(owner);
+        self.record(&Persist::begin(0, &Saved::default()), true, out);
+    }
+
+    /// Storage says what it has of this node.
+    fn restored(&mut self, now: Time, bytes: Option<&[u8]>, out: &mut Output<S>) {
+        self.loading = false;
+        let Some(bytes) = bytes else { return };
+        let read = file::read(bytes).map_err(|error| error.to_string());
+        let owner = read.and_then(|contents| {
+            let owner: Result<Owner, _> = postcard::from_bytes(&contents.owner);
+            Ok((owner.map_err(|_| "it does not say whose it is")?, contents.saved))
+        });
+        let (owner, saved) = match owner {
+            Ok(read) => read,
+            Err(why) => {
+                let message = format!(
+                    "what storage has of this node cannot be read ({why}): restore it from a copy, \
+                     or delete it, and the node comes back as one that has lost its memory"
+                );
+                return self.stop(Failure::new("STORAGE_CORRUPT", message), out);
+            }
+        };
+        let (id, cluster, plan) = (&self.settings.id, &self.settings.cluster, &self.settings.plan);
+        if owner.id != *id || owner.cluster != *cluster || owner.set.members().len() != plan.size()
+        {
+            let message = format!(
+                "storage has node `{}` of the cluster `{}` with {} members, and this is `{id}` of \
+                 `{cluster}` with {}: give each node a folder of its own",
+                owner.id,
+                owner.cluster,
+                owner.set.members().len(),
+                plan.size(),
+            );
+            return self.stop(Failure::new("STORAGE_MISMATCH", message), out);
+        }
+        let (set, nonce) = (owner.set.clone(), owner.nonce);
+        let plan = plan.clone();
+        self.tenancy = Tenancy::resume(id.clone(), nonce, set.clone(), plan, now, self.seed);
+        self.owner = Some(owner);
+        self.record(&Persist::begin(0, &saved), true, out);
+        self.start(now, &set, saved, out);
+    }
+
+    /// Asks for a record to be written.
+    fn record(&mut self, persist: &Persist, begins: bool, out: &mut Output<S>) {
+        let (seq, durable) = (persist.seq, self.durable);
+        let owner = self.owner.as_ref().filter(|_| begins);
+        let owner = owner.map(|owner| postcard::to_allocvec(owner).expect("it fits in memory"));
+        let bytes = file::record(seq, durable, owner, persist);
+        out.effects.push(Effect::Record { seq, begins, bytes });
+    }
+
+    fn persisted(&mut self, now: Time, seq: PersistSeq, out: &mut Output<S>) {
+        self.durable = self.durable.max(seq);
+        match self.tenancy.set().cloned() {
+            // Who this node is was written just now.
+            Some(set) if seq == 0 && self.node.raft().is_none() => {
+                self.start(now, &set, Saved::default(), out);
+            }
+            _ => self.feed(now, node::Input::Persisted(seq), out),
+        }
+    }
+
+    fn start(&mut self, now: Time, set: &Set, saved: Saved, out: &mut Output<S>) {
+        let number = self.tenancy.number().expect("it belongs to a set");
+        let is_new = saved.hard.term == 0;
         let members = (1..).zip(set.members().iter().map(|member| &member.id));
         let member = |(number, name): (_, &String)| {
             (number, raft::Member { voter: true, name: name.clone() })
         };
-        let members = raft::Members::new(members.map(member));
+        // Who takes the place of its former self is yet to join.
+        let members = match set.member(number) {
+            Some(_) => raft::Members::new(members.map(member)),
+            None => raft::Members::default(),
+        };
         let config = raft::Config {
             // The others have started, too, by the time that this one asks them.
-            first_election: (number == 1).then_some(FIRST_ELECTION),
+            first_election: (number == 1 && is_new).then_some(FIRST_ELECTION),
             election_timeout: self.settings.election_timeout,
             heartbeat_interval: self.settings.heartbeat_interval,
             ..raft::Config::new(number, members)
@@ -470,7 +641,7 @@ impl<S: Clone> HostCore<S> {
             self.phase = Phase::Member;
         }
         out.notices.push(Notice::Members);
-        self.feed(now, node::Input::Start { config, saved: Saved::default() }, out);
+        self.feed(now, node::Input::Start { config, saved }, out);
     }
 
     fn refused(&mut self, why: Refusal, members: &[String], out: &mut Output<S>) {
@@ -481,10 +652,21 @@ impl<S: Clone> HostCore<S> {
                  over, close them all",
                 members.len()
             ),
-            Refusal::Amnesia => format!(
-                "node `{id}` was a member of this cluster and has lost its memory: it must not \
-                 come back under its old id, because it may have voted; use a new id in a new \
-                 cluster"
+            Refusal::Amnesia => {
+                let message = format!(
+                    "node `{id}` was a member of this cluster ({list}) and has lost its memory, and \
+                     there is no majority of the others that could take it in anew; it waits for \
+                     one: start the others again, or close them all and begin a new cluster"
+                );
+                return self.mail.tell_once("AMNESIA", message, &mut out.notices);
+            }
+            Refusal::DuplicateId => format!(
+                "another node with the id `{id}` is a member of this cluster, and lives: every node \
+                 needs an id of its own"
+            ),
+            Refusal::Replaced => format!(
+                "node `{id}` was taken for dead, and another start of it took its place: reload the \
+                 page or start the process anew, and it is taken in again"
             ),
             Refusal::NotAMember => {
                 format!("this cluster takes only its members ({list}), and `{id}` is none")
@@ -497,8 +679,14 @@ impl<S: Clone> HostCore<S> {
                 return self.mail.tell_once("OTHER_CLUSTER", message, &mut out.notices);
             }
         };
-        let failure = Failure::new(why.code(), message);
+        self.stop(Failure::new(why.code(), message), out);
+    }
+
+    /// The node does nothing any more.
+    fn stop(&mut self, failure: Failure, out: &mut Output<S>) {
         self.phase = Phase::Refused;
+        self.loading = false;
+        self.tenancy.stop();
         self.stopped = Some(failure.clone());
         out.notices.push(Notice::Error(failure.clone()));
         self.feed(Time::default(), node::Input::Close(failure), out);
@@ -550,23 +738,35 @@ impl<S: Clone> HostCore<S> {
 
     fn feed(&mut self, now: Time, input: node::Input<S>, out: &mut Output<S>) {
         let node = self.node.handle(now, input);
-        debug_assert!(node.persist.is_empty(), "a volatile node writes nothing");
-        let Some(set) = self.tenancy.set() else {
-            out.settled.extend(node.settled);
-            return;
-        };
-        let hash = self.tenancy.set_hash();
-        let addressed: Vec<_> = (node.send.into_iter())
-            .filter_map(|(to, packet)| Some((set.member(to)?.clone(), packet)))
-            .collect();
-        for (member, packet) in addressed {
-            self.post((Some(member.id), member.nonce, hash), &Letter::Node(packet));
-        }
         out.settled.extend(node.settled);
+        let stopped = self.phase == Phase::Refused;
+        for persist in node.persist.iter().filter(|_| !stopped) {
+            match (&persist.snapshot, self.node.raft()) {
+                // With all that follows it, so that what was written before may go.
+                (Some(_), Some(raft)) => {
+                    let hard = Some(raft.hard_state());
+                    self.record(&Persist { hard, ..persist.clone() }, true, out);
+                }
+                _ => self.record(persist, false, out),
+            }
+        }
+        let hash = self.tenancy.set_hash();
+        for (to, packet) in node.send.into_iter().filter(|_| !stopped) {
+            let member = self.tenancy.member(to, self.node.raft());
+            // Whose id is not known yet hears what everybody hears.
+            let nonce = member.as_ref().map_or(to, |member| member.nonce);
+            self.post((member.map(|member| member.id), nonce, hash), &Letter::Node(packet));
+        }
         for event in node.events {
             match event {
-                node::Event::Leader { .. } => out.notices.push(Notice::Leader),
-                node::Event::Members => out.notices.push(Notice::Members),
+                node::Event::Leader { .. } => {
+                    self.changed = true;
+                    out.notices.push(Notice::Leader);
+                }
+                node::Event::Members => {
+                    self.changed = true;
+                    out.notices.push(Notice::Members);
+                }
                 node::Event::Invalid { from, error } => {
                     let (who, error) = (format!("member {from}"), error.to_string());
                     self.mail.invalid(&who, &error, &mut out.notices);

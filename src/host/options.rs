@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::core::Settings;
 use super::tabs;
+use crate::node::Durability;
 use crate::raft::Time;
 use crate::store::{self, Failure};
 use crate::tenancy::Plan;
@@ -114,11 +115,11 @@ pub fn parse(value: &Value) -> Result<Options, Failure> {
         Value::Nothing => name.to_string(),
         _ => text(options, "cluster")?,
     };
-    storage(options)?;
+    let durability = storage(options)?;
     let (heartbeat_interval, election_timeout, store) = common(options)?;
     let settings =
-        Kind::Fixed(Settings { id, cluster, plan, election_timeout, heartbeat_interval, store });
-    Ok(Options { settings, channel })
+        Settings { id, cluster, plan, election_timeout, heartbeat_interval, store, durability };
+    Ok(Options { settings: Kind::Fixed(settings), channel })
 }
 
 /// The options that all clusters have.
@@ -167,11 +168,7 @@ fn elastic(options: &BTreeMap<String, Value>) -> Result<Options, Failure> {
         }
         other => return Err(wanted("storage", "\"indexeddb\"", other)),
     }
-    match get(options, "durability") {
-        Value::Nothing => {}
-        Value::Text(name) if name == "strict" || name == "relaxed" => {}
-        other => return Err(wanted("durability", "\"strict\" or \"relaxed\"", other)),
-    }
+    durability(options)?;
     let (heartbeat_interval, election_timeout, store) = common(options)?;
     let max_voters = number(options, "maxVoters", 5.0, (1.0, 15.0))? as usize;
     let channel = channel(options)?;
@@ -288,12 +285,35 @@ fn websocket(channel: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failur
     Ok(ChannelOptions::Websocket { url, room })
 }
 
-/// Only memory so far; the option is there so that nobody believes a node durable that is not.
-fn storage(options: &BTreeMap<String, Value>) -> Result<(), Failure> {
+/// Where a node of a fixed cluster keeps what it must not forget: in memory, or in files. Where the
+/// files are is the shell's business.
+fn storage(options: &BTreeMap<String, Value>) -> Result<Durability, Failure> {
+    durability(options)?;
+    let wish = "\"memory\" or {name: \"file\", path} in a cluster with a `clusterSize`";
     match get(options, "storage") {
+        Value::Nothing => Ok(Durability::Volatile),
+        Value::Text(name) if name == "memory" => Ok(Durability::Volatile),
+        Value::Object(storage) => match (get(storage, "name"), get(storage, "path")) {
+            (Value::Nothing, _) => Err(required("storage.name")),
+            (Value::Text(name), Value::Nothing) if name == "file" => Err(required("storage.path")),
+            (Value::Text(name), Value::Text(path)) if name == "file" && !path.is_empty() => {
+                Ok(Durability::Durable)
+            }
+            (Value::Text(name), other) if name == "file" => {
+                Err(wanted("storage.path", "the path of a folder", other))
+            }
+            (other, _) => Err(wanted("storage.name", "\"file\"", other)),
+        },
+        other => Err(wanted("storage", wish, other)),
+    }
+}
+
+/// How sure storage is to be before it says that something is written.
+fn durability(options: &BTreeMap<String, Value>) -> Result<(), Failure> {
+    match get(options, "durability") {
         Value::Nothing => Ok(()),
-        Value::Text(name) if name == "memory" => Ok(()),
-        other => Err(wanted("storage", "\"memory\" in a cluster with a `clusterSize`", other)),
+        Value::Text(name) if name == "strict" || name == "relaxed" => Ok(()),
+        other => Err(wanted("durability", "\"strict\" or \"relaxed\"", other)),
     }
 }
 

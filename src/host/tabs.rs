@@ -314,6 +314,8 @@ impl<S: Clone> TabCore<S> {
                 self.tenancy(now, input, out);
             }
             Input::Persisted { .. } | Input::Tenancy { .. } => {}
+            // Of fixed clusters.
+            Input::Restored(_) | Input::Broken(_) => {}
             Input::Visible(visible) => self.tenancy(now, elastic::Input::Visible(visible), out),
             Input::Resume => self.tenancy(now, elastic::Input::Start, out),
             Input::Suspend => self.tenancy(now, elastic::Input::Suspend, out),

@@ -3,9 +3,7 @@
 use std::fmt::{Display, Formatter, Result};
 
 use super::role::RoleName;
-use super::types::{
-    AppendResult, Body, Entry, Members, Message, Payload, Position, Wants, Whole,
-};
+use super::types::{AppendResult, Body, Entry, Members, Message, Payload, Position, Wants, Whole};
 
 impl Display for RoleName {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {

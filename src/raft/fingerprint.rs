@@ -23,7 +23,8 @@ impl Raft {
         }
         let cap = self.config.election_timeout.1 + 1;
         let age = |at: Time| (self.now - at.min(self.now)).min(cap);
-        (self.resting, self.heard.map(age), self.election_deadline.saturating_sub(self.now)).hash(hasher);
+        (self.resting, self.heard.map(age), self.election_deadline.saturating_sub(self.now))
+            .hash(hasher);
         std::mem::discriminant(&self.role).hash(hasher);
         match &self.role {
             Role::Follower(follower) => follower.hash(hasher),

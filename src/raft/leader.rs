@@ -73,6 +73,12 @@ impl Raft {
         id == self.config.id || leader.peers.get(&id).is_some_and(answers)
     }
 
+    /// When a member last answered this leader; `None` when it never did, or this node does not lead.
+    pub fn last_heard(&self, id: NodeId) -> Option<Time> {
+        let Role::Leader(leader) = &self.role else { return None };
+        leader.peers.get(&id).filter(|peer| peer.matched > 0).map(|peer| peer.heard)
+    }
+
     /// Changes the configuration by one member (dissertation §4.1). The new one counts at once; it is
     /// given up only if this leader is deposed and another one overwrites it.
     pub(super) fn change(&mut self, change: &Change) -> Result<Index, Refused> {

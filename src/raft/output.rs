@@ -91,6 +91,14 @@ pub struct Persist {
     pub entries: Vec<Entry>,
 }
 
+impl Persist {
+    /// A write with which storage begins anew: all that a node remembers.
+    pub fn begin(seq: PersistSeq, saved: &super::Saved) -> Self {
+        let (snapshot, entries) = (saved.snapshot.clone(), saved.entries.clone());
+        Self { seq, hard: Some(saved.hard), snapshot, reset: false, entries }
+    }
+}
+
 /// A message and what must be durable before it may leave.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outgoing {

@@ -13,12 +13,14 @@
 //! entries are one value under the first one's index. A write that cuts the log off deletes the values
 //! from there on; what an older value has beyond the beginning of the next one does not count.
 
+pub mod file;
+
 use serde::{Deserialize, Serialize};
 
 use crate::raft::{Entry, HardState, Index, Persist, Position, Saved, Snapshot};
 
 /// One atomic write.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// New term and vote.
     pub hard: Option<Vec<u8>>,
@@ -59,13 +61,7 @@ impl Batch {
 
     /// What a new node's record consists of.
     pub fn of(saved: &Saved) -> Self {
-        Self::new(&Persist {
-            seq: 0,
-            hard: Some(saved.hard),
-            snapshot: saved.snapshot.clone(),
-            reset: false,
-            entries: saved.entries.clone(),
-        })
+        Self::new(&Persist::begin(0, saved))
     }
 }
 

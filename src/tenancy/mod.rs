@@ -13,11 +13,11 @@
 //!   n nodes there is one possible set and no competition. With more, two sets can be proposed at
 //!   once; then the one with the smaller hash stays, and whoever sees a member of its own set bound
 //!   to a smaller one withdraws. A set that does not fill up in time is given up likewise.
-//! - A set, once formed, takes nobody in: a stranger is one too many (`CLUSTER_FULL`), and a known
-//!   id with another nonce is a member that lost its memory (`AMNESIA`): it may have voted, and
-//!   cannot know for whom.
+//! - A set, once formed, takes no stranger in: it is one too many (`CLUSTER_FULL`). A known id with
+//!   another nonce is a member that lost its memory, and replaces its former self: see `replace`.
 
 pub mod elastic;
+mod replace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -27,7 +27,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::mistakes::{Mistake, made};
-use crate::raft::{NodeId, Time};
+use crate::raft::{Change, NodeId, Time};
 use crate::wire::hash64;
 use crate::wire::relay::MAX_ID;
 
@@ -86,6 +86,11 @@ impl Set {
 
     fn has(&self, member: &Member) -> bool {
         self.0.contains(member)
+    }
+
+    /// The members' numbers by their ids.
+    fn roster(&self) -> BTreeMap<String, NodeId> {
+        (1..).zip(&self.0).map(|(number, member)| (member.id.clone(), number)).collect()
     }
 
     fn with_id(&self, id: &str) -> Option<&Member> {
@@ -150,6 +155,11 @@ pub enum Body {
         /// The set.
         set: Set,
     },
+    /// "You were a member of this set and have lost your memory: the leader takes you in anew."
+    Welcome {
+        /// The set with which the cluster began.
+        set: Set,
+    },
     /// "I am closing." A hint: nobody is out because of it, but nobody needs to wait for the sender.
     Goodbye,
     /// "You cannot join."
@@ -166,12 +176,16 @@ pub enum Body {
 pub enum Refusal {
     /// The cluster has all its members.
     Full,
-    /// A member of that id has lost its memory.
+    /// A member of that id has lost its memory, and there is no majority that could take it in again.
     Amnesia,
     /// The cluster takes only named members, and this is none.
     NotAMember,
     /// The sender runs in another set.
     OtherSet,
+    /// Another node with this id is a member, and lives.
+    DuplicateId,
+    /// Another start of this node has taken its place.
+    Replaced,
 }
 
 impl Refusal {
@@ -182,6 +196,8 @@ impl Refusal {
             Self::Amnesia => "AMNESIA",
             Self::NotAMember => "NOT_A_MEMBER",
             Self::OtherSet => "OTHER_CLUSTER",
+            Self::DuplicateId => "DUPLICATE_ID",
+            Self::Replaced => "REPLACED",
         }
     }
 }
@@ -202,7 +218,9 @@ pub enum To {
 pub enum Event {
     /// The cluster has formed: start Raft.
     Formed(Set),
-    /// This node cannot join, and stops trying.
+    /// The cluster that began with this set takes this node in: start Raft without members.
+    Welcomed(Set),
+    /// This node cannot join, and stops trying; but for [`Refusal::Amnesia`], with which it waits on.
     Refused {
         /// Why.
         why: Refusal,
@@ -235,6 +253,8 @@ pub struct Output {
     pub messages: Vec<(To, Message)>,
     /// What happened.
     pub events: Vec<Event>,
+    /// A change of the configuration to ask Raft for, which leads here.
+    pub change: Option<Change>,
 }
 
 /// How long a node that is not heard counts as being there, in ms. Hidden tabs' timers fire once
@@ -251,6 +271,15 @@ struct Known {
     nonce: u64,
     heard: Time,
     bound: Option<u64>,
+}
+
+/// A member that has lost its memory.
+#[derive(Clone, Debug)]
+struct Returning {
+    member: Member,
+    /// When it was first heard, and last.
+    since: Time,
+    heard: Time,
 }
 
 #[derive(Clone, Debug)]
@@ -289,6 +318,17 @@ pub struct Tenancy {
     propose_at: Time,
     mismatched: BTreeSet<String>,
     duplicate_told: bool,
+    /// The members by their ids, with their numbers in Raft, once the cluster has formed.
+    roster: BTreeMap<String, NodeId>,
+    /// Every number that was ever a member's, as far as this node knows.
+    met: BTreeSet<NodeId>,
+    returning: BTreeMap<String, Returning>,
+    /// This node waits to be taken in.
+    joining: bool,
+    /// Since when nobody leads, as far as Raft was looked at.
+    leaderless: Option<Time>,
+    /// When to look at Raft again.
+    look_at: Option<Time>,
     out: Output,
 }
 
@@ -311,6 +351,12 @@ impl Tenancy {
             propose_at: now,
             mismatched: BTreeSet::new(),
             duplicate_told: false,
+            roster: BTreeMap::new(),
+            met: BTreeSet::new(),
+            returning: BTreeMap::new(),
+            joining: false,
+            leaderless: Some(now),
+            look_at: None,
             out: Output::default(),
         }
     }
@@ -319,12 +365,15 @@ impl Tenancy {
     /// set in which it runs. Whatever it has voted since is remembered, too, so it is the same member.
     ///
     /// # Panics
-    /// When the set has no such member: storage is not a peer, so this is a bug or a broken disk.
+    /// When the set has no member of that id: storage is not a peer, so this is a bug or a broken disk.
     pub fn resume(id: String, nonce: u64, set: Set, plan: Plan, now: Time, seed: u64) -> Self {
         let me = Member { id, nonce };
-        assert!(set.has(&me), "a node resumes in a set of its own");
+        assert!(set.with_id(&me.id).is_some(), "a node resumes in a set of its own");
         let mut node = Self::new(me.id.clone(), plan, now, seed);
         node.nonces.insert(nonce);
+        // Until Raft says that it is a member.
+        node.joining = !set.has(&me);
+        node.roster = set.roster();
         (node.me, node.set_hash, node.state) = (me, set.hash(), State::Formed(set));
         node
     }
@@ -373,7 +422,13 @@ impl Tenancy {
             State::Forming(Some(bound)) => {
                 (bound.hash, &bound.accepted, bound.mine, until(bound.give_up)).hash(hasher);
             }
-            State::Formed(_) => self.set_hash.hash(hasher),
+            State::Formed(_) => {
+                (self.set_hash, &self.roster, &self.met, self.joining).hash(hasher);
+                self.leaderless.map(|at| (self.now - at).min(LIVE)).hash(hasher);
+                for (id, one) in &self.returning {
+                    (id, one.member.nonce, (self.now - one.since).min(LIVE)).hash(hasher);
+                }
+            }
         }
     }
 
@@ -392,7 +447,11 @@ impl Tenancy {
                 let give_up = bound.as_ref().map(|bound| bound.give_up);
                 Some(give_up.map_or(self.hello_at, |at| at.min(self.hello_at)))
             }
-            State::Formed(_) | State::Refused => None,
+            State::Formed(_) => {
+                let hello = self.joining.then_some(self.hello_at);
+                hello.into_iter().chain(self.look_at).min()
+            }
+            State::Refused => None,
         }
     }
 
@@ -410,6 +469,8 @@ impl Tenancy {
                 self.say_hello();
             }
             self.try_propose();
+        } else if self.joining && self.now >= self.hello_at {
+            self.say_hello();
         }
         std::mem::take(&mut self.out)
     }
@@ -451,6 +512,21 @@ impl Tenancy {
             }
             (State::Forming(_), Body::Propose { set }) => self.handle_propose(from, set),
             (State::Forming(_), Body::Formed { set }) => self.handle_formed(&set),
+            (State::Forming(_), Body::Welcome { set }) => self.handle_welcome(set),
+            // It may still be taken in.
+            (State::Forming(_) | State::Formed(_), Body::Refuse { why, members })
+                if why == Refusal::Amnesia =>
+            {
+                if self.set().is_none() || self.joining {
+                    self.out.events.push(Event::Refused { why, members });
+                }
+            }
+            (State::Formed(_), Body::Refuse { why, members })
+                if self.joining || why == Refusal::Replaced =>
+            {
+                self.state = State::Refused;
+                self.out.events.push(Event::Refused { why, members });
+            }
             (State::Forming(_), Body::Refuse { why, members }) => {
                 self.state = State::Refused;
                 self.out.events.push(Event::Refused { why, members });
@@ -518,23 +594,6 @@ impl Tenancy {
         }
         self.hello_at = self.now + self.hello_pause;
         self.hello_pause = (self.hello_pause * 2).min(HELLO.1);
-    }
-
-    /// A node that speaks to a cluster that has formed.
-    fn answer_late(&mut self, from: Member) {
-        let Some(set) = self.set() else { return };
-        if set.has(&from) {
-            // One of ours, who has not heard yet that all have accepted.
-            let set = set.clone();
-            self.send(To::Member(from), Body::Formed { set });
-        } else {
-            let why = match set.with_id(&from.id) {
-                Some(_) => Refusal::Amnesia,
-                None if !self.plan.admits(&from.id) => Refusal::NotAMember,
-                None => Refusal::Full,
-            };
-            self.refuse(To::Member(from), why);
-        }
     }
 
     fn refuse(&mut self, to: To, why: Refusal) {
@@ -693,6 +752,7 @@ impl Tenancy {
             self.send(To::Member(member), Body::Formed { set: set.clone() });
         }
         self.set_hash = set.hash();
+        self.roster = set.roster();
         self.state = State::Formed(set.clone());
         self.out.events.push(Event::Formed(set));
     }

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use conflux::host::core::{HostCore, Input, Notice, Settings};
+use conflux::host::core::{Effect, HostCore, Input, Notice, Settings};
+use conflux::node::Durability;
 use conflux::raft::{Blob, Index, Time};
 use conflux::store::{self, Failure, Machine, Outcome, Perform};
 use conflux::tenancy::Plan;
@@ -99,6 +100,40 @@ pub struct Frame {
     pub bytes: Vec<u8>,
 }
 
+/// The file of a node, and what has been asked to be written to it.
+#[derive(Default)]
+pub struct Disk {
+    /// What is durable.
+    pub file: Vec<u8>,
+    /// Number, whether a new file begins with it, and its bytes.
+    pub writes: VecDeque<(u64, bool, Vec<u8>)>,
+}
+
+impl Disk {
+    /// The power fails: what was not durable is there up to some byte, or not. `random` gives a number
+    /// below another one.
+    pub fn fail(&mut self, mut random: impl FnMut(usize) -> usize) {
+        let mut done = random(self.writes.len() + 1);
+        while let Some((_, begins, bytes)) = self.writes.pop_front() {
+            let torn = done == 0;
+            // A file that does not begin as it must does not count; the one before it is still there.
+            if torn && begins {
+                break;
+            }
+            if begins {
+                self.file.clear();
+            }
+            let end = if torn { random(bytes.len()) } else { bytes.len() };
+            self.file.extend(&bytes[..end]);
+            if torn {
+                break;
+            }
+            done -= 1;
+        }
+        self.writes.clear();
+    }
+}
+
 #[derive(Default)]
 pub struct Hosts {
     pub now: Time,
@@ -110,6 +145,8 @@ pub struct Hosts {
     pub compact_bytes: Option<usize>,
     pub max_message_bytes: Option<usize>,
     pub max_action_bytes: Option<usize>,
+    /// The nodes that have storage. What is written waits for `sync`.
+    pub disks: BTreeMap<String, Disk>,
 }
 
 impl Hosts {
@@ -136,6 +173,10 @@ impl Hosts {
             election_timeout: (300, 500),
             heartbeat_interval: 50,
             store,
+            durability: match self.disks.contains_key(id) {
+                true => Durability::Durable,
+                false => Durability::Volatile,
+            },
         }
     }
 
@@ -147,7 +188,23 @@ impl Hosts {
         let machine = ListMachine::default();
         let host = Host { core, machine, settled: vec![], notices: vec![], next_ticket: 1 };
         self.hosts.insert(id.into(), host);
+        if let Some(disk) = self.disks.get(id) {
+            let file = (!disk.file.is_empty()).then(|| disk.file.clone());
+            self.handle(id, Input::Restored(file));
+        }
         self.handle(id, Input::Tick);
+    }
+
+    /// The next write of a node is durable. `false` when there is none.
+    pub fn sync(&mut self, id: &str) -> bool {
+        let Some(disk) = self.disks.get_mut(id) else { return false };
+        let Some((seq, begins, bytes)) = disk.writes.pop_front() else { return false };
+        if begins {
+            disk.file.clear();
+        }
+        disk.file.extend(bytes);
+        self.handle(id, Input::Persisted { life: 0, node: 0, seq });
+        true
     }
 
     /// Starts the nodes a, b and c, and waits until one leads.
@@ -214,6 +271,13 @@ impl Hosts {
         loop {
             host.settled.extend(output.settled.into_iter().map(|s| (s.ticket, s.outcome)));
             host.notices.extend(output.notices);
+            for effect in output.effects {
+                if let (Effect::Record { seq, begins, bytes }, Some(disk)) =
+                    (effect, self.disks.get_mut(id))
+                {
+                    disk.writes.push_back((seq, begins, bytes));
+                }
+            }
             let Some(call) = output.call else { break };
             host.machine.provisional = host.core.node().store().provisional().clone();
             let returned = call.run(&mut host.machine);
@@ -251,10 +315,16 @@ impl Hosts {
 
     pub fn deliver_all(&mut self) {
         let mut steps = 0;
-        while !self.network.is_empty() {
-            self.deliver(0, false);
-            steps += 1;
-            assert!(steps < 100_000, "the hosts never get quiet");
+        loop {
+            while !self.network.is_empty() {
+                self.deliver(0, false);
+                steps += 1;
+                assert!(steps < 100_000, "the hosts never get quiet");
+            }
+            let ids: Vec<_> = self.disks.keys().cloned().collect();
+            if !ids.iter().any(|id| self.hosts.contains_key(id) && self.sync(id)) {
+                return;
+            }
         }
     }
 

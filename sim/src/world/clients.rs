@@ -115,6 +115,7 @@ impl World {
     pub(super) fn event(&mut self, process: usize, event: &node::Event) -> Check {
         match event {
             node::Event::Leader { term, leader } => {
+                self.processes[process].changed = true;
                 note!(
                     self,
                     "{}: in term {term} {} leads",
@@ -135,6 +136,7 @@ impl World {
                 Ok(())
             }
             node::Event::Members => {
+                self.processes[process].changed = true;
                 let raft = self.processes[process].node.raft();
                 if let Some(raft) = raft {
                     note!(self, "{} counts {}", name(process), raft.members());

@@ -62,8 +62,24 @@ impl World {
             }
         }
         self.look_at_state(process)?;
+        self.look_after_members(process)?;
         self.arm(process);
         Ok(())
+    }
+
+    /// Sees to it that members which have lost their memory come back.
+    pub(super) fn look_after_members(&mut self, process: usize) -> Check {
+        let now = self.local(process);
+        let p = &mut self.processes[process];
+        let due = std::mem::take(&mut p.changed) || p.tenancy.wants_to_look(now);
+        let Some(raft) = p.node.raft().filter(|_| due && p.up && !p.refused) else { return Ok(()) };
+        let output = p.tenancy.handle_raft(now, raft);
+        let change = output.change.clone();
+        self.take_forming(process, output)?;
+        match change.filter(|_| self.processes[process].up) {
+            Some(change) => self.feed(process, node::Input::Change(change)),
+            None => Ok(()),
+        }
     }
 
     /// User code takes long, now and then: when it returns, much may be over.
@@ -192,6 +208,12 @@ impl World {
                     let number = set.number(nonce).ok_or("a process forms a set without itself")?;
                     self.join(process, Identity { number, nonce, set }, false)?;
                 }
+                tenancy::Event::Welcomed(set) => {
+                    let nonce = self.processes[process].tenancy.me().nonce;
+                    self.join(process, Identity { number: nonce, nonce, set }, false)?;
+                }
+                // It waits on.
+                tenancy::Event::Refused { why: tenancy::Refusal::Amnesia, .. } => {}
                 tenancy::Event::Refused { why, .. } if !self.processes[process].refused => {
                     note!(self, "{} is refused: {why:?}", name(process));
                     if self.processes[process].membership.is_none() {

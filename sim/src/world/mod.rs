@@ -111,6 +111,8 @@ struct Process {
     membership: Option<Membership>,
     last: Last,
     refused: bool,
+    /// A leader or the members have changed.
+    changed: bool,
     closing: bool,
     /// When the node wants to be called, on its own clock.
     deadline: Option<Time>,
@@ -165,6 +167,8 @@ struct World {
     processes: Vec<Process>,
     /// Who joined later, in the order of their numbers, which follow those of the first members.
     joined: Vec<usize>,
+    /// Who came back without its memory, by its new number, which is its nonce.
+    returned: BTreeMap<u64, usize>,
     /// Bit b of a's word: what a sends does not reach b.
     cut: [u8; MOST],
     /// When the last message from a to b arrives.
@@ -224,6 +228,7 @@ impl World {
             free: Vec::new(),
             processes: Vec::new(),
             joined: Vec::new(),
+            returned: BTreeMap::new(),
             cut: [0; MOST],
             arrivals: [[0; MOST]; MOST],
             truths: Vec::new(),
@@ -287,6 +292,7 @@ impl World {
             membership: None,
             last: Last::default(),
             refused: false,
+            changed: false,
             closing: false,
             deadline: None,
             timer: None,

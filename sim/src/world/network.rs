@@ -85,7 +85,8 @@ impl World {
             Letter::Form(_) if joiner(own).is_some() => Ok(()),
             Letter::Form(message) => {
                 let output = p.tenancy.handle_message(now, message);
-                self.take_forming(to, output)
+                self.take_forming(to, output)?;
+                self.look_after_members(to)
             }
             Letter::Node(packet) => {
                 let Some(membership) = &p.membership else { return Ok(()) };
@@ -95,7 +96,7 @@ impl World {
                 }
                 let set = &self.sets[&header.set];
                 let number = joiner(header.from).or_else(|| set.number(header.from));
-                let number = number.ok_or("a message from nobody")?;
+                let number = number.unwrap_or(header.from);
                 let newer = told(&packet);
                 let start = self.processes[to].start;
                 let settled = self.settled_term(to, number, &packet);

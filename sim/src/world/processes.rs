@@ -59,7 +59,8 @@ impl World {
             return Some((usize::from(member.id.as_bytes()[0] - b'a'), member.nonce));
         }
         let later = usize::try_from(number).ok()?.checked_sub(set.members().len() + 1)?;
-        self.joined.get(later).map(|process| (*process, JOINER + number))
+        let joined = self.joined.get(later).map(|process| (*process, JOINER + number));
+        joined.or_else(|| self.returned.get(&number).map(|process| (*process, number)))
     }
 
     /// The process is a member from now on, or waits to become one.
@@ -87,9 +88,12 @@ impl World {
             max_uncommitted_bytes: weather.max_uncommitted_bytes,
             ..raft::Config::new(
                 number,
-                if joiner(nonce).is_none() { initial } else { Members::default() },
+                if set.member(number).is_some() { initial } else { Members::default() },
             )
         };
+        if set.member(number).is_none() && joiner(nonce).is_none() {
+            self.returned.insert(number, process);
+        }
         let p = &mut self.processes[process];
         p.membership = Some(Membership { number, nonce, truth, hash });
         let saved = p.disk.load();
@@ -104,7 +108,8 @@ impl World {
     /// No two clusters ever have a majority of their members running in them.
     pub(super) fn check_clusters(&self) -> Check {
         let running = |hash: u64| {
-            let counts = |m: &Membership| m.hash == hash && joiner(m.nonce).is_none();
+            let first = self.sets[&hash].members().len() as u64;
+            let counts = |m: &Membership| m.hash == hash && m.number <= first;
             let runs = |p: &&Process| p.membership.as_ref().is_some_and(counts);
             self.processes.iter().filter(runs).count()
         };
@@ -176,6 +181,7 @@ impl World {
         if p.forming_deadline().is_some_and(|deadline| deadline <= now) {
             let output = p.tenancy.handle_tick(now);
             self.take_forming(process, output)?;
+            self.look_after_members(process)?;
         }
         let p = &mut self.processes[process];
         if p.up && p.deadline.is_some_and(|deadline| deadline <= now) {
