@@ -156,6 +156,7 @@ impl WebHost {
         };
         let id = core.id();
         let first = match core {
+            // With storage it waits until that has said what it has.
             Core::Fixed(_) => Input::Tick,
             Core::Tabs(_) => Input::Resume,
         };
@@ -347,6 +348,9 @@ impl WebHost {
             match effect {
                 Effect::Listen(id) => channel.iter().for_each(|channel| channel.listen(&id)),
                 Effect::Unlisten(id) => channel.iter().for_each(|channel| channel.unlisten(&id)),
+                Effect::Record { seq, begins, bytes } => {
+                    self.hooks.record(seq as f64, begins, bytes);
+                }
                 Effect::Write { life, node, epoch, persist } => {
                     let Batch { hard, snapshot, first, entries } = Batch::new(&persist);
                     let (first, epoch) = (first.map(|first| first as f64), epoch as f64);
@@ -387,6 +391,21 @@ impl WebHost {
             _ => return,
         };
         self.hooks.ask(what, f64::from(life), &name(node), &value);
+    }
+
+    /// The storage of a node of a fixed cluster says what it has.
+    pub fn restored(&self, file: Option<Vec<u8>>) {
+        self.enqueue(Input::Restored(file));
+    }
+
+    /// Everything up to this record is durable.
+    pub fn recorded(&self, seq: f64) {
+        self.enqueue(Input::Persisted { life: 0, node: 0, seq: seq as u64 });
+    }
+
+    /// The storage of a node of a fixed cluster fails.
+    pub fn broken(&self, code: &str, message: String) {
+        self.enqueue(Input::Broken(Failure::new(code, message)));
     }
 
     /// Storage or locks answer.

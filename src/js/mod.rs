@@ -53,6 +53,9 @@ extern "C" {
         first: Option<f64>,
         entries: Option<Vec<u8>>,
     );
+    /// Writes a record of a node of a fixed cluster; answered with [`CoreNode::recorded`].
+    #[wasm_bindgen(method)]
+    pub fn record(this: &Hooks, seq: f64, begins: bool, bytes: Vec<u8>);
     /// Wants [`CoreNode::tick`] in so many ms, from a timer that is not slow in a hidden page.
     #[wasm_bindgen(method, catch)]
     pub fn wake(this: &Hooks, ms: f64) -> Result<(), JsValue>;

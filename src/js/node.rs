@@ -72,6 +72,27 @@ impl CoreNode {
         self.0.answer(what, life, node, value)
     }
 
+    /// Whether a file holds a node's record, from its beginning on.
+    #[wasm_bindgen(js_name = isWhole)]
+    pub fn is_whole(file: &[u8]) -> bool {
+        crate::storage::file::is_whole(file)
+    }
+
+    /// The node's storage is open; the file that it had, if any.
+    pub fn restored(&self, file: Option<Vec<u8>>) {
+        self.0.restored(file);
+    }
+
+    /// Everything up to this record is durable.
+    pub fn recorded(&self, seq: f64) {
+        self.0.recorded(seq);
+    }
+
+    /// The node's storage fails.
+    pub fn broken(&self, code: &str, message: String) {
+        self.0.broken(code, message);
+    }
+
     /// Whether somebody can see the page.
     pub fn visible(&self, visible: bool) {
         self.0.set_visible(visible);

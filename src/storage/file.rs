@@ -126,3 +126,103 @@ fn parse(bytes: &[u8]) -> Option<(Record, usize)> {
     }
     Some((postcard::from_bytes(contents).ok()?, HEAD + length))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Entry, HardState, Members, Payload, Position, Snapshot};
+
+    fn entries(from: Index, to: Index, term: u64) -> Vec<Entry> {
+        let payload = || Payload::Command("abc".into());
+        (from..=to).map(|i| Entry { at: Position::new(i, term), payload: payload() }).collect()
+    }
+
+    fn write(seq: u64, term: u64, entries: Vec<Entry>) -> Persist {
+        let hard = Some(HardState { term, vote: None });
+        Persist { seq, hard, snapshot: None, reset: false, entries }
+    }
+
+    /// The records of a file, each with what had been durable when it was made.
+    fn records() -> Vec<Vec<u8>> {
+        let last = Position::new(4, 1);
+        let snapshot = Snapshot { last, members: Members::voters([1]), data: "state".into() };
+        let saved = Saved {
+            hard: HardState { term: 1, vote: Some(1) },
+            snapshot: Some(snapshot),
+            entries: entries(5, 6, 1),
+        };
+        vec![
+            record(3, 3, Some(b"mine".to_vec()), &Persist::begin(3, &saved)),
+            record(4, 3, None, &write(4, 1, entries(7, 9, 1))),
+            record(5, 3, None, &write(5, 2, entries(8, 8, 2))), // Cuts off in the middle.
+            record(6, 5, None, &write(6, 2, entries(9, 10, 2))),
+        ]
+    }
+
+    fn ends(contents: &Contents) -> (u64, Index, usize) {
+        let last = contents.saved.entries.last().map_or(0, |entry| entry.at.index);
+        (contents.saved.hard.term, last, contents.end)
+    }
+
+    #[test]
+    fn it_may_end_anywhere() {
+        let records = records();
+        let file = records.concat();
+        let whole = read(&file).expect("it is whole");
+        assert_eq!((whole.owner.as_slice(), ends(&whole)), (&b"mine"[..], (2, 10, file.len())));
+        let terms: Vec<_> = whole.saved.entries.iter().map(|e| (e.at.index, e.at.term)).collect();
+        assert_eq!(terms, [(5, 1), (6, 1), (7, 1), (8, 2), (9, 2), (10, 2)]);
+        let lasts = [(1, 6), (1, 9), (2, 8), (2, 10)];
+        let starts: Vec<usize> =
+            (0..=records.len()).map(|n| records[..n].iter().map(Vec::len).sum()).collect();
+        for cut in 0..=file.len() {
+            let kept = starts.iter().filter(|start| **start <= cut).count() - 1;
+            let read = read(&file[..cut]);
+            assert_eq!(is_whole(&file[..cut]), kept > 0);
+            match kept.checked_sub(1) {
+                None => assert_eq!(read.map(|_| ()), Err(Corrupt::Beginning), "cut at {cut}"),
+                Some(last) => {
+                    let (term, index) = lasts[last];
+                    assert_eq!(ends(&read.expect("whole")), (term, index, starts[kept]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_durable_and_is_damaged_is_told_apart_from_what_was_torn() {
+        let records = records();
+        let file = records.concat();
+        let (first, second) = (records[0].len(), records[0].len() + records[1].len());
+        for at in 0..file.len() {
+            let mut damaged = file.clone();
+            damaged[at] ^= 1;
+            let read = read(&damaged);
+            if at < first {
+                assert_eq!(read.map(|_| ()), Err(Corrupt::Beginning), "{at}");
+            } else if at < file.len() - records[3].len() {
+                // The last record says that the second and the third were durable.
+                let from = if at < second { first } else { second };
+                assert_eq!(read.map(|_| ()), Err(Corrupt::Damaged(from)), "{at}");
+            } else {
+                assert_eq!(read.expect("a torn end").end, file.len() - records[3].len(), "{at}");
+            }
+        }
+        // Two records of one write, the first of which is torn: nobody was told of either.
+        let mut torn = records[..3].concat();
+        torn[first + HEAD] ^= 1;
+        assert_eq!(read(&torn).expect("a torn end").end, first);
+    }
+
+    #[test]
+    fn only_a_beginning_begins_a_file() {
+        let records = records();
+        assert_eq!(read(&records[1]).map(|_| ()), Err(Corrupt::Beginning));
+        let absurd = [0xff; 40];
+        assert_eq!((is_whole(&absurd), is_whole(&[])), (false, false));
+        // Records that leave a gap.
+        let gap = record(9, 3, None, &write(9, 2, entries(12, 12, 2)));
+        let file = [records[0].as_slice(), &gap].concat();
+        assert_eq!(read(&file).map(|_| ()), Err(Corrupt::Record(super::super::Corrupt::Gap(12))));
+    }
+}

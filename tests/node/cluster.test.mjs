@@ -87,14 +87,34 @@ describe('forming', () => {
     await closeAll([...three, fourth])
   })
 
-  it('refuses a node that has lost its memory', async () => {
+  it('takes a node in anew that has lost its memory, and no second one of a name', async () => {
     const hub = new Hub()
     const three = ['a', 'b', 'c'].map((id) => node(id, 3, hub.channel()))
-    await leaderOf(three)
-    const again = node('b', 3, hub.channel())
+    await works(three)
+    const second = node('b', 3, hub.channel())
+    const error = await new Promise((resolve) => second.on('error', resolve))
+    assert.equal(error.code, 'DUPLICATE_ID')
+    await assert.rejects(second.perform('append', ['x']), { code: 'DUPLICATE_ID' })
+    await second.close()
+    await three[1].close()
+    three[1] = node('b', 3, hub.channel())
+    await three[1].perform('append', ['again'])
+    await works(three)
+    await until(three, () => three.every((one) => one.status().learners.length === 0), 'three voters')
+    await closeAll(three)
+  })
+
+  it('tells a node without memory when nobody can take it in', async () => {
+    const hub = new Hub()
+    const two = ['a', 'b'].map((id) => node(id, 2, hub.channel()))
+    await works(two)
+    two[1].simulate({ isolated: true })
+    await until(two, () => two[0].status().leaderId === null, 'a misses b')
+    const again = node('b', 2, hub.channel())
     const error = await new Promise((resolve) => again.on('error', resolve))
     assert.equal(error.code, 'AMNESIA')
-    await closeAll([...three, again])
+    assert.match(error.message, /it waits for one/)
+    await closeAll([...two, again])
   })
 
   it('forms on named members, and tells others that they are none', async () => {

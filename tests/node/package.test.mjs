@@ -54,7 +54,7 @@ for (const [what, source] of [['the folder', async () => packageDir], ['the tarb
     it('holds what it must, and nothing else', async () => {
       const files = await readdir(path.join(folder, 'node_modules/conflux-wasm'))
       assert.deepEqual(files.toSorted(), [
-        'LICENSE', 'README.md', 'browser.js', 'conflux.cjs', 'conflux.js', 'conflux_bg.wasm',
+        'LICENSE', 'README.md', 'browser.js', 'conflux.cjs', 'conflux.js', 'conflux_bg.wasm', 'files.cjs',
         'index.d.ts', 'node.cjs', 'node.d.cts', 'node.js', 'package.json', 'shell.cjs', 'shell.js', 'tabs.js',
         'timer.js',
       ].toSorted())

@@ -19,8 +19,9 @@ export interface ConfluxError extends Error {
    * `TIMEOUT`, `CLOSED`, `BUSY`, `TOO_LARGE`, `NOT_JSON`, `ASYNC_METHOD`, `UNKNOWN_METHOD`,
    * `METHOD_FAILED`, `REDUCER_FAILED`, `SESSION_EXPIRED`, `OUTCOME_UNKNOWN`, `CLUSTER_FULL`, `AMNESIA`,
    * `NOT_A_MEMBER`, `SIZE_MISMATCH`, `DUPLICATE_ID`, `OTHER_CLUSTER`, `VERSION`, `BAD_FRAME`,
-   * `BAD_MESSAGE`, `STORAGE_LOST`, `STORAGE_FAILED`, `DESTROYED`, `RELAY`, `CHANNEL_FAILED`, `INVALID_OPTIONS`, `INVALID_ARGUMENT`,
-   * `UNSUPPORTED`, or the `code` of an error that a method threw.
+   * `BAD_MESSAGE`, `STORAGE_LOST`, `STORAGE_FAILED`, `STORAGE_LOCKED`, `STORAGE_TAKEN`, `STORAGE_CORRUPT`,
+   * `STORAGE_MISMATCH`, `REPLACED`, `DESTROYED`, `RELAY`, `CHANNEL_FAILED`, `INVALID_OPTIONS`,
+   * `INVALID_ARGUMENT`, `UNSUPPORTED`, or the `code` of an error that a method threw.
    */
   code: string
 }
@@ -96,10 +97,13 @@ export interface Options<State, M extends Methods> {
   heartbeatInterval?: number
   /** The largest arguments and actions, in bytes of JSON. Default 1 MiB. */
   maxActionBytes?: number
-  /** Where a node keeps its log: `indexeddb` in clusters without a size, and `memory` in others. */
-  storage?: 'memory' | 'indexeddb'
   /**
-   * What IndexedDB is asked for. `strict`, the default: each write is on the disk before it counts.
+   * Where a node keeps its log: `indexeddb` in clusters without a size, and `memory` in others, or, in
+   * Node.js, a folder. Each node needs a folder of its own.
+   */
+  storage?: 'memory' | 'indexeddb' | { name: 'file'; path: string }
+  /**
+   * What storage is asked for. `strict`, the default: each write is on the disk before it counts.
    * `relaxed`: it counts once the operating system has it.
    */
   durability?: 'strict' | 'relaxed'

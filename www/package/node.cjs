@@ -3,7 +3,12 @@
 const { CoreNode } = require('./conflux.cjs')
 const { createConflux } = require('./shell.cjs')
 
-const conflux = createConflux(CoreNode)
+const { Files } = require('./files.cjs')
+
+const conflux = createConflux(CoreNode, {
+  missing: () => 'a browser, and this is none',
+  files: (options, core) => new Files(options, core, CoreNode.isWhole),
+})
 module.exports = conflux
 module.exports.conflux = conflux
 module.exports.default = conflux

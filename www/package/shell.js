@@ -26,7 +26,7 @@ const OPTIONS = {
   electionTimeout: ['min', 'max'],
   heartbeatInterval: [],
   maxActionBytes: [],
-  storage: [],
+  storage: ['name', 'path'],
   durability: [],
   maxVoters: [],
   version: [],
@@ -109,8 +109,8 @@ const report = (error) => {
   else console.error(error)
 }
 
-/** @param browser what a browser gives to nodes, where there is one */
-export const createConflux = (CoreNode, browser) => {
+/** @param platform what a browser or Node.js gives to nodes */
+export const createConflux = (CoreNode, platform) => {
   class Conflux {
     #core
     #methods
@@ -122,6 +122,7 @@ export const createConflux = (CoreNode, browser) => {
     #closed
     #destroying = false
     #tabs
+    #files
     #life
 
     constructor(options) {
@@ -165,15 +166,20 @@ export const createConflux = (CoreNode, browser) => {
       const carrier = channel?.name === 'custom' ? this.#custom(channel) : channel
       const isSet = (name) => options[name] !== undefined && options[name] !== null
       const elastic = channel?.name === 'broadcast' && !isSet('clusterSize') && !isSet('members')
-      const missing = elastic && (browser ? browser.missing() : 'a browser, and this is none')
+      const missing = elastic && platform.missing()
       if (missing) {
         const message = 'without `clusterSize` the nodes of a cluster outlive their tabs, which needs'
         throw fail('UNSUPPORTED', `${message} ${missing}: give a \`clusterSize\``)
       }
-      const hidden = browser?.hidden() ?? false
+      const inFiles = checked.storage?.name === 'file'
+      if (inFiles && !platform.files) {
+        throw fail('UNSUPPORTED', 'the storage `file` is for Node.js, and this is a browser: leave `storage` out')
+      }
+      const hidden = platform.hidden?.() ?? false
       this.#core = new CoreNode(checked, carrier, this.#hooks(reduceOnce), initial, hidden)
-      if (elastic) this.#tabs = browser.tabs(checked, this.#core)
-      this.#life = browser?.live(this.#core, elastic)
+      if (elastic) this.#tabs = platform.tabs(checked, this.#core)
+      if (inFiles) this.#files = platform.files(checked, this.#core)
+      this.#life = platform.live?.(this.#core, elastic)
     }
 
     /** The user's own channel, some of whose functions may be asynchronous. */
@@ -266,6 +272,7 @@ export const createConflux = (CoreNode, browser) => {
         notice: (kind, code, message) => this.#notice(kind, code, message),
         ask: (...what) => this.#tabs.ask(...what),
         write: (...batch) => this.#tabs.write(...batch),
+        record: (...record) => this.#files.write(...record),
         wake: (ms) => this.#life?.wake(ms),
       }
     }
@@ -416,7 +423,10 @@ export const createConflux = (CoreNode, browser) => {
         this.#emit('members', status.members)
       } else if (kind === 'closed') {
         this.#retire()
-        this.#closed?.()
+        // Whoever waits may open the same folder next.
+        const closed = this.#files?.close().catch(report)
+        if (closed) closed.then(() => this.#closed?.())
+        else this.#closed?.()
       }
       this.#emit('status', status)
     }

@@ -1,0 +1,246 @@
+// Nodes of fixed clusters that outlive their process: on files, which processes that are killed, other
+// processes, and damage do their worst to.
+import assert from 'node:assert/strict'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdir, mkdtemp, readFile, readdir, rm, truncate, writeFile } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { createInterface } from 'node:readline'
+import { after, before, beforeEach, describe, it } from 'node:test'
+import { closeAll, imported as conflux, leaderOf, methods, reduce, until } from './support.mjs'
+
+let root, folder
+let tests = 0
+before(async () => {
+  root = await mkdtemp(path.join(os.tmpdir(), 'conflux-files-'))
+})
+after(() => rm(root, { recursive: true }))
+beforeEach(() => {
+  folder = path.join(root, `test-${++tests}`)
+})
+
+const start = (id, size, more = {}) =>
+  conflux({
+    id,
+    clusterSize: size,
+    cluster: `files-${tests}`,
+    channel: { name: 'memory', channel: `files-${tests}` },
+    storage: { name: 'file', path: path.join(folder, id) },
+    methods,
+    reduce,
+    ...more,
+  })
+
+const errorOf = (node) => new Promise((resolve) => node.on('error', resolve))
+
+/** The newest log of a node. */
+const logOf = async (id) => {
+  const logs = (await readdir(path.join(folder, id))).filter((name) => name.endsWith('.log'))
+  return path.join(folder, id, logs.sort().at(-1))
+}
+
+describe('a node on files', () => {
+  it('goes on where it stopped, alone', async () => {
+    for (let round = 1; round <= 3; round++) {
+      const node = start('a', 1)
+      await node.perform('append', [round])
+      assert.deepEqual(node.getState(), Array.from({ length: round }, (_, i) => i + 1))
+      await node.close()
+    }
+  })
+
+  it('goes on where it stopped, with others, and compacted', async () => {
+    const ids = ['a', 'b', 'c']
+    let nodes = ids.map((id) => start(id, 3))
+    // More than a log keeps: snapshots are taken, and new files begun.
+    const large = 'x'.repeat(60_000)
+    for (let i = 0; i < 40; i++) await nodes[i % 3].perform('append', [large + i])
+    assert.ok((await leaderOf(nodes)).status().snapshotIndex > 0)
+    const state = nodes[0].getState()
+    const { members, term } = nodes[0].status()
+    await closeAll(nodes)
+    for (const id of ids) {
+      const left = await readdir(path.join(folder, id))
+      assert.deepEqual(left.map((name) => path.extname(name)).sort(), ['.log', '.own'], 'old files are gone')
+    }
+    nodes = ids.map((id) => start(id, 3))
+    await Promise.all(nodes.map((node) => node.read()))
+    for (const node of nodes) assert.deepEqual(node.getState(), state)
+    assert.deepEqual(nodes[0].status().members, members)
+    assert.ok(nodes[0].status().term > term, 'terms are remembered')
+    await Promise.all(nodes.map((node, i) => node.perform('append', [i])))
+    await closeAll(nodes)
+  })
+
+  it('keeps what was acknowledged when its process is killed, 10 times', async () => {
+    const known = []
+    let next = 0
+    for (let round = 0; round < 10; round++) {
+      const child = spawn(process.execPath, ['tests/node/files-child.mjs', folder, String(next)])
+      const lines = createInterface({ input: child.stdout })
+      const enough = known.length + 20 + Math.floor(Math.random() * 200)
+      for await (const line of lines) {
+        const [what, value] = line.split(' ')
+        assert.equal(what, 'acknowledged', line)
+        known.push(Number(value))
+        next = Math.max(next, Number(value) + 10)
+        if (known.length >= enough) child.kill('SIGKILL')
+      }
+      if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+    }
+    const node = start('a', 1, { cluster: 'killed', storage: { name: 'file', path: folder } })
+    await node.read()
+    const counts = new Map()
+    for (const value of node.getState()) counts.set(value, (counts.get(value) ?? 0) + 1)
+    for (const value of known) assert.equal(counts.get(value), 1, `${value} is there once`)
+    await node.close()
+  })
+
+  it('survives being cut off at the end, anywhere behind what was acknowledged', async () => {
+    const node = start('a', 1)
+    await node.perform('append', ['kept'])
+    await node.close()
+    const log = await logOf('a')
+    const whole = await readFile(log)
+    // A record that was begun and never finished.
+    for (const torn of [1, 4, 11, 12, 13, 40]) {
+      const next = Buffer.concat([whole, whole.subarray(0, torn)])
+      await writeFile(await logOf('a'), next)
+      const again = start('a', 1)
+      await again.read()
+      assert.deepEqual(again.getState(), ['kept'])
+      await again.close()
+      await writeFile(await logOf('a'), whole)
+    }
+  })
+
+  it('that has lost its memory takes the place of its former self', async () => {
+    const ids = ['a', 'b', 'c']
+    const nodes = ids.map((id) => start(id, 3))
+    for (const node of nodes) await node.perform('append', [node.status().id])
+    await nodes[1].close()
+    await rm(path.join(folder, 'b'), { recursive: true })
+    nodes[1] = start('b', 3)
+    await nodes[1].perform('append', ['again'])
+    await until(nodes, () => nodes.every((node) => node.status().learners.length === 0), 'three voters')
+    assert.deepEqual(nodes[1].status().members.toSorted(), ids)
+    // It counts for majorities again, and has it on its disk.
+    await nodes[0].close()
+    await nodes[1].perform('append', ['two of three'])
+    await nodes[1].close()
+    nodes[1] = start('b', 3)
+    await nodes[1].read()
+    assert.deepEqual(nodes[1].getState(), nodes[2].getState())
+    assert.equal(nodes[1].getState().length, 5)
+    await closeAll(nodes)
+  })
+})
+
+describe('a folder', () => {
+  it('is for one node at a time', async () => {
+    const first = start('a', 1)
+    await first.perform('append', ['x'])
+    const second = start('a', 1)
+    const error = await errorOf(second)
+    assert.equal(error.code, 'STORAGE_LOCKED')
+    assert.match(error.message, /give each node a folder of its own/)
+    await assert.rejects(second.perform('append', ['y']), { code: 'STORAGE_LOCKED' })
+    await second.close()
+    await first.perform('append', ['z'])
+    await first.close()
+    const third = start('a', 1)
+    await third.read()
+    assert.deepEqual(third.getState(), ['x', 'z'])
+    await third.close()
+  })
+
+  it('that another process has taken over is not written to any more', async () => {
+    const node = start('a', 1)
+    await node.perform('append', ['x'])
+    const number = (await logOf('a')).match(/(\d+)\.log$/)[1]
+    // What a process does that comes in past the lock.
+    await writeFile(path.join(folder, 'a', `${String(Number(number) + 1).padStart(8, '0')}.own`), '')
+    await assert.rejects(node.perform('append', ['y']), { code: 'STORAGE_TAKEN' })
+    assert.equal(node.status().phase, 'refused')
+    await node.close()
+  })
+
+  it('that is deleted under a node stops it', async () => {
+    const node = start('a', 1)
+    await node.perform('append', ['x'])
+    await rm(path.join(folder, 'a'), { recursive: true })
+    await assert.rejects(node.perform('append', ['y']), { code: 'STORAGE_LOST' })
+    await node.close()
+  })
+
+  it('of another node is refused, and left as it is', async () => {
+    const node = start('a', 1)
+    await node.perform('append', ['x'])
+    await node.close()
+    const other = start('b', 1, { storage: { name: 'file', path: path.join(folder, 'a') } })
+    const error = await errorOf(other)
+    assert.equal(error.code, 'STORAGE_MISMATCH')
+    assert.match(error.message, /has node `a` of the cluster .* and this is `b`/)
+    await other.close()
+    const again = start('a', 1)
+    await again.read()
+    assert.deepEqual(again.getState(), ['x'])
+    await again.close()
+  })
+
+  it('that is damaged where it was durable is not believed', async () => {
+    const node = start('a', 1)
+    for (let i = 0; i < 5; i++) await node.perform('append', [`value ${i}`])
+    await node.close()
+    const log = await logOf('a')
+    const whole = await readFile(log)
+    for (const [at, where] of [[20, 'beginning'], [whole.indexOf('value 1'), 'middle']]) {
+      const damaged = Buffer.from(whole)
+      damaged[at] ^= 1
+      await writeFile(await logOf('a'), damaged)
+      const again = start('a', 1)
+      const error = await errorOf(again)
+      assert.equal(error.code, 'STORAGE_CORRUPT', where)
+      assert.match(error.message, /restore it from a copy/)
+      await assert.rejects(again.perform('append', ['z']), { code: 'STORAGE_CORRUPT' })
+      await again.close()
+    }
+  })
+
+  it('with no room left stops the node, and what was acknowledged is there', async (test) => {
+    const small = path.join(root, 'small')
+    await mkdir(small)
+    const mount = `mount -t tmpfs -o size=200k none ${small}`
+    try {
+      execFileSync('unshare', ['-m', 'sh', '-c', mount])
+    } catch {
+      return test.skip('a small file system takes root')
+    }
+    // The child writes until there is no room; then the same file system is looked at again.
+    const child = `${process.execPath} tests/node/files-child.mjs ${small}/a`
+    const script = `${mount} && ${child} fill; cp -r ${small}/a ${folder}`
+    const out = execFileSync('unshare', ['-m', 'sh', '-c', script], { encoding: 'utf8', timeout: 30_000 })
+    const lines = out.trim().split('\n')
+    assert.match(out, /error STORAGE_FAILED storage in .* \(ENOSPC/)
+    assert.match(out, /rejected STORAGE_FAILED/)
+    const acknowledged = lines.filter((line) => line === 'acknowledged').length
+    assert.ok(acknowledged > 10)
+    const node = start('a', 1, {
+      cluster: 'killed',
+      storage: { name: 'file', path: folder },
+      reduce: (state = 0, action) => (action === null ? state : state + 1),
+    })
+    await node.read()
+    assert.ok(node.getState() >= acknowledged, `${node.getState()} of ${acknowledged}`)
+    await node.close()
+  })
+
+  it('needs a path', () => {
+    const storage = (storage) => () => start('a', 1, { storage })
+    assert.throws(storage({ name: 'file' }), /`storage.path` is required/)
+    assert.throws(storage({ name: 'file', path: 7 }), /`storage.path` must be the path of a folder, and is 7/)
+    assert.throws(storage({ name: 'tape' }), /`storage.name` must be "file", and is "tape"/)
+    assert.throws(storage({}), /`storage.name` is required/)
+  })
+})
