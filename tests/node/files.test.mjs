@@ -137,6 +137,63 @@ describe('a node on files', () => {
   })
 })
 
+describe('a state that JSON cannot carry', () => {
+  const count = (state = new Map(), action) =>
+    action === null ? state : new Map([...state, [action, (state.get(action) ?? 0) + 1]])
+  const serialize = (map) => [...map]
+  const deserialize = (list) => new Map(list)
+
+  it('is refused with the path of what it is', () => {
+    const reduce = () => ({ scores: { all: [new Map()] } })
+    assert.throws(() => start('a', 1, { reduce }), {
+      code: 'NOT_JSON',
+      message: /^the state\.scores\.all\[0\] is a Map, which JSON cannot carry: give `serialize` and `deserialize`/,
+    })
+  })
+
+  it('travels when it is told how', async () => {
+    const options = { reduce: count, serialize, deserialize }
+    let nodes = ['a', 'b', 'c'].map((id) => start(id, 3, options))
+    const large = 'x'.repeat(60_000)
+    for (let i = 0; i < 40; i++) await nodes[i % 3].perform('append', [`${large}${i % 2}`])
+    assert.ok((await leaderOf(nodes)).status().snapshotIndex > 0)
+    // One that has lost its memory is sent a snapshot, the others load theirs.
+    await closeAll(nodes)
+    nodes = ['a', 'b', 'c'].map((id) => start(id, 3, options))
+    await Promise.all(nodes.map((node) => node.read()))
+    await nodes[2].close()
+    await rm(path.join(folder, 'c'), { recursive: true })
+    nodes[2] = start('c', 3, options)
+    await nodes[2].perform('append', ['again'])
+    for (const node of nodes) {
+      await node.read()
+      assert.deepEqual([...node.getState().values()], [20, 20, 1])
+    }
+    await closeAll(nodes)
+  })
+
+  it('that it becomes later stops the compaction, and nothing else', async () => {
+    const reduce = (state = null, action) => (action === null ? state : { all: new Set([action]) })
+    const node = start('a', 1, { reduce })
+    const failed = errorOf(node)
+    for (let i = 0; i < 20; i++) await node.perform('append', ['x'.repeat(60_000)])
+    const error = await failed
+    assert.equal(error.code, 'CANNOT_SAVE')
+    assert.match(error.message, /the state\.all is a Set/)
+    await node.perform('append', ['y'])
+    assert.equal(node.status().snapshotIndex, 0)
+    await node.close()
+  })
+
+  it('needs both ways, and functions', () => {
+    const with_ = (more) => () => start('a', 1, more)
+    assert.throws(with_({ serialize }), /`deserialize` is required/)
+    assert.throws(with_({ deserialize }), /`serialize` is required/)
+    assert.throws(with_({ serialize, deserialize: 3 }), /`deserialize` must be a function, and is 3/)
+    assert.throws(with_({ reduce: count, serialize: () => new Date(0), deserialize }), /what `serialize` returned is a Date/)
+  })
+})
+
 describe('a folder', () => {
   it('is for one node at a time', async () => {
     const first = start('a', 1)

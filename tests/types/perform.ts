@@ -112,3 +112,17 @@ same<IsAny<typeof node>, false>(true)
 same<IsAny<Awaited<typeof appended>>, false>(true)
 const list: Node<string[], { append(word: string): string }> | undefined = undefined
 void list
+
+// A state that JSON cannot carry, and how it travels.
+const counts = conflux({
+  id: 'a',
+  clusterSize: 1,
+  channel: { name: 'memory' },
+  storage: { name: 'file', path: 'data/a' },
+  methods: { add: (word: string) => word },
+  reduce: (state: Map<string, number> | undefined, action): Map<string, number> =>
+    action === null ? new Map() : new Map([...(state ?? []), [action, 1]]),
+  serialize: (state) => [...state],
+  deserialize: (saved: [string, number][]) => new Map(saved),
+})
+same<ReturnType<typeof counts.getState>, Map<string, number>>(true)

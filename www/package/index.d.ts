@@ -91,6 +91,13 @@ export interface Options<State, M extends Methods> {
    * It is called with no state and no action (`null`) once, for the first state.
    */
   reduce: (state: State | undefined, action: Action<M> | null) => State
+  /**
+   * A state that JSON cannot carry (a Map, a Date) as one that it can: states travel and are kept in
+   * snapshots. Together with `deserialize`.
+   */
+  serialize?(state: State): Json
+  /** The state that `serialize` made this of. */
+  deserialize?(saved: Json): State
   /** After how long a silence a node stands for election, in ms; drawn at random from the range. */
   electionTimeout?: { min: number; max: number }
   /** The longest silence of a leader, in ms. Default 50. */

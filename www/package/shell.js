@@ -32,6 +32,9 @@ const OPTIONS = {
   version: [],
 }
 
+/** The options that stay in the shell. */
+const FUNCTIONS = ['methods', 'reduce', 'serialize', 'deserialize']
+
 /** Plain values only: functions and class instances stay on this side. */
 const plain = (options) => {
   const check = (value, name) => {
@@ -49,7 +52,7 @@ const plain = (options) => {
       : value
   }
   for (const name of Object.keys(options)) {
-    if (!(name in OPTIONS) && name !== 'methods' && name !== 'reduce') {
+    if (!(name in OPTIONS) && !FUNCTIONS.includes(name)) {
       console.warn(`conflux: there is no option \`${name}\`: it is ignored`)
     }
   }
@@ -103,6 +106,29 @@ const toJson = (value, root) => {
   return JSON.stringify(value)
 }
 
+/** How the state becomes JSON for snapshots, and a state again. */
+const carrier = ({ serialize, deserialize }) => {
+  const isMissing = (value) => value === undefined || value === null
+  if (isMissing(serialize) && isMissing(deserialize)) {
+    const save = (state) => {
+      try {
+        return toJson(state, 'the state')
+      } catch (error) {
+        throw fail(error.code, `${error.message}: give \`serialize\` and \`deserialize\`, or keep it out of the state`)
+      }
+    }
+    return { save, load: (json) => JSON.parse(json) }
+  }
+  for (const [name, value] of Object.entries({ serialize, deserialize })) {
+    if (isMissing(value)) throw invalid(`\`${name}\` is required, since the other one is given`)
+    if (typeof value !== 'function') throw invalid(`\`${name}\` must be a function, and is ${say(value)}`)
+  }
+  return {
+    save: (state) => toJson(serialize(state), 'what `serialize` returned'),
+    load: (json) => deserialize(JSON.parse(json)),
+  }
+}
+
 /** Reports what user code threw at a place where nobody can catch it. */
 const report = (error) => {
   if (typeof reportError === 'function') reportError(error)
@@ -114,6 +140,7 @@ export const createConflux = (CoreNode, platform) => {
   class Conflux {
     #core
     #methods
+    #carrier
     #tickets = new Map()
     #nextTicket = 1
     #subscribers = []
@@ -162,8 +189,9 @@ export const createConflux = (CoreNode, platform) => {
       }
       const initial = reduceOnce(undefined, null)
       // The state travels in snapshots.
-      toJson(initial, 'the first state')
-      const carrier = channel?.name === 'custom' ? this.#custom(channel) : channel
+      this.#carrier = carrier(options)
+      this.#carrier.save(initial)
+      const transport = channel?.name === 'custom' ? this.#custom(channel) : channel
       const isSet = (name) => options[name] !== undefined && options[name] !== null
       const elastic = channel?.name === 'broadcast' && !isSet('clusterSize') && !isSet('members')
       const missing = elastic && platform.missing()
@@ -176,7 +204,7 @@ export const createConflux = (CoreNode, platform) => {
         throw fail('UNSUPPORTED', 'the storage `file` is for Node.js, and this is a browser: leave `storage` out')
       }
       const hidden = platform.hidden?.() ?? false
-      this.#core = new CoreNode(checked, carrier, this.#hooks(reduceOnce), initial, hidden)
+      this.#core = new CoreNode(checked, transport, this.#hooks(reduceOnce), initial, hidden)
       if (elastic) this.#tabs = platform.tabs(checked, this.#core)
       if (inFiles) this.#files = platform.files(checked, this.#core)
       this.#life = platform.live?.(this.#core, elastic)
@@ -249,8 +277,8 @@ export const createConflux = (CoreNode, platform) => {
           return toJson(action, `the action of \`${name}\``)
         },
         reduce: (state, action) => reduce(state, JSON.parse(action)),
-        save: (state) => toJson(state, 'the state'),
-        load: (json) => JSON.parse(json),
+        save: (state) => this.#carrier.save(state),
+        load: (json) => this.#carrier.load(json),
         committed: () => {
           // A copy, so that callbacks may subscribe and unsubscribe; whoever is removed meanwhile
           // is not called any more.
