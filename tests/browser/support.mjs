@@ -5,8 +5,9 @@ import { once } from 'node:events'
 import { cp, mkdtemp, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
-import { chromium } from 'playwright-core'
+import { chromium, firefox } from 'playwright-core'
 import { packageDir, startRelay } from '../node/support.mjs'
+import { launchFirefox, launchWebKit } from './webdriver.mjs'
 
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
 const args = [
@@ -19,16 +20,36 @@ const args = [
   '--disable-sync',
 ]
 
-export const launch = () => chromium.launch({ executablePath, args })
+const firefoxPath = process.env.FIREFOX ?? '/usr/bin/firefox-esr'
+
+/** The engine under test: `chromium`, `firefox` or `webkit`. */
+export const engine = process.env.CONFLUX_ENGINE ?? 'chromium'
+
+/** Why a test is left out, for engines other than Chromium; nothing when it is not. */
+export const leftOut = (reasons) => ({ skip: engine === 'chromium' ? false : (reasons[engine] ?? reasons.others ?? false) })
+
+export const launch = () => {
+  switch (engine) {
+    case 'chromium':
+      return chromium.launch({ executablePath, args })
+    case 'firefox':
+      return firefox.launch({ channel: 'moz-firefox', executablePath: firefoxPath })
+    case 'webkit':
+      return launchWebKit()
+    default:
+      throw new Error(`there is no engine ${engine}`)
+  }
+}
 
 /**
  * Chromium as people have it: without what Playwright sets by itself, under which no page ever freezes,
  * hides or is kept in the back/forward cache.
  */
-export const launchPlain = async (...more) => {
+export const launchPlain = async (more, within = (profile, command) => command) => {
   const profile = await mkdtemp(path.join(os.tmpdir(), 'conflux-profile-'))
   const options = [...args, ...more, '--remote-debugging-port=0', `--user-data-dir=${profile}`]
-  const chrome = spawn(executablePath, options, { stdio: ['ignore', 'ignore', 'pipe'] })
+  const [program, ...rest] = within(profile, [executablePath, ...options])
+  const chrome = spawn(program, rest, { stdio: ['ignore', 'ignore', 'pipe'] })
   const url = await new Promise((resolve, reject) => {
     let text = ''
     chrome.stderr.on('data', (data) => {
@@ -48,6 +69,21 @@ export const launchPlain = async (...more) => {
       await ended
       await rm(profile, { recursive: true, force: true, maxRetries: 20 })
     },
+  }
+}
+
+/** A browser whose tabs really hide each other, with one context. */
+export const launchHiding = async () => {
+  switch (engine) {
+    case 'chromium':
+      return launchPlain(['--headless'])
+    case 'firefox':
+      return launchFirefox(firefoxPath)
+    default: {
+      const browser = await launch()
+      const context = await browser.newContext()
+      return { context, close: () => context.close().then(() => browser.close()) }
+    }
   }
 }
 
@@ -82,8 +118,9 @@ export const openTab = async (context, origin, name, id, more = {}) => {
   return page
 }
 
-/** Kills a tab as the system would: no event is fired in it. */
+/** Kills a tab as the system would: no event is fired in it. Where that cannot be done, it is closed. */
 export const crash = async (page) => {
+  if (engine !== 'chromium') return page.close()
   const session = await page.context().newCDPSession(page)
   const crashed = new Promise((resolve) => page.once('crash', resolve))
   // Its answer never comes: the tab is gone.

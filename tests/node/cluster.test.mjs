@@ -88,16 +88,16 @@ describe('forming', () => {
   })
 
   it('takes a node in anew that has lost its memory, and no second one of a name', async () => {
-    const hub = new Hub()
-    const three = ['a', 'b', 'c'].map((id) => node(id, 3, hub.channel()))
+    const channel = { name: 'memory', channel: 'anew' }
+    const three = ['a', 'b', 'c'].map((id) => node(id, 3, channel))
     await works(three)
-    const second = node('b', 3, hub.channel())
+    const second = node('b', 3, channel)
     const error = await new Promise((resolve) => second.on('error', resolve))
     assert.equal(error.code, 'DUPLICATE_ID')
     await assert.rejects(second.perform('append', ['x']), { code: 'DUPLICATE_ID' })
     await second.close()
     await three[1].close()
-    three[1] = node('b', 3, hub.channel())
+    three[1] = node('b', 3, channel)
     await three[1].perform('append', ['again'])
     await works(three)
     await until(three, () => three.every((one) => one.status().learners.length === 0), 'three voters')

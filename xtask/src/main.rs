@@ -32,7 +32,11 @@ enum Command {
         no_open: bool,
     },
     /// Run every test: native, Node.js, and a real browser.
-    Test,
+    Test {
+        /// Which browsers: Chromium, or `all`, with Firefox, WebKit, and what takes Chromium minutes.
+        #[arg(long, value_enum, default_value_t)]
+        engines: verify::Engines,
+    },
     /// Run the core under faults that a seed decides. `--help` says what there is.
     #[command(disable_help_flag = true)]
     Sim {
@@ -75,7 +79,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Build => build::package().map(|_| ()),
         Command::Demo { port, no_open } => serve::demo(port, !no_open),
-        Command::Test => verify::test(),
+        Command::Test { engines } => verify::test(engines),
         Command::Sim { options } => verify::sim(&options),
         Command::Model { large } => verify::model(large),
         Command::Mutants { only } => mutants::mutants(only.as_deref()),

@@ -100,6 +100,40 @@ fn on_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&paths).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
+/// Installs packages through apt where that may be used, and says whether it did.
+fn apt_install(packages: &[&str]) -> Result<bool> {
+    let is_root = output(command("id", ["-u"])).is_ok_and(|id| id.trim() == "0");
+    if !is_root || on_path("apt-get").is_none() {
+        return Ok(false);
+    }
+    step(&format!("installing {} through apt", packages.join(", ")));
+    run(command("apt-get", ["update", "-qq"]))?;
+    let mut install = command("apt-get", ["install", "-y", "-qq", "--no-install-recommends"]);
+    install.args(packages);
+    run(install)?;
+    Ok(true)
+}
+
+/// Firefox, WebKit's driver and a display without a screen.
+pub(crate) fn ensure_engines() -> Result<()> {
+    let needed = [
+        ("firefox-esr", "firefox-esr"),
+        ("WebKitWebDriver", "webkit2gtk-driver"),
+        ("xvfb-run", "xvfb"),
+        ("xauth", "xauth"),
+    ];
+    let missing: Vec<_> =
+        needed.iter().filter(|(program, _)| on_path(program).is_none()).map(|(_, p)| *p).collect();
+    if missing.is_empty() || apt_install(&missing)? {
+        return Ok(());
+    }
+    bail!(
+        "the other engines need {}: install them (on Debian: `sudo apt install {}`)",
+        missing.join(", "),
+        missing.join(" ")
+    )
+}
+
 /// A Chromium: `$CHROMIUM`, the system's, or one from apt where that may be used.
 pub(crate) fn ensure_chromium() -> Result<PathBuf> {
     if let Some(path) = env::var_os("CHROMIUM") {
@@ -116,14 +150,10 @@ pub(crate) fn ensure_chromium() -> Result<PathBuf> {
     if mac.is_file() {
         return Ok(mac.into());
     }
-    let is_root = output(command("id", ["-u"])).is_ok_and(|id| id.trim() == "0");
-    if is_root && on_path("apt-get").is_some() {
-        step("installing Chromium through apt");
-        run(command("apt-get", ["update", "-qq"]))?;
-        run(command("apt-get", ["install", "-y", "-qq", "--no-install-recommends", "chromium"]))?;
-        if let Some(path) = find() {
-            return Ok(path);
-        }
+    if apt_install(&["chromium"])?
+        && let Some(path) = find()
+    {
+        return Ok(path);
     }
     bail!(
         "the browser tests need Chromium: install it (on Debian and Ubuntu: `sudo apt install \

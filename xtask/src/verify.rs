@@ -7,11 +7,24 @@ use anyhow::{Context as _, Result};
 use crate::tools::{self, cargo, command, npm_tool, output, run, step};
 use crate::{build, serve};
 
+/// The browsers in which to test.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Engines {
+    /// What every check runs.
+    #[default]
+    Chromium,
+    /// Also Firefox and WebKit, and windows under Xvfb: half an hour.
+    All,
+}
+
 /// Runs every test.
-pub(crate) fn test() -> Result<()> {
+pub(crate) fn test(engines: Engines) -> Result<()> {
     // First what can be missing, so that it is missed at once.
     tools::ensure_node()?;
     let chromium = tools::ensure_chromium()?;
+    if engines == Engines::All {
+        tools::ensure_engines()?;
+    }
     step("native tests");
     run(cargo(["test", "--workspace"]))?;
     step("known mistakes, which the simulator must find");
@@ -23,7 +36,26 @@ pub(crate) fn test() -> Result<()> {
     step("the built package in Node.js");
     node_tests("node", &package, &site, &chromium)?;
     step("real tabs in a real browser");
-    node_tests("browser", &package, &site, &chromium)
+    node_tests("browser", &package, &site, &chromium)?;
+    if engines == Engines::All {
+        other_engines(&package, &site, &chromium)?;
+    }
+    Ok(())
+}
+
+/// Clusters of tabs in Firefox and WebKit, and what takes Chromium a window or minutes.
+fn other_engines(package: &Path, site: &Path, chromium: &Path) -> Result<()> {
+    for (engine, file) in [
+        ("firefox", "browser/elastic.test.mjs"),
+        ("webkit", "browser/elastic.test.mjs"),
+        ("chromium", "engines/chromium.test.mjs"),
+    ] {
+        step(&format!("{file} in {engine}"));
+        let mut tests = command("xvfb-run", ["--auto-servernum", "node", "--test"]);
+        tests.arg(tools::root().join("tests").join(file)).env("CONFLUX_ENGINE", engine);
+        run(with_paths(tests, package, site, chromium))?;
+    }
+    Ok(())
 }
 
 /// Makes each known mistake in turn and shows which seed finds it.
@@ -180,5 +212,5 @@ pub(crate) fn ci() -> Result<()> {
     run(cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     let wasm = ["clippy", "-p", "conflux-wasm", "--lib", "--target", tools::WASM];
     run(cargo(wasm.into_iter().chain(["--", "-D", "warnings"])))?;
-    test()
+    test(Engines::Chromium)
 }
