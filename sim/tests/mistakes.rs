@@ -31,9 +31,13 @@ fn every_known_mistake_is_found() {
     }
     a_failing_run_gets_smaller();
     assert!(missed.is_empty(), "not found within {SEEDS} seeds: {missed:?}");
-    for mistake in [Mistake::MajorityOffByOne, Mistake::VoteGrantedTwice] {
+    for (mistake, model) in [
+        (Mistake::MajorityOffByOne, raft::THREE_BUSY),
+        (Mistake::VoteGrantedTwice, raft::THREE_BUSY),
+        (Mistake::EpochUnchecked, raft::TWO_HOSTS),
+    ] {
         make(Some(mistake));
-        let result = catch_unwind(|| check(raft::THREE_BUSY));
+        let result = catch_unwind(|| check(model));
         make(None);
         assert!(result.is_err(), "{mistake:?} is not found by the model checker");
     }

@@ -15,11 +15,12 @@ use stateright::{Checker, Model};
 pub type Named = (&'static str, fn() -> Visited);
 
 /// Checks that take seconds.
-pub const SMALL: [Named; 8] = [
+pub const SMALL: [Named; 9] = [
     ("raft: 2 nodes, slow disks, a crash", || check(raft::SMALL)),
     ("raft: 2 nodes, a command, a crash", || check(raft::COMMANDS)),
     ("raft: 3 nodes, a crash", || check(raft::THREE)),
     ("raft: 3 nodes, 3 messages at once", || check(raft::THREE_BUSY)),
+    ("hosts: one of 2 nodes has two", || check(raft::TWO_HOSTS)),
     ("members: one joins", || check(raft::JOINING)),
     ("members: one of 2 goes", || check(raft::LEAVING)),
     ("forming: 2 of 3, one loses patience", || check(forming::SMALL)),
@@ -27,7 +28,8 @@ pub const SMALL: [Named; 8] = [
 ];
 
 /// Checks that take minutes.
-pub const LARGE: [Named; 7] = [
+pub const LARGE: [Named; 8] = [
+    ("hosts: one of 2 nodes has two, a read", || check(raft::TWO_HOSTS_READ)),
     ("members: a change among 3", || check(raft::CHANGING)),
     ("members: one of 2 goes, four timers", || check(raft::Bounds { ticks: 4, ..raft::LEAVING })),
     ("forming: 2 of 3, a node without memory", || check(forming::RESTART)),

@@ -1,4 +1,5 @@
-//! Raft in a cluster of two or three: elections, replication, crashes.
+//! Raft in a cluster of two or three: elections, replication, crashes, and nodes that have two hosts: one
+//! that has taken the node over, and one that has not noticed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -8,6 +9,7 @@ use conflux::raft::{
     Change, Config, HardState, Index, Input, Members, Message, NodeId, Outgoing, Persist, Position,
     Raft, Saved, Term, Time,
 };
+use conflux::tenancy::elastic::admit;
 use stateright::{Model, Property};
 
 /// The election timeout, and the heartbeat: no matter what, as long as one is smaller.
@@ -39,6 +41,10 @@ pub struct Bounds {
     pub network: usize,
     /// Writes take time, and may be lost in a crash. Otherwise they are done at once.
     pub slow_disks: bool,
+    /// How often a second host takes a node over, while the first one runs on.
+    pub takeovers: u8,
+    /// How many confirmations are asked for.
+    pub reads: u8,
 }
 
 /// Two nodes whose writes take time and may be lost in a crash.
@@ -54,6 +60,8 @@ pub const SMALL: Bounds = Bounds {
     duplicates: 0,
     network: 2,
     slow_disks: true,
+    takeovers: 0,
+    reads: 0,
 };
 
 /// Two nodes that are given a command, with a crash.
@@ -85,12 +93,21 @@ pub const LEAVING: Bounds = Bounds { changes: 1, terms: 3, log: 4, slow_disks: f
 /// Three voters, and a change of the members.
 pub const CHANGING: Bounds = Bounds { changes: 1, log: 3, crashes: 0, ..THREE };
 
-/// One node with its disk.
+/// Two nodes, one of which gets a second host.
+pub const TWO_HOSTS: Bounds = Bounds { crashes: 0, takeovers: 1, ..SMALL };
+
+/// The same, and a leader is asked what it knows.
+pub const TWO_HOSTS_READ: Bounds =
+    Bounds { terms: 3, log: 3, ticks: 3, reads: 1, network: 2, ..TWO_HOSTS };
+
+/// A node, and the epoch under which this host runs it.
+type Host = (NodeId, u64);
+
+/// One host of a node.
 #[derive(Clone)]
 struct Node {
     raft: Raft,
     now: Time,
-    disk: Saved,
     writes: VecDeque<Persist>,
     held: Vec<Outgoing>,
 }
@@ -98,7 +115,9 @@ struct Node {
 /// A state of the whole cluster.
 #[derive(Clone)]
 pub struct State {
-    nodes: BTreeMap<NodeId, Node>,
+    nodes: BTreeMap<Host, Node>,
+    /// What is stored of each node, and the epoch of its record.
+    disks: BTreeMap<NodeId, (Saved, u64)>,
     network: Vec<(NodeId, NodeId, Message)>,
     /// What was ever committed, and in which term that was.
     committed: Vec<(Position, Term)>,
@@ -107,14 +126,20 @@ pub struct State {
     ticks: u8,
     crashes: u8,
     duplicates: u8,
+    takeovers: u8,
+    /// The confirmations that were asked for, with how much was committed then.
+    asked: Vec<usize>,
     broken: Option<String>,
 }
 
 impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        for node in self.nodes.values() {
+        for (disk, epoch) in self.disks.values() {
+            (disk.hard, &disk.entries, epoch).hash(hasher);
+        }
+        for (host, node) in &self.nodes {
+            host.hash(hasher);
             node.raft.fingerprint(hasher);
-            (node.disk.hard, &node.disk.entries).hash(hasher);
             let newest = node.writes.back().map_or(0, |write| write.seq);
             for write in &node.writes {
                 (newest - write.seq, write.hard, &write.entries).hash(hasher);
@@ -124,8 +149,8 @@ impl Hash for State {
             }
         }
         (&self.network, &self.committed).hash(hasher);
-        (self.proposed, self.changed, self.ticks, self.crashes, self.duplicates, &self.broken)
-            .hash(hasher);
+        (self.proposed, self.changed, self.ticks, self.crashes, self.duplicates).hash(hasher);
+        (self.takeovers, &self.asked, &self.broken).hash(hasher);
     }
 }
 
@@ -137,10 +162,13 @@ impl PartialEq for State {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (id, node) in &self.nodes {
+        for ((id, epoch), node) in &self.nodes {
             let (raft, last) = (&node.raft, node.raft.log().last());
             let (role, term, commit) = (raft.role(), raft.term(), raft.commit_index());
-            write!(f, "n{id}: {role} in term {term}, log to {last}, commit {commit}; ")?;
+            write!(
+                f,
+                "n{id}, host {epoch}: {role} in term {term}, log to {last}, commit {commit}; "
+            )?;
         }
         for (from, to, message) in &self.network {
             write!(f, "[n{from}→n{to} {message}] ")?;
@@ -152,20 +180,24 @@ impl fmt::Debug for State {
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A message arrives, and perhaps will again.
-    Deliver(usize, bool),
+    /// A message arrives at a host of its receiver, and perhaps will again.
+    Deliver(usize, bool, u64),
     /// A message is lost.
     Lose(usize),
     /// A node's timer goes off.
-    Tick(NodeId),
+    Tick(Host),
     /// The first of a node's writes is durable.
-    Written(NodeId),
+    Written(Host),
     /// A leader is given a command.
-    Propose(NodeId),
+    Propose(Host),
     /// A leader is asked for a change of the members.
-    Change(NodeId, Change),
+    Change(Host, Change),
     /// A node dies with so many of its writes done, and starts again.
-    Crash(NodeId, usize),
+    Crash(Host, usize),
+    /// A second host takes a node over. The first one does not notice.
+    TakeOver(NodeId),
+    /// A leader is asked to confirm what it knows.
+    Confirm(Host),
 }
 
 impl Bounds {
@@ -179,40 +211,61 @@ impl Bounds {
         Raft::new(config, saved, 0, id)
     }
 
-    fn handle(&self, state: &mut State, id: NodeId, input: Input) {
+    /// A host that begins with what is stored.
+    fn host(&self, id: NodeId, saved: Saved) -> Node {
+        let (writes, held) = (VecDeque::new(), Vec::new());
+        Node { raft: self.start(id, saved), now: 0, writes, held }
+    }
+
+    fn handle(&self, state: &mut State, host: Host, input: Input) {
         let mut next = Some(input);
         while let Some(input) = next.take() {
-            let node = state.nodes.get_mut(&id).expect("a node");
+            let Some(node) = state.nodes.get_mut(&host) else { return };
             let output = node.raft.handle(node.now, input);
             node.held.extend(output.messages);
+            let confirmed = output.reads.iter().filter_map(|r| Some((r.id as usize, r.index?)));
+            for (read, index) in confirmed {
+                if (index as usize) < state.asked[read] {
+                    let (id, epoch) = host;
+                    state.broken = Some(format!("n{id}, host {epoch}, confirms a stale read"));
+                }
+            }
             if let Some(persist) = output.persist {
                 let seq = persist.seq;
                 node.writes.push_back(persist);
-                if !self.slow_disks {
-                    write(node);
+                if !self.slow_disks && write(state, host) {
                     next = Some(Input::Persisted(seq));
                 }
             }
-            release(state, id);
-            check_committed(state, id);
+            release(state, host);
+            check_committed(state, host);
         }
     }
 }
 
-/// Does the first write.
-fn write(node: &mut Node) {
-    let Some(persist) = node.writes.pop_front() else { return };
-    node.disk.hard = persist.hard.unwrap_or(node.disk.hard);
-    if let Some(first) = persist.entries.first() {
-        node.disk.entries.retain(|entry| entry.at.index < first.at.index);
+/// Does the first write of a host. One to whom the node does not belong any more finds that out, and
+/// stops: `false`.
+fn write(state: &mut State, host: Host) -> bool {
+    let Some(node) = state.nodes.get_mut(&host) else { return false };
+    let Some(persist) = node.writes.pop_front() else { return false };
+    let (disk, epoch) = state.disks.get_mut(&host.0).expect("a disk");
+    if admit(Some(*epoch), host.1).is_err() {
+        state.nodes.remove(&host);
+        return false;
     }
-    node.disk.entries.extend(persist.entries);
+    disk.hard = persist.hard.unwrap_or(disk.hard);
+    if let Some(first) = persist.entries.first() {
+        disk.entries.retain(|entry| entry.at.index < first.at.index);
+    }
+    disk.entries.extend(persist.entries);
+    true
 }
 
 /// Lets messages go whose write is done. The network is a sorted set: what is under way twice is under
 /// way once, and order means nothing.
-fn release(state: &mut State, id: NodeId) {
-    let node = state.nodes.get_mut(&id).expect("a node");
+fn release(state: &mut State, host: Host) {
+    let id = host.0;
+    let Some(node) = state.nodes.get_mut(&host) else { return };
     let first = node.writes.front().map_or(u64::MAX, |write| write.seq);
     let (wait, go) = std::mem::take(&mut node.held).into_iter().partition(|m| m.after >= first);
     node.held = wait;
@@ -227,8 +280,9 @@ fn release(state: &mut State, id: NodeId) {
 }
 
 /// What is committed stays so, for everyone (paper §5.4.3).
-fn check_committed(state: &mut State, id: NodeId) {
-    let raft = &state.nodes[&id].raft;
+fn check_committed(state: &mut State, host: Host) {
+    let id = host.0;
+    let Some(raft) = state.nodes.get(&host).map(|node| &node.raft) else { return };
     for index in 1..=raft.commit_index() {
         let at = Position::new(index, raft.log().term(index).unwrap_or_default());
         match state.committed.get(index as usize - 1) {
@@ -244,15 +298,10 @@ impl Model for Bounds {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let node = |id| Node {
-            raft: self.start(id, Saved::default()),
-            now: 0,
-            disk: Saved::default(),
-            writes: VecDeque::new(),
-            held: Vec::new(),
-        };
+        let all = 1..=self.nodes + self.joiners;
         vec![State {
-            nodes: (1..=self.nodes + self.joiners).map(|id| (id, node(id))).collect(),
+            nodes: all.clone().map(|id| ((id, 1), self.host(id, Saved::default()))).collect(),
+            disks: all.map(|id| (id, (Saved::default(), 1))).collect(),
             network: Vec::new(),
             committed: Vec::new(),
             proposed: 0,
@@ -260,19 +309,29 @@ impl Model for Bounds {
             ticks: 0,
             crashes: 0,
             duplicates: 0,
+            takeovers: 0,
+            asked: Vec::new(),
             broken: None,
         }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        for at in 0..state.network.len() {
-            actions.push(Action::Deliver(at, false));
+        for (at, (_, to, _)) in state.network.iter().enumerate() {
             actions.push(Action::Lose(at));
-            if state.duplicates < self.duplicates {
-                actions.push(Action::Deliver(at, true));
+            for ((_, epoch), _) in state.nodes.range((*to, 0)..=(*to, u64::MAX)) {
+                actions.push(Action::Deliver(at, false, *epoch));
+                if state.duplicates < self.duplicates {
+                    actions.push(Action::Deliver(at, true, *epoch));
+                }
             }
         }
+        if state.takeovers < self.takeovers {
+            actions.extend(state.disks.keys().map(|id| Action::TakeOver(*id)));
+        }
         for (id, node) in &state.nodes {
+            if node.raft.is_leader() && state.asked.len() < usize::from(self.reads) {
+                actions.push(Action::Confirm(*id));
+            }
             if state.ticks < self.ticks && node.raft.deadline() < Time::MAX {
                 actions.push(Action::Tick(*id));
             }
@@ -292,7 +351,8 @@ impl Model for Bounds {
                         Some(_) => vec![Change::Promote(id), Change::Remove(id)],
                     };
                     let leader = node.raft.id();
-                    actions.extend(change.into_iter().map(|change| Action::Change(leader, change)));
+                    let host = state.nodes.keys().find(|host| host.0 == leader).expect("itself");
+                    actions.extend(change.into_iter().map(|change| Action::Change(*host, change)));
                 }
             }
             if state.crashes < self.crashes {
@@ -304,13 +364,13 @@ impl Model for Bounds {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::Deliver(at, again) => {
+            Action::Deliver(at, again, epoch) => {
                 state.duplicates += u8::from(again);
                 let (from, to, message) = match again {
                     true => state.network[at].clone(),
                     false => state.network.remove(at),
                 };
-                self.handle(&mut state, to, Input::Receive { from, message });
+                self.handle(&mut state, (to, epoch), Input::Receive { from, message });
             }
             Action::Lose(at) => drop(state.network.remove(at)),
             Action::Tick(id) => {
@@ -322,9 +382,10 @@ impl Model for Bounds {
             Action::Written(id) => {
                 let node = state.nodes.get_mut(&id)?;
                 let seq = node.writes.front()?.seq;
-                write(node);
-                release(&mut state, id);
-                self.handle(&mut state, id, Input::Persisted(seq));
+                if write(&mut state, id) {
+                    release(&mut state, id);
+                    self.handle(&mut state, id, Input::Persisted(seq));
+                }
             }
             Action::Propose(id) => {
                 state.proposed += 1;
@@ -337,12 +398,24 @@ impl Model for Bounds {
             }
             Action::Crash(id, done) => {
                 state.crashes += 1;
-                let node = state.nodes.get_mut(&id)?;
-                (0..done).for_each(|_| write(node));
-                node.writes.clear();
-                node.held.clear();
-                node.now = 0;
-                node.raft = self.start(id, node.disk.clone());
+                for _ in 0..done {
+                    write(&mut state, id);
+                }
+                if let Some(node) = state.nodes.get_mut(&id) {
+                    *node = self.host(id.0, state.disks[&id.0].0.clone());
+                }
+            }
+            Action::TakeOver(id) => {
+                state.takeovers += 1;
+                let (disk, epoch) = state.disks.get_mut(&id)?;
+                *epoch += 1;
+                let (host, disk) = ((id, *epoch), disk.clone());
+                state.nodes.insert(host, self.host(id, disk));
+            }
+            Action::Confirm(id) => {
+                let read = state.asked.len() as u64;
+                state.asked.push(state.committed.len());
+                self.handle(&mut state, id, Input::Confirm { id: read, at_least: 0 });
             }
         }
         Some(state)
@@ -375,9 +448,11 @@ impl Model for Bounds {
             Property::<Self>::always(
                 "votes and terms are durable before they count",
                 |_, state| {
-                    state.nodes.values().all(|node| {
-                        let HardState { term, vote } = node.disk.hard;
-                        let leads = node.raft.is_leader();
+                    state.nodes.iter().all(|((id, epoch), node)| {
+                        let (disk, current) = &state.disks[id];
+                        let HardState { term, vote } = disk.hard;
+                        // What another host has written since says nothing of this one.
+                        let leads = node.raft.is_leader() && epoch == current;
                         !leads || term == node.raft.term() && vote == Some(node.raft.id())
                     })
                 },
