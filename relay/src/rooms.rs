@@ -106,11 +106,15 @@ pub(crate) struct Guest<'a> {
 }
 
 /// One of the connections that there may be. Given back when dropped.
-pub(crate) struct Seat(Arc<AtomicUsize>);
+pub(crate) struct Seat {
+    connections: Arc<AtomicUsize>,
+    /// Grows from each connection that is asked for to the next.
+    serial: usize,
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -132,21 +136,25 @@ impl Rooms {
 
     /// Keeps a seat for a connection that is about to be made, unless all are taken.
     pub(crate) fn reserve(&self) -> Option<Seat> {
-        let seat = Seat(self.connections.clone());
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat { connections: self.connections.clone(), serial };
         let taken = self.connections.fetch_add(1, Ordering::Relaxed);
         (taken < self.max_connections).then_some(seat)
     }
 
-    /// Lets a socket into a room. Whoever was there under the same id is replaced: mostly its own
-    /// earlier connection, which has not noticed yet that it is dead.
-    pub(crate) fn enter(&self, room: String, id: String) -> Guest<'_> {
+    /// Lets a socket into a room. Of two with one id the one stays that asked later: the other is mostly
+    /// its own earlier connection, which has not noticed yet that it is dead. They may come in here in
+    /// another order than they asked.
+    pub(crate) fn enter(&self, seat: &Seat, room: String, id: String) -> Guest<'_> {
         let (sender, queue) = mpsc::unbounded_channel();
-        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+        let serial = seat.serial;
         let inbox = Arc::new(Inbox::default());
         let place = Place { serial, queue: sender, inbox: inbox.clone() };
         let mut rooms = lock(&self.rooms);
-        let before = rooms.entry(room.clone()).or_default().insert(id.clone(), place);
-        if let Some(before) = before {
+        let places = rooms.entry(room.clone()).or_default();
+        if places.get(&id).is_some_and(|other| other.serial > serial) {
+            inbox.dismiss(Farewell::Replaced);
+        } else if let Some(before) = places.insert(id.clone(), place) {
             before.inbox.dismiss(Farewell::Replaced);
         }
         drop(rooms);
@@ -195,6 +203,34 @@ impl Drop for Guest<'_> {
             if room.is_empty() {
                 rooms.remove(&self.room);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_with_one_id_the_one_stays_that_asked_later() {
+        let rooms = Rooms::new(10, 1 << 20);
+        let (first, second) = (rooms.reserve().expect("room"), rooms.reserve().expect("room"));
+        let enter = |seat| rooms.enter(seat, "r".into(), "a".into());
+        let said = |guest: &Guest<'_>| *lock(&guest.inbox.farewell);
+        for late in [false, true] {
+            let (one, two) = if late {
+                let two = enter(&second);
+                (enter(&first), two)
+            } else {
+                let one = enter(&first);
+                (one, enter(&second))
+            };
+            assert_eq!((said(&one), said(&two)), (Some(Farewell::Replaced), None));
+            drop(one);
+            assert!(
+                lock(&rooms.rooms)["r"].contains_key("a"),
+                "the other one's place is still there"
+            );
         }
     }
 }

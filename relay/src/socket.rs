@@ -24,7 +24,7 @@ pub(crate) async fn serve(
     room: String,
     id: String,
 ) {
-    let mut guest = relay.rooms.enter(room.clone(), id.clone());
+    let mut guest = relay.rooms.enter(&seat, room.clone(), id.clone());
     tracing::info!(room, id, "in");
     let Err(farewell) = converse(&relay, &mut socket, &mut guest).await;
     drop(guest);
