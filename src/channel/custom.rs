@@ -1,4 +1,5 @@
-//! The user's own channel: an object with `connect`, `disconnect`, `send` and `broadcast`.
+//! The user's own channel: an object with `connect`, `disconnect`, `send` and `broadcast`. The shell's
+//! own, of Redis and socket.io, are such objects, too.
 
 use wasm_bindgen::prelude::*;
 
@@ -9,7 +10,15 @@ use crate::store::Failure;
 extern "C" {
     type UserChannel;
     #[wasm_bindgen(method, catch)]
-    fn connect(this: &UserChannel, id: &str, receive: &js_sys::Function) -> Result<(), JsValue>;
+    fn connect(
+        this: &UserChannel,
+        id: &str,
+        receive: &js_sys::Function,
+        changed: &js_sys::Function,
+    ) -> Result<(), JsValue>;
+    /// Whether frames can travel now; those who do not say so always can.
+    #[wasm_bindgen(method, getter)]
+    fn connected(this: &UserChannel) -> JsValue;
     #[wasm_bindgen(method, catch)]
     fn disconnect(this: &UserChannel) -> Result<(), JsValue>;
     #[wasm_bindgen(method, catch)]
@@ -31,7 +40,10 @@ impl Custom {
             Closure::<dyn FnMut(JsValue)>::new(move |frame: JsValue| inner.receive_js(&frame));
         // The user's channel may call it even after it was disconnected: JavaScript keeps it.
         let receive: js_sys::Function = receive.into_js_value().unchecked_into();
-        object.connect(id, &receive)?;
+        let moved = sink.moved.clone();
+        let changed = Closure::<dyn FnMut()>::new(move || moved());
+        let changed: js_sys::Function = changed.into_js_value().unchecked_into();
+        object.connect(id, &receive, &changed)?;
         Ok(Self { object, trouble: sink.trouble.clone() })
     }
 
@@ -53,6 +65,10 @@ impl Channel for Custom {
             Some(to) => self.check("send", self.object.send(to, bytes)),
             None => self.check("broadcast", self.object.broadcast(bytes)),
         }
+    }
+
+    fn is_open(&self) -> bool {
+        self.object.connected() != JsValue::FALSE
     }
 
     fn close(&self) {

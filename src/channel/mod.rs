@@ -87,7 +87,9 @@ mod wasm {
             ChannelOptions::Websocket { url, room } => {
                 Box::new(websocket::Websocket::new(url, room, object, id, sink)?)
             }
-            ChannelOptions::Custom => Box::new(custom::Custom::new(object, id, &sink)?),
+            ChannelOptions::Redis { .. }
+            | ChannelOptions::SocketIo { .. }
+            | ChannelOptions::Custom => Box::new(custom::Custom::new(object, id, &sink)?),
         })
     }
 }

@@ -14,7 +14,8 @@ use crate::tenancy::Plan;
 use crate::wire::relay::MAX_ID;
 
 /// The channels that there are.
-pub const CHANNELS: [&str; 4] = ["memory", "broadcast", "websocket", "custom"];
+pub const CHANNELS: [&str; 6] =
+    ["memory", "broadcast", "websocket", "redis", "socket.io", "custom"];
 /// The most members that a cluster can have.
 const MAX_MEMBERS: f64 = 63.0;
 /// How often an idle leader of a cluster of tabs speaks, in ms.
@@ -59,6 +60,16 @@ pub enum ChannelOptions {
         url: String,
         /// The room.
         room: String,
+    },
+    /// Through a Redis server.
+    Redis {
+        /// The channel's name there.
+        channel: String,
+    },
+    /// Through a socket.io server.
+    SocketIo {
+        /// The channel's name there.
+        channel: String,
     },
     /// As the user's object does it.
     Custom,
@@ -109,6 +120,7 @@ pub fn parse(value: &Value) -> Result<Options, Failure> {
     let name = match &channel {
         ChannelOptions::Memory { channel } | ChannelOptions::Broadcast { channel } => channel,
         ChannelOptions::Websocket { room, .. } => room,
+        ChannelOptions::Redis { channel } | ChannelOptions::SocketIo { channel } => channel,
         ChannelOptions::Custom => "custom",
     };
     let cluster = match get(options, "cluster") {
@@ -256,6 +268,23 @@ fn channel(options: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure>
                 },
             }),
             "websocket" => websocket(channel),
+            "redis" => Ok(ChannelOptions::Redis {
+                channel: match get(channel, "channelName") {
+                    // As in the original's first example.
+                    Value::Nothing => "conflux".into(),
+                    _ => part(channel, "channelName", "a name that is not empty")?,
+                },
+            }),
+            "socket.io" => {
+                let host = part(channel, "host", "an address like http://localhost:9000")?;
+                if !host.starts_with("http://") && !host.starts_with("https://") {
+                    return Err(invalid(format!(
+                        "`channel.host` must begin with http:// or https://, and is \"{host}\""
+                    )));
+                }
+                let channel = part(channel, "channel", "a name that is not empty")?;
+                Ok(ChannelOptions::SocketIo { channel })
+            }
             "custom" => Ok(ChannelOptions::Custom),
             other => Err(invalid(format!(
                 "`channel.name` must be one of {}, and is \"{other}\"",
@@ -266,19 +295,23 @@ fn channel(options: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure>
     }
 }
 
-fn websocket(channel: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure> {
-    let part = |key: &'static str, wish: &str| match get(channel, key) {
+/// A text of the channel's own.
+fn part(channel: &BTreeMap<String, Value>, key: &str, wish: &str) -> Result<String, Failure> {
+    match get(channel, key) {
         Value::Nothing => Err(required(&format!("channel.{key}"))),
         Value::Text(text) if !text.is_empty() => Ok(text.clone()),
         other => Err(wanted(&format!("channel.{key}"), wish, other)),
-    };
-    let url = part("url", "an address like ws://host:port/ws")?;
+    }
+}
+
+fn websocket(channel: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure> {
+    let url = part(channel, "url", "an address like ws://host:port/ws")?;
     if !url.starts_with("ws://") && !url.starts_with("wss://") {
         return Err(invalid(format!(
             "`channel.url` must begin with ws:// or wss://, and is \"{url}\""
         )));
     }
-    let room = part("room", "a name that is not empty")?;
+    let room = part(channel, "room", "a name that is not empty")?;
     if room.len() > MAX_ID {
         return Err(invalid(format!("`channel.room` must be at most {MAX_ID} bytes")));
     }

@@ -55,8 +55,9 @@ for (const [what, source] of [['the folder', async () => packageDir], ['the tarb
       const files = await readdir(path.join(folder, 'node_modules/conflux-wasm'))
       assert.deepEqual(files.toSorted(), [
         'LICENSE', 'README.md', 'browser.js', 'conflux.cjs', 'conflux.js', 'conflux_bg.wasm', 'files.cjs',
-        'index.d.ts', 'node.cjs', 'node.d.cts', 'node.js', 'package.json', 'shell.cjs', 'shell.js', 'tabs.js',
-        'timer.js',
+        'index.d.ts', 'node.cjs', 'node.d.cts', 'node.js', 'package.json', 'react.d.ts', 'react.js',
+        'redux.d.ts', 'redux.js', 'shell.cjs', 'shell.js', 'socket.io.cjs', 'socket.io.d.cts', 'socket.io.d.ts', 'socket.io.js',
+        'tabs.js', 'timer.js',
       ].toSorted())
     })
   })

@@ -283,10 +283,10 @@ const renderWelcome = () => {
     again.onclick = () => location.reload()
     actions.push(again)
   } else if (full) {
-    $('welcome-title').textContent = refusal?.code === 'AMNESIA' ? 'This node was here before.' : 'This cluster is full.'
+    $('welcome-title').textContent = 'This cluster is full.'
     $('welcome-text').textContent =
-      `It has its ${size} members and takes no other: a tab that was reloaded has lost its memory, and could vote ` +
-      'twice under its old name. Start a fresh cluster, or close all of its tabs and open new ones.'
+      `It has its ${size} members and takes no other. A tab that is reloaded begins as another node, without the ` +
+      'memory of the one that it was. Start a fresh cluster, or close all of its tabs and open new ones.'
     actions.push(make('a', { className: 'button primary', href: freshAddress(), textContent: 'Start a fresh cluster' }))
   } else {
     const tabs = missing === 1 ? 'one more tab' : `${missing} more tabs`

@@ -20,7 +20,8 @@ export interface ConfluxError extends Error {
    * `METHOD_FAILED`, `REDUCER_FAILED`, `SESSION_EXPIRED`, `OUTCOME_UNKNOWN`, `CLUSTER_FULL`, `AMNESIA`,
    * `NOT_A_MEMBER`, `SIZE_MISMATCH`, `DUPLICATE_ID`, `OTHER_CLUSTER`, `VERSION`, `BAD_FRAME`,
    * `BAD_MESSAGE`, `STORAGE_LOST`, `STORAGE_FAILED`, `STORAGE_LOCKED`, `STORAGE_TAKEN`, `STORAGE_CORRUPT`,
-   * `STORAGE_MISMATCH`, `REPLACED`, `DESTROYED`, `RELAY`, `CHANNEL_FAILED`, `INVALID_OPTIONS`,
+   * `STORAGE_MISMATCH`, `REPLACED`, `DESTROYED`, `RELAY`, `REDIS`, `SOCKET_IO`,
+   * `MISSING_PEER`, `CHANNEL_FAILED`, `INVALID_OPTIONS`,
    * `INVALID_ARGUMENT`, `UNSUPPORTED`, or the `code` of an error that a method threw.
    */
   code: string
@@ -51,11 +52,36 @@ export interface WebsocketChannel {
   WebSocket?: new (url: string) => object
 }
 
+/** Through a Redis server, in Node.js. Needs the npm package `redis`. */
+export interface RedisChannel {
+  name: 'redis'
+  /** Which channel of the server; nodes of one channel hear each other. Default `conflux`. */
+  channelName?: string
+  /** The server's address, such as `redis://user:password@127.0.0.1:6379`. */
+  connectionString?: string
+}
+
+/**
+ * Through a socket.io server that has `enhanceServerForSocketIOChannel` of `conflux-wasm/socket.io`. Needs the
+ * npm package `socket.io-client`.
+ */
+export interface SocketIoChannel {
+  name: 'socket.io'
+  /** The server's address, such as `http://localhost:9000`. */
+  host: string
+  /** Which channel of the server; nodes of one channel hear each other. */
+  channel: string
+  /** In browsers: the `io` of `socket.io-client`, unless there is a global one. */
+  io?: (host: string, options: object) => object
+}
+
 /** A channel of your own. It may lose, repeat, delay and reorder frames. */
 export interface CustomChannel {
   name: 'custom'
   /** Called once. Give every frame that is meant for node `id`, or for everyone, to `receive`. */
-  connect(id: string, receive: (frame: Uint8Array) => void): void
+  connect(id: string, receive: (frame: Uint8Array) => void, changed: () => void): void
+  /** Whether frames can travel now, for `status().connected`. Call `changed` when it changes. */
+  readonly connected?: boolean
   /** Called once, at the end. */
   disconnect(): void
   /** Brings a frame to the node `to`. */
@@ -66,8 +92,8 @@ export interface CustomChannel {
 
 export interface Options<State, M extends Methods> {
   /**
-   * This node's id: every node needs its own, and a new one each time that it starts. Not for clusters
-   * without a size, whose nodes have ids of their own.
+   * This node's id: every node needs its own. One that starts again without its memory takes the place of
+   * its former self. Not for clusters without a size, whose nodes have ids of their own.
    */
   id?: string
   /**
@@ -83,7 +109,13 @@ export interface Options<State, M extends Methods> {
    */
   cluster?: string
   /** How nodes communicate. */
-  channel: MemoryChannel | BroadcastChannelOptions | WebsocketChannel | CustomChannel
+  channel:
+    | MemoryChannel
+    | BroadcastChannelOptions
+    | WebsocketChannel
+    | RedisChannel
+    | SocketIoChannel
+    | CustomChannel
   /** The action creators. They run on the leader, synchronously. */
   methods: M & ThisType<Node<State, M>>
   /**

@@ -6,6 +6,7 @@ const { createConflux } = require('./shell.cjs')
 const { Files } = require('./files.cjs')
 
 const conflux = createConflux(CoreNode, {
+  require,
   missing: () => 'a browser, and this is none',
   files: (options, core) => new Files(options, core, CoreNode.isWhole),
 })

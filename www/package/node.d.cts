@@ -12,6 +12,8 @@ declare namespace conflux {
   export type MemoryChannel = api.MemoryChannel
   export type BroadcastChannelOptions = api.BroadcastChannelOptions
   export type WebsocketChannel = api.WebsocketChannel
+  export type RedisChannel = api.RedisChannel
+  export type SocketIoChannel = api.SocketIoChannel
   export type CustomChannel = api.CustomChannel
   export type Options<State, M extends Methods> = api.Options<State, M>
   export type Action<M extends Methods> = api.Action<M>

@@ -22,7 +22,7 @@ const OPTIONS = {
   clusterSize: [],
   members: [],
   cluster: [],
-  channel: ['name', 'channel', 'url', 'room'],
+  channel: ['name', 'channel', 'url', 'room', 'channelName', 'connectionString', 'host'],
   electionTimeout: ['min', 'max'],
   heartbeatInterval: [],
   maxActionBytes: [],
@@ -135,6 +135,115 @@ const report = (error) => {
   else console.error(error)
 }
 
+/** A package that a channel needs, which people install if they use the channel. */
+const peer = (platform, channel, name, hint = '') => {
+  try {
+    return platform.require(name)
+  } catch {
+    throw fail('MISSING_PEER', `the channel \`${channel}\` needs the npm package ${name}: npm install ${name}${hint}`)
+  }
+}
+
+/** Says once that a server is not there, and once more after it was. */
+const outage = (tell, code, where) => {
+  let told = false
+  return {
+    begins(error) {
+      if (told) return
+      told = true
+      const why = error?.code ?? error?.message ?? error
+      tell(code, `${where} cannot be reached (${why}); frames are lost until it can, and it is tried again and again`)
+    },
+    ends() {
+      told = false
+    },
+  }
+}
+
+const bytes = (data) => (data instanceof ArrayBuffer ? new Uint8Array(data) : data)
+
+/** Channels that are objects like the user's own. */
+const CHANNELS = {
+  redis({ channelName = 'conflux', connectionString: url }, platform, tell) {
+    const { createClient } = peer(platform, 'redis', 'redis')
+    const down = outage(tell, 'REDIS', `the Redis server at ${url ?? 'redis://localhost:6379'}`)
+    // What cannot be sent now is not worth sending later; the name of each node is a channel of its own.
+    const client = () => createClient({ url, disableOfflineQueue: true, socket: { reconnectStrategy: (tries) => Math.min(20 * 2 ** tries, 1000) } })
+    const [publisher, subscriber] = [client(), client()]
+    const all = `conflux:${channelName}`
+    const one = (id) => `${all}:${id}`
+    const publish = (to, frame) => {
+      if (publisher.isReady) publisher.publish(to, Buffer.from(frame)).catch(() => {})
+    }
+    let own, closed
+    return {
+      get connected() {
+        return publisher.isReady && subscriber.isReady
+      },
+      connect(id, receive, changed) {
+        own = id
+        const take = (message) => {
+          // Everyone hears what is for all, also who says it.
+          if (message.length > 0) receive(new Uint8Array(message))
+        }
+        for (const one of [publisher, subscriber]) {
+          one.on('error', (error) => {
+            if (!closed) down.begins(error)
+            changed()
+          })
+          one.on('ready', () => {
+            if (publisher.isReady && subscriber.isReady) down.ends()
+            changed()
+          })
+          one.connect().catch(() => {})
+        }
+        // The client subscribes again by itself when its connection comes back.
+        subscriber.once('ready', () => {
+          for (const name of [all, one(id)]) subscriber.subscribe(name, take, true).catch(() => {})
+        })
+      },
+      disconnect() {
+        closed = true
+        for (const one of [publisher, subscriber]) one.destroy()
+      },
+      send: (to, frame) => publish(one(to), frame),
+      broadcast: (frame) => publish(all, frame),
+    }
+  },
+
+  'socket.io'({ host, channel, io = globalThis.io }, platform, tell) {
+    const connect = io ?? peer(platform, 'socket.io', 'socket.io-client', platform.require ? '' : ', and pass its `io` as `channel.io`').io
+    const down = outage(tell, 'SOCKET_IO', `the socket.io server at ${host}`)
+    let socket
+    const emit = (to, frame) => {
+      // What cannot be sent now is not worth sending later.
+      if (socket?.connected) socket.emit('conflux:frame', to, frame)
+    }
+    return {
+      get connected() {
+        return socket?.connected ?? false
+      },
+      connect(id, receive, changed) {
+        socket = connect(host, { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 1000, transports: ['websocket'] })
+        socket.on('connect', () => {
+          socket.emit('conflux:join', channel, id)
+          down.ends()
+          changed()
+        })
+        socket.on('disconnect', changed)
+        socket.on('connect_error', (error) => {
+          down.begins(error.description?.message ?? error)
+          changed()
+        })
+        socket.on('conflux:frame', (frame) => receive(bytes(frame)))
+      },
+      disconnect: () => socket?.disconnect(),
+      send: (to, frame) => emit(to, frame),
+      broadcast: (frame) => emit(null, frame),
+    }
+  },
+}
+
 /** @param platform what a browser or Node.js gives to nodes */
 export const createConflux = (CoreNode, platform) => {
   class Conflux {
@@ -191,7 +300,7 @@ export const createConflux = (CoreNode, platform) => {
       // The state travels in snapshots.
       this.#carrier = carrier(options)
       this.#carrier.save(initial)
-      const transport = channel?.name === 'custom' ? this.#custom(channel) : channel
+      const transport = this.#transport(channel)
       const isSet = (name) => options[name] !== undefined && options[name] !== null
       const elastic = channel?.name === 'broadcast' && !isSet('clusterSize') && !isSet('members')
       const missing = elastic && platform.missing()
@@ -208,6 +317,14 @@ export const createConflux = (CoreNode, platform) => {
       if (elastic) this.#tabs = platform.tabs(checked, this.#core)
       if (inFiles) this.#files = platform.files(checked, this.#core)
       this.#life = platform.live?.(this.#core, elastic)
+    }
+
+    /** What carries frames: a channel's options for the core, or an object that does it. */
+    #transport(channel) {
+      if (channel?.name === 'custom') return this.#custom(channel)
+      const make = CHANNELS[channel?.name]
+      if (!make) return channel
+      return make(channel, platform, (code, message) => this.#notice('error', code, message))
     }
 
     /** The user's own channel, some of whose functions may be asynchronous. */
@@ -232,6 +349,9 @@ export const createConflux = (CoreNode, platform) => {
         disconnect: guard('disconnect'),
         send: guard('send'),
         broadcast: guard('broadcast'),
+        get connected() {
+          return channel.connected
+        },
       }
     }
 

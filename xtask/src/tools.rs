@@ -114,6 +114,18 @@ fn apt_install(packages: &[&str]) -> Result<bool> {
     Ok(true)
 }
 
+/// A Redis server, for the channel.
+pub(crate) fn ensure_redis() -> Result<()> {
+    let found = || env::var_os("REDIS_SERVER").is_some() || on_path("redis-server").is_some();
+    if found() || apt_install(&["redis-server"])? {
+        return Ok(());
+    }
+    bail!(
+        "the tests of the channel `redis` need a Redis server: install one (on Debian and Ubuntu: \
+         `sudo apt install redis-server`), or name one in $REDIS_SERVER"
+    )
+}
+
 /// Firefox, WebKit's driver and a display without a screen.
 pub(crate) fn ensure_engines() -> Result<()> {
     let needed = [

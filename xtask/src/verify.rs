@@ -22,6 +22,7 @@ pub(crate) fn test(engines: Engines) -> Result<()> {
     // First what can be missing, so that it is missed at once.
     tools::ensure_node()?;
     let chromium = tools::ensure_chromium()?;
+    tools::ensure_redis()?;
     if engines == Engines::All {
         tools::ensure_engines()?;
     }
@@ -173,6 +174,8 @@ fn with_paths(
     command.env("CONFLUX_SITE", site);
     command.env("CONFLUX_RELAY", tools::target().join("debug/conflux-relay"));
     command.env("CHROMIUM", chromium);
+    // The channels' peers, wherever the package was built.
+    command.env("NODE_PATH", tools::root().join("node_modules"));
     command
 }
 

@@ -1,0 +1,217 @@
+// React's hook and Redux's store over nodes, with the real React, react-redux and Redux on a document that
+// is made of JavaScript.
+import assert from 'node:assert/strict'
+import { cp, mkdtemp, rm, symlink } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { after, before, describe, it } from 'node:test'
+import { createRequire } from 'node:module'
+import { Window } from 'happy-dom'
+import { closeAll, cluster, imported as conflux, packageDir, until } from './support.mjs'
+
+const window = new Window()
+Object.assign(globalThis, { window, document: window.document, IS_REACT_ACT_ENVIRONMENT: true })
+globalThis.navigator ??= window.navigator
+const { createElement: h, useState, act, StrictMode } = await import('react')
+const { createRoot, hydrateRoot } = await import('react-dom/client')
+const { renderToString } = await import('react-dom/server')
+const { Provider, useDispatch, useSelector } = await import('react-redux')
+const { applyMiddleware, combineReducers } = await import('redux')
+
+// The package beside the React that an application has installed.
+const folder = await mkdtemp(path.join(os.tmpdir(), 'conflux-bindings-'))
+await cp(packageDir, path.join(folder, 'node_modules/conflux-wasm'), { recursive: true })
+await symlink(path.resolve('node_modules/react'), path.join(folder, 'node_modules/react'))
+const module = async (name) => {
+  const require = createRequire(path.join(folder, 'index.js'))
+  return import(pathToFileURL(require.resolve(`conflux-wasm/${name}`)).href)
+}
+const { useConflux } = await module('react')
+const { createStore, reduxOptions } = await module('redux')
+after(() => rm(folder, { recursive: true }))
+
+/** Renders into a document; gives what it shows. */
+const render = async (element) => {
+  const container = document.createElement('div')
+  document.body.append(container)
+  const root = createRoot(container)
+  await act(() => root.render(element))
+  return { text: () => container.textContent, rerender: (element) => act(() => root.render(element)), unmount: () => act(() => root.unmount()) }
+}
+
+describe('useConflux', () => {
+  let nodes
+  before(() => {
+    nodes = cluster(conflux, 3)
+  })
+  after(() => closeAll(nodes))
+
+  it('shows the committed state, and renders again only when what is selected has changed', async () => {
+    const [node] = nodes
+    let renders = 0
+    const Count = () => {
+      renders++
+      return useConflux(node, (state) => state.filter((value) => value === 'a').length)
+    }
+    const All = () => useConflux(node).join(' ')
+    const page = await render(h('p', null, h(Count), ': ', h(All)))
+    assert.equal(page.text(), '0: ')
+    await act(() => node.perform('append', ['a']))
+    assert.equal(page.text(), '1: a')
+    const before = renders
+    await act(() => node.perform('append', ['b']))
+    assert.equal(page.text(), '1: a b')
+    assert.equal(renders, before, 'the number is what it was')
+    await page.unmount()
+    await node.perform('append', ['c'])
+    assert.equal(renders, before)
+  })
+
+  it('keeps a selection that is made anew each time, by the equality that it is given', async () => {
+    const node = nodes[1]
+    const same = (a, b) => a.length === b.length && a.every((value, i) => value === b[i])
+    let renders = 0
+    const Letters = () => {
+      renders++
+      return useConflux(node, (state) => state.filter((value) => value === 'a'), same).join(' ')
+    }
+    const page = await render(h(Letters))
+    const before = renders
+    await act(() => node.perform('append', ['z']))
+    assert.equal(renders, before)
+    await act(() => node.perform('append', ['a']))
+    assert.equal(page.text(), 'a a')
+    await page.unmount()
+  })
+
+  it('never shows two states in one picture', async () => {
+    const node = nodes[2]
+    const seen = []
+    const One = () => useConflux(node, (state) => state.length)
+    const Pair = () => {
+      const [left, right] = [One(), One()]
+      seen.push([left, right])
+      return `${left}-${right}`
+    }
+    const page = await render(h(StrictMode, null, h(Pair)))
+    await act(() => Promise.all(Array.from({ length: 20 }, (_, i) => node.perform('append', [i]))))
+    assert.ok(seen.every(([left, right]) => left === right))
+    await page.unmount()
+  })
+
+  it('follows another node, another selector, and no node', async () => {
+    await Promise.all(nodes.map((node) => node.read()))
+    let set
+    const Switch = () => {
+      const [{ node, select }, change] = useState({ node: null, select: (state) => state.length })
+      set = change
+      return String(useConflux(node, select))
+    }
+    const page = await render(h(Switch))
+    assert.equal(page.text(), 'undefined')
+    const { length } = nodes[0].getState()
+    await act(() => set({ node: nodes[0], select: (state) => state.length }))
+    assert.equal(page.text(), String(length))
+    await act(() => set({ node: nodes[0], select: (state) => state[0] }))
+    assert.equal(page.text(), 'a')
+    await page.unmount()
+  })
+
+  it('renders on a server, and what a browser makes of that is the same', async () => {
+    const [node] = nodes
+    const Page = () => h('b', null, useConflux(node, (state) => state[0]))
+    const html = renderToString(h(Page))
+    assert.equal(html, '<b>a</b>')
+    const container = document.createElement('div')
+    container.innerHTML = html
+    const errors = []
+    const root = await act(() => hydrateRoot(container, h(Page), { onRecoverableError: (error) => errors.push(error) }))
+    assert.deepEqual([container.innerHTML, errors], [html, []])
+    await act(() => root.unmount())
+  })
+})
+
+describe('a store of Redux', () => {
+  const todos = (state = [], action) => (action.type === 'todos/add' ? [...state, action.text] : state)
+  const filter = (state = 'all', action) => (action.type === 'filter/set' ? action.filter : state)
+  const reducer = combineReducers({ todos, filter })
+  const channel = { name: 'memory', channel: 'redux' }
+  let stores
+  before(() => {
+    stores = ['a', 'b', 'c'].map((id) => createStore(conflux(reduxOptions(reducer, { id, clusterSize: 3, channel }))))
+  })
+  after(() => closeAll(stores.map((store) => store.node)))
+
+  it('has the reducer’s first state, and dispatches', async () => {
+    const [one, other] = stores
+    assert.deepEqual(one.getState(), { todos: [], filter: 'all' })
+    const action = { type: 'todos/add', text: 'milk' }
+    assert.equal(one.dispatch(action), action, 'as Redux does')
+    await until([other.node], () => other.getState().todos.length === 1, 'it is everywhere')
+    await other.perform({ type: 'filter/set', filter: 'open' })
+    assert.deepEqual(other.getState(), { todos: ['milk'], filter: 'open' })
+  })
+
+  it('refuses what Redux refuses, and another reducer, with a reason', () => {
+    const [store] = stores
+    for (const action of [undefined, null, 7, 'x', [], {}, { type: 7 }, new Date()]) {
+      assert.throws(() => store.dispatch(action), { code: 'INVALID_ARGUMENT', message: /plain object/ })
+    }
+    assert.throws(() => store.dispatch(() => {}), /add a middleware for thunks/)
+    assert.throws(() => store.replaceReducer(reducer), { code: 'UNSUPPORTED', message: /same reducer/ })
+    assert.throws(() => reduxOptions({}, {}), /must be a function/)
+  })
+
+  it('tells what was not committed', async () => {
+    const node = conflux(reduxOptions(todos, { id: 'x', clusterSize: 1, channel: { name: 'memory', channel: 'told' } }))
+    const failed = new Promise((resolve) => {
+      const store = createStore(node, { onError: (error, action) => resolve([error.code, action.type]) })
+      store.dispatch({ type: 'todos/add', text: () => {} })
+    })
+    assert.deepEqual(await failed, ['NOT_JSON', 'todos/add'])
+    await node.close()
+  })
+
+  it('is observable', async () => {
+    const [store] = stores
+    const key = Symbol.observable ?? '@@observable'
+    const seen = []
+    const { unsubscribe } = store[key]().subscribe({ next: (state) => seen.push(state.filter) })
+    await store.perform({ type: 'filter/set', filter: 'done' })
+    unsubscribe()
+    await store.perform({ type: 'filter/set', filter: 'all' })
+    assert.deepEqual(seen, ['open', 'done'])
+  })
+
+  it('takes middleware', async () => {
+    const log = []
+    const logger = () => (next) => (action) => {
+      log.push(action.type)
+      return next(action)
+    }
+    const [base] = stores
+    const store = applyMiddleware(logger)(() => base)()
+    store.dispatch({ type: 'filter/set', filter: 'logged' })
+    await until([base.node], () => base.getState().filter === 'logged', 'it is committed')
+    assert.deepEqual(log, ['filter/set'])
+  })
+
+  it('works under react-redux unchanged', async () => {
+    const [store] = stores
+    const List = () => {
+      const items = useSelector((state) => state.todos)
+      const dispatch = useDispatch()
+      return h('button', { onClick: () => dispatch({ type: 'todos/add', text: 'eggs' }) }, items.join(', '))
+    }
+    const page = await render(h(Provider, { store }, h(List)))
+    assert.equal(page.text(), 'milk')
+    const button = document.body.querySelector('button')
+    await act(async () => {
+      button.click()
+      await until([store.node], () => store.getState().todos.length === 2, 'it is committed')
+    })
+    assert.equal(page.text(), 'milk, eggs')
+    await page.unmount()
+  })
+})

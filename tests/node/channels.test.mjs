@@ -1,0 +1,170 @@
+// The channels that gaggle documents, with real servers: Redis, and socket.io on an HTTP server.
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import http from 'node:http'
+import net from 'node:net'
+import { createRequire } from 'node:module'
+import path from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { closeAll, imported as conflux, leaderOf, methods, packageDir, reduce, until } from './support.mjs'
+
+const require = createRequire(path.join(packageDir, 'package.json'))
+const { enhanceServerForSocketIOChannel } = require('conflux-wasm/socket.io')
+
+const freePort = async () => {
+  const server = net.createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address()
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+/** A Redis server that keeps nothing. */
+const startRedis = async (port) => {
+  const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
+  const server = spawn(process.env.REDIS_SERVER ?? 'redis-server', args, { stdio: ['ignore', 'pipe', 'ignore'] })
+  for await (const chunk of server.stdout) if (String(chunk).includes('Ready to accept')) break
+  return async () => {
+    server.kill('SIGKILL')
+    await once(server, 'exit')
+  }
+}
+
+/** An HTTP server that nodes may speak through. */
+const startSocketIo = async (port) => {
+  const server = http.createServer((request, response) => response.end())
+  const close = enhanceServerForSocketIOChannel(server)
+  server.listen(port, '127.0.0.1')
+  await once(server, 'listening')
+  return close
+}
+
+const kinds = {
+  redis: {
+    start: startRedis,
+    channel: (port, name) => ({ name: 'redis', channelName: name, connectionString: `redis://127.0.0.1:${port}` }),
+    down: 'REDIS',
+  },
+  'socket.io': {
+    start: startSocketIo,
+    channel: (port, name) => ({ name: 'socket.io', host: `http://127.0.0.1:${port}`, channel: name }),
+    down: 'SOCKET_IO',
+  },
+}
+
+for (const [kind, { start, channel, down }] of Object.entries(kinds)) {
+  describe(`the channel ${kind}`, () => {
+    let port, stop
+    before(async () => {
+      port = await freePort()
+      stop = await start(port)
+    })
+    after(() => stop())
+
+    const cluster = (name, more = {}) =>
+      ['a', 'b', 'c'].map((id) =>
+        conflux({ id, clusterSize: 3, channel: channel(port, name), methods, reduce, ...more }),
+      )
+
+    it('carries a cluster, and keeps channels apart', async () => {
+      const [one, other] = [cluster('one'), cluster('other')]
+      await Promise.all([one, other].map(async (nodes, nth) => {
+        await Promise.all(nodes.map((node) => node.perform('append', [`${nth}-${node.status().id}`])))
+        await Promise.all(nodes.map((node) => node.read()))
+        for (const node of nodes) {
+          assert.equal(node.getState().length, 3)
+          assert.ok(node.getState().every((value) => value.startsWith(`${nth}-`)), 'nothing of the other channel')
+          assert.deepEqual(node.getState(), nodes[0].getState())
+          assert.equal(node.status().counters.foreignFrames, 0)
+          assert.ok(node.status().connected)
+        }
+      }))
+      // What is larger than a message travels as well.
+      await one[1].perform('append', ['x'.repeat(700_000)])
+      await closeAll([...one, ...other])
+    })
+
+    it('loses nothing that was acknowledged when its server is killed and restarted, under load', async () => {
+      const nodes = cluster('restart', { electionTimeout: { min: 300, max: 500 } })
+      await Promise.all(nodes.map((node) => node.perform('append', [`first-${node.status().id}`])))
+      const known = ['first-a', 'first-b', 'first-c']
+      let running = true
+      let next = 0
+      const load = nodes.map(async (node) => {
+        while (running) {
+          const value = `${node.status().id}-${next++}`
+          await node.perform('append', [value])
+          known.push(value)
+        }
+      })
+      const more = (count) => until(nodes, () => known.length >= count, `${count} performs`)
+      await more(100)
+      const errors = nodes.map((node) => new Promise((resolve) => node.on('error', resolve)))
+      await stop()
+      for (const error of await Promise.all(errors)) {
+        assert.equal(error.code, down)
+        assert.match(error.message, /cannot be reached .* tried again/)
+      }
+      assert.ok(nodes.every((node) => !node.status().connected))
+      stop = await start(port)
+      await more(known.length + 100)
+      running = false
+      await Promise.all(load)
+      await Promise.all(nodes.map((node) => node.read()))
+      const counts = new Map()
+      for (const value of nodes[0].getState()) counts.set(value, (counts.get(value) ?? 0) + 1)
+      for (const value of known) assert.equal(counts.get(value), 1, `${value} is there once`)
+      for (const node of nodes) assert.deepEqual(node.getState(), nodes[0].getState())
+      await closeAll(nodes)
+    })
+
+    it('waits for a server that is not there yet', async () => {
+      const late = await freePort()
+      const nodes = ['a', 'b', 'c'].map((id) =>
+        conflux({ id, clusterSize: 3, channel: channel(late, 'late'), methods, reduce }),
+      )
+      const error = await new Promise((resolve) => nodes[0].on('error', resolve))
+      assert.equal(error.code, down)
+      const stop = await start(late)
+      await nodes[0].perform('append', ['x'])
+      await leaderOf(nodes)
+      await closeAll(nodes)
+      await stop()
+    })
+  })
+}
+
+describe('what is wrong with options of channels', () => {
+  const make = (channel) => () => conflux({ id: 'a', clusterSize: 1, channel, methods, reduce })
+
+  it('is said', () => {
+    assert.throws(make({ name: 'socket.io', channel: 'x' }), /`channel.host` is required/)
+    assert.throws(make({ name: 'socket.io', host: 'localhost', channel: 'x' }), /must begin with http:\/\/ or https:\/\//)
+    assert.throws(make({ name: 'socket.io', host: 'http://127.0.0.1:1' }), /`channel.channel` is required/)
+    assert.throws(make({ name: 'redis', channelName: 7 }), /`channel.channelName` must be a name that is not empty, and is 7/)
+  })
+})
+
+describe('a socket.io server', () => {
+  it('disconnects those who say what nobody says', async () => {
+    const port = await freePort()
+    const stop = await startSocketIo(port)
+    const { io } = require('socket.io-client')
+    for (const words of [
+      [['conflux:frame', null, Buffer.from('x')]],
+      [['conflux:join', 7, 'a']],
+      [['conflux:join', 'x', 'a'], ['conflux:join', 'y', 'a']],
+      [['conflux:join', 'x', 'a'], ['conflux:frame', 'b', 'no bytes']],
+      [['conflux:join', 'x', 'a'], ['conflux:frame', {}, Buffer.from('x')]],
+    ]) {
+      const socket = io(`http://127.0.0.1:${port}`, { forceNew: true, reconnection: false, transports: ['websocket'] })
+      const gone = once(socket, 'disconnect')
+      await once(socket, 'connect')
+      for (const word of words) socket.emit(...word)
+      await gone
+    }
+    await stop()
+  })
+})

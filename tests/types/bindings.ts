@@ -1,0 +1,44 @@
+// What the types of the bindings must infer, and what they must refuse.
+import conflux from 'conflux-wasm'
+import { useConflux } from 'conflux-wasm/react'
+import { createStore, reduxOptions } from 'conflux-wasm/redux'
+import { enhanceServerForSocketIOChannel } from 'conflux-wasm/socket.io'
+import { createServer } from 'node:http'
+
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+const same = <A, B>(_: Equal<A, B>) => {}
+
+const node = conflux({
+  id: 'a',
+  clusterSize: 1,
+  channel: { name: 'redis', channelName: 'x', connectionString: 'redis://127.0.0.1' },
+  methods: { append: (word: string) => word },
+  reduce: (state: string[] | undefined, action): string[] => (action === null ? [] : [...(state ?? []), action]),
+})
+
+const state = useConflux(node)
+same<typeof state, string[]>(true)
+const length = useConflux(node, (state) => state.length)
+same<typeof length, number>(true)
+const perhaps = useConflux(null as typeof node | null, (state) => state.length)
+same<typeof perhaps, number | undefined>(true)
+// @ts-expect-error the state is a list
+useConflux(node, (state) => state.zooby)
+
+type Action = { type: 'add'; text: string } | { type: 'clear' }
+const reducer = (state: string[] = [], action: Action): string[] =>
+  action.type === 'add' ? [...state, action.text] : action.type === 'clear' ? [] : state
+const store = createStore(
+  conflux(reduxOptions(reducer, { id: 'a', clusterSize: 1, channel: { name: 'socket.io', host: 'http://x', channel: 'y' } })),
+)
+const todos = store.getState()
+same<typeof todos, string[]>(true)
+const action = store.dispatch({ type: 'add', text: 'milk' })
+same<typeof action.text, string>(true)
+// @ts-expect-error no such action
+store.dispatch({ type: 'zooby' })
+// @ts-expect-error an action has its own fields
+store.dispatch({ type: 'add', text: 7 })
+
+const close: () => Promise<void> = enhanceServerForSocketIOChannel(createServer())
+void close
