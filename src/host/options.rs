@@ -595,6 +595,9 @@ mod tests {
             ("electionTimeout", Value::Bool(true), "an object with min and max, and is true"),
             ("members", Value::List(vec![text("b")]), "must contain this node's id, `a`"),
             ("storage", text("indexeddb"), "`storage` must be \"memory\""),
+            ("storage", object(&[("name", text("tape"))]), "must be \"file\", and is \"tape\""),
+            ("storage", object(&[("name", text("file"))]), "`storage.path` is required"),
+            ("durability", text("some"), "\"strict\" or \"relaxed\", and is \"some\""),
             ("maxActionBytes", Value::Number(-1.0), "`maxActionBytes` must be a number from 1"),
         ];
         for (key, value, expected) in cases {
@@ -603,7 +606,10 @@ mod tests {
         }
         let unknown = object(&[("name", text("carrier pigeon"))]);
         let message = error("channel", unknown);
-        assert!(message.contains("one of memory, broadcast, websocket, custom"), "{message}");
+        assert!(
+            message.contains("one of memory, broadcast, websocket, redis, socket.io, custom"),
+            "{message}"
+        );
         let swapped = object(&[("min", Value::Number(500.0)), ("max", Value::Number(300.0))]);
         assert!(error("electionTimeout", swapped).contains("must not be greater"));
         let short = object(&[("min", Value::Number(20.0)), ("max", Value::Number(30.0))]);

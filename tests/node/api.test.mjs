@@ -46,7 +46,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
             return error.message.includes(`\`${name}\` is required`)
           })
         }
-        assert.throws(() => conflux(), /wants an object of options, and got nothing/)
+        assert.throws(() => conflux(), /wants an object of options, which is required, and got nothing/)
       })
 
       it('says what came and what was wanted', () => {

@@ -263,7 +263,7 @@ export const createConflux = (CoreNode, platform) => {
 
     constructor(options) {
       if (options === null || typeof options !== 'object') {
-        throw invalid(`conflux() wants an object of options, and got ${say(options)}`)
+        throw invalid(`conflux() wants an object of options, which is required, and got ${say(options)}`)
       }
       const { methods, reduce, channel } = options
       for (const [name, value, type] of [
