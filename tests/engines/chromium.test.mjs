@@ -51,11 +51,13 @@ describe('tabs of one window', () => {
     for (const page of pages) await page.waitForFunction('document.hidden', null, { polling: 50 })
     // By then the pages' own timers ring once a minute.
     await front.evaluate('new Promise((done) => setTimeout(done, 330_000))')
-    const rings = await pages[0].evaluate(`new Promise((done) => {
+    // Chains of timers are held back, single ones less.
+    const rings = await pages[0].evaluate(`(async () => {
       const from = performance.now()
-      setTimeout(() => done(performance.now() - from), 100)
-    })`)
-    console.log(`# a timer of 100 ms takes ${Math.round(rings)} ms in a tab that is hidden`)
+      for (let i = 0; i < 7; i++) await new Promise((done) => setTimeout(done, 100))
+      return performance.now() - from
+    })()`)
+    console.log(`# seven timers of 100 ms take ${Math.round(rings)} ms in a tab that is hidden`)
     assert.ok(rings > 5_000, 'the tabs are throttled')
     for (const page of pages) {
       const took = await page.evaluate(`{

@@ -29,7 +29,9 @@ const module = async (name) => {
 }
 const { useConflux } = await module('react')
 const { createStore, reduxOptions } = await module('redux')
-after(() => rm(folder, { recursive: true }))
+after(async () => {
+  await rm(folder, { recursive: true })
+})
 
 /** Renders into a document; gives what it shows. */
 const render = async (element) => {
