@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "src/raft",
     "src/store",
     "src/node",
@@ -16,6 +16,7 @@ const PURE: [&str; 10] = [
     "src/host/mail.rs",
     "src/host/options.rs",
     "src/host/tabs.rs",
+    "src/host/words.rs",
     "src/storage",
 ];
 

@@ -6,3 +6,4 @@ pub mod options;
 pub mod tabs;
 #[cfg(target_arch = "wasm32")]
 pub mod web;
+mod words;

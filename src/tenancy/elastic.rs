@@ -24,250 +24,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
-use serde::{Deserialize, Serialize};
 
+pub use super::words::{
+    Body, Effect, Fence, Input, Message, Record, Registry, Trouble, View, admit,
+};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{
     Change, Entry, HardState, Index, Member, Members, NodeId, Payload, Position, Raft, Saved, Time,
 };
 
 /// How often a host whose node has not joined yet says so, in ms.
-const HELLO: Time = 300;
+pub(super) const HELLO: Time = 300;
 /// How often the leader's host asks for members of which it knows no host, in ms.
-const INQUIRE: Time = 2_000;
+pub(super) const INQUIRE: Time = 2_000;
 /// How long a leader's host waits before it looks again at what is left to change, in ms.
-const GOVERN: Time = 60;
+pub(super) const GOVERN: Time = 60;
 /// How long work goes unanswered before the host asks who is there, and before it takes the nodes
 /// away from hosts that are silent, in ms.
-const ASK: Time = 2_500;
-const STEAL: Time = 5_000;
+pub(super) const ASK: Time = 2_500;
+pub(super) const STEAL: Time = 5_000;
 /// A host that was not called for so long when it wanted to be has been asleep itself, in ms.
-const OVERSLEPT: Time = 1_500;
+pub(super) const OVERSLEPT: Time = 1_500;
 /// The most nodes that a message names.
 const MOST_NODES: usize = 1_024;
 
-/// What is written once for a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registry {
-    /// The random number of this founding.
-    pub incarnation: u64,
-    /// Every node that has storage, or will be found to have none.
-    pub nodes: Vec<NodeId>,
-}
-
-/// What storage has of a node.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// Of which founding it is.
-    pub incarnation: u64,
-    /// How many hosts have taken the node, this one included: what is written under an older number
-    /// does not count.
-    pub epoch: u64,
-    /// What its Raft remembers.
-    pub saved: Saved,
-}
-
-/// Whether a write may count, by the epoch that the record has now (`None`: there is no record) and
-/// the writer's.
-///
-/// # Errors
-/// When somebody else has taken the node over, or its storage is gone.
-pub fn admit(stored: Option<u64>, epoch: u64) -> Result<(), Fence> {
-    match stored {
-        None => Err(Fence::NoRecord),
-        Some(stored) if stored != epoch && !made(Mistake::EpochUnchecked) => Err(Fence::Taken),
-        Some(_) => Ok(()),
-    }
-}
-
-/// Why a write does not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fence {
-    /// Another host runs the node now.
-    Taken,
-    /// The node has no storage any more.
-    NoRecord,
-}
-
-/// How things stand in the nodes that run here.
-pub trait View {
-    /// The Raft of a node.
-    fn raft(&self, node: NodeId) -> Option<&Raft>;
-    /// How many performs and reads of this host wait.
-    fn waiting(&self) -> usize;
-}
-
-/// What hosts say to each other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// The sender's number, drawn anew whenever it begins.
-    pub host: u64,
-    /// Counts the sender's messages: an older greeting that arrives late says nothing any more.
-    pub count: u64,
-    /// What it says.
-    pub body: Body,
-}
-
-/// What a message says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Body {
-    /// "I am here, and this is what I run."
-    Hello {
-        /// The host's own node.
-        own: Option<NodeId>,
-        /// Every node that it runs.
-        nodes: Vec<NodeId>,
-        /// Somebody can see the tab.
-        visible: bool,
-        /// Everyone else is to say the same.
-        ask: bool,
-    },
-    /// "I have been given the lock of this node": so whoever ran it is dead.
-    Took {
-        /// The node.
-        node: NodeId,
-    },
-    /// "This node has no storage": it will never run again.
-    Vanished {
-        /// The node.
-        node: NodeId,
-    },
-    /// "I have let go of everything."
-    Bye,
-    /// "The cluster is over, and its storage deleted."
-    Destroyed,
-}
-
-/// One thing that happened.
-#[derive(Debug)]
-pub enum Input {
-    /// The host begins, or begins anew.
-    Start,
-    /// The registry: the answer to [`Effect::ReadRegistry`] and [`Effect::Found`].
-    Registry(Option<Registry>),
-    /// A lock was granted; or, after [`Effect::TryLock`], it was not.
-    Lock {
-        /// Whose.
-        node: NodeId,
-        /// Whether it is held now.
-        granted: bool,
-    },
-    /// A lock that was held was taken away, or a write found that the node is somebody else's.
-    Lost(NodeId),
-    /// The answer to [`Effect::Load`]; `None` when there is no record.
-    Loaded {
-        /// The node.
-        node: NodeId,
-        /// What there is.
-        record: Option<Record>,
-    },
-    /// [`Effect::Create`] is done.
-    Created(NodeId),
-    /// [`Effect::Register`] is done.
-    Registered(NodeId),
-    /// [`Effect::Delete`] is done.
-    Deleted(NodeId),
-    /// Storage does not work, or a node's storage has gone while it ran.
-    Broken(Trouble),
-    /// Another host said something.
-    Message(Message),
-    /// A leader or a configuration changed in a node here.
-    Changed,
-    /// Whether somebody can see the tab.
-    Visible(bool),
-    /// Let go of everything, until the next [`Input::Start`].
-    Suspend,
-    /// End the cluster and delete what it has stored.
-    Destroy,
-    /// Time has passed.
-    Tick,
-}
-
-/// Why a host cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Storage was deleted under it.
-    StorageLost,
-    /// A write or a read failed, and trying again did not help; with what storage said.
-    StorageFailed(String),
-    /// The cluster was ended on purpose.
-    Destroyed,
-}
-
-/// What to do. Those that ask something of storage or of locks are answered by an input.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Read the registry.
-    ReadRegistry,
-    /// In one transaction: if there is no registry, write this one; give what is there then.
-    Found(Registry),
-    /// Add a node to the registry.
-    Register(NodeId),
-    /// Ask for a lock if it is free.
-    TryLock(NodeId),
-    /// Queue for a lock.
-    AwaitLock(NodeId),
-    /// Take a lock away from whoever holds it.
-    StealLock(NodeId),
-    /// Let go of a lock, or of the place in its queue.
-    Unlock(NodeId),
-    /// Let go of every lock and of every place in a queue.
-    UnlockAll,
-    /// In one `readwrite` transaction: raise the epoch of a node's record, and read it.
-    Load(NodeId),
-    /// Write a new node's record, with epoch 1.
-    Create {
-        /// The node.
-        node: NodeId,
-        /// The founding.
-        incarnation: u64,
-        /// What its Raft begins with.
-        saved: Saved,
-    },
-    /// Delete a node's record, and then its place in the registry.
-    Delete(NodeId),
-    /// Delete everything of this cluster.
-    DeleteAll,
-    /// Run a node.
-    Run {
-        /// The node.
-        node: NodeId,
-        /// The epoch under which it writes.
-        epoch: u64,
-        /// What its Raft remembers.
-        saved: Saved,
-        /// Whether it is the host's own.
-        own: bool,
-    },
-    /// Stop a node at once: nothing more of it is written or sent.
-    Stop(NodeId),
-    /// Ask a node, which leads, for a change of the configuration.
-    Change {
-        /// The node.
-        node: NodeId,
-        /// The change.
-        change: Change,
-    },
-    /// Have a node, which leads, hand over.
-    Transfer {
-        /// The node.
-        node: NodeId,
-        /// To whom.
-        to: Option<NodeId>,
-    },
-    /// Tell every node here that the host of this one is dead.
-    Gone(NodeId),
-    /// Have a node, which leads, hear of every other one now.
-    Wake(NodeId),
-    /// Say something to all hosts.
-    Say(Body),
-    /// This host is over; the user is to be told why.
-    Over(Trouble),
-}
-
 /// What a host has to do with a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hold {
+pub(super) enum Hold {
     /// It asked whether the lock is free.
     Trying,
     /// It waits for the lock.
@@ -297,19 +80,19 @@ enum Phase {
 }
 
 /// What the leader's host does next about its members.
-enum Next {
+pub(super) enum Next {
     Change(Change),
     /// Something, when members have answered that are silent now.
     Later,
 }
 
 #[derive(Clone, Debug)]
-struct Host {
-    own: Option<NodeId>,
-    nodes: BTreeSet<NodeId>,
-    visible: bool,
-    heard: Time,
-    count: u64,
+pub(super) struct Host {
+    pub(super) own: Option<NodeId>,
+    pub(super) nodes: BTreeSet<NodeId>,
+    pub(super) visible: bool,
+    pub(super) heard: Time,
+    pub(super) count: u64,
 }
 
 /// The tenancy of one host.
@@ -317,28 +100,28 @@ struct Host {
 pub struct Elastic {
     rng: SmallRng,
     host: u64,
-    max_voters: usize,
-    now: Time,
+    pub(super) max_voters: usize,
+    pub(super) now: Time,
     phase: Phase,
     incarnation: u64,
     /// The node that is being made.
     fresh: Option<NodeId>,
     founding: bool,
-    own: Option<NodeId>,
-    visible: bool,
-    holds: BTreeMap<NodeId, Hold>,
-    hosts: BTreeMap<u64, Host>,
-    vanished: BTreeSet<NodeId>,
+    pub(super) own: Option<NodeId>,
+    pub(super) visible: bool,
+    pub(super) holds: BTreeMap<NodeId, Hold>,
+    pub(super) hosts: BTreeMap<u64, Host>,
+    pub(super) vanished: BTreeSet<NodeId>,
     hello_at: Option<Time>,
     /// When the leader's host asks again who runs the members of which nobody says so.
-    ask_at: Option<Time>,
+    pub(super) ask_at: Option<Time>,
     said: u64,
-    govern_at: Option<Time>,
+    pub(super) govern_at: Option<Time>,
     /// Since when work goes unanswered, with the commit index at that time, and whether the others
     /// were asked.
-    stuck: Option<(Time, Index, bool)>,
-    looked: Time,
-    out: Vec<Effect>,
+    pub(super) stuck: Option<(Time, Index, bool)>,
+    pub(super) looked: Time,
+    pub(super) out: Vec<Effect>,
 }
 
 impl Elastic {
@@ -426,7 +209,7 @@ impl Elastic {
     }
 
     /// Whether something waits here for the others.
-    fn waits(&self, view: &dyn View) -> bool {
+    pub(super) fn waits(&self, view: &dyn View) -> bool {
         let leader = self.own.and_then(|own| view.raft(own)).map(Raft::leader);
         view.waiting() > 0 || leader == Some(None)
     }
@@ -797,7 +580,7 @@ impl Elastic {
         }
     }
 
-    fn hello(&mut self, ask: bool) {
+    pub(super) fn hello(&mut self, ask: bool) {
         let nodes = self.running().collect();
         let body = Body::Hello { own: self.own, nodes, visible: self.visible, ask };
         self.out.push(Effect::Say(body));
@@ -838,138 +621,6 @@ impl Elastic {
                 self.greet();
             }
         }
-    }
-
-    /// Work that nobody answers: first ask who is there, then take the nodes of the silent.
-    fn watch(&mut self, view: &dyn View) {
-        let Some(raft) = self.own.and_then(|own| view.raft(own)) else { return };
-        let waits = self.waits(view);
-        let overslept = self.deadline().is_some_and(|at| self.now > at + OVERSLEPT)
-            || self.now > self.looked + STEAL + OVERSLEPT;
-        let commit = raft.commit_index();
-        match self.stuck {
-            _ if !waits => self.stuck = None,
-            Some((_, before, _)) if commit == before && !overslept => {}
-            _ => self.stuck = Some((self.now, commit, false)),
-        }
-        let Some((since, _, asked)) = self.stuck else { return };
-        if !asked && self.now >= since + ASK {
-            self.stuck = Some((since, commit, true));
-            self.hello(true);
-        }
-        if asked && self.now >= since + STEAL && !made(Mistake::FrozenKeepsLock) {
-            let spoke = |host: &&Host| host.heard > since;
-            let heard: BTreeSet<_> =
-                self.hosts.values().filter(spoke).flat_map(|host| host.nodes.iter()).collect();
-            let silent =
-                |(node, hold): &(&NodeId, &Hold)| **hold == Hold::Queued && !heard.contains(node);
-            let silent: Vec<_> = self.holds.iter().filter(silent).map(|(node, _)| *node).collect();
-            self.out.extend(silent.into_iter().map(Effect::StealLock));
-            self.stuck = Some((self.now, commit, false));
-        }
-    }
-
-    /// The voter that should lead after this one: the own node of a host that can be seen, if there
-    /// is one.
-    fn successor(&self, node: NodeId, view: &dyn View) -> Option<NodeId> {
-        let members = view.raft(node)?.members();
-        let able = |host: &&Host| host.own.is_some_and(|own| members.is_voter(own));
-        let hosts = self.hosts.values().filter(able);
-        hosts.max_by_key(|host| (host.visible, host.own)).and_then(|host| host.own)
-    }
-
-    /// What the host of the leader sees to: who leads, and who is a member.
-    fn govern(&mut self, view: &dyn View) {
-        let Some(own) = self.own else { return };
-        let leads = |node: &NodeId| view.raft(*node).is_some_and(Raft::takes_proposals);
-        let Some(leader) = self.running().find(leads) else {
-            (self.govern_at, self.ask_at) = (None, None);
-            return;
-        };
-        let Some(raft) = view.raft(leader) else { return };
-        let members = raft.members();
-        self.inquire(members);
-        if self.govern_at.is_some() {
-            return;
-        }
-        if leader != own && members.is_voter(own) {
-            return self.act(Effect::Transfer { node: leader, to: Some(own) });
-        }
-        if !self.visible
-            && let Some(to) = self.successor(leader, view)
-            && self.is_visible(to) == Some(true)
-        {
-            return self.act(Effect::Transfer { node: leader, to: Some(to) });
-        }
-        match self.next_change(own, raft) {
-            Some(Next::Change(change)) => self.act(Effect::Change { node: leader, change }),
-            Some(Next::Later) => {
-                self.out.push(Effect::Wake(leader));
-                self.govern_at = Some(self.now + HELLO);
-            }
-            None => {}
-        }
-    }
-
-    /// Asks who is there while there are members that nobody says he runs: what was said may be lost.
-    fn inquire(&mut self, members: &Members) {
-        let here = |node: NodeId| self.holds.get(&node) == Some(&Hold::Running);
-        let known = |node: NodeId| self.hosts.values().any(|host| host.nodes.contains(&node));
-        if members.iter().all(|(node, _)| here(node) || known(node)) {
-            self.ask_at = None;
-            return;
-        }
-        match self.ask_at {
-            Some(at) if self.now < at => {}
-            Some(_) => {
-                self.hello(true);
-                self.ask_at = Some(self.now + INQUIRE);
-            }
-            None => self.ask_at = Some(self.now + HELLO),
-        }
-    }
-
-    /// Does something, and looks again a little later whether more is to be done.
-    fn act(&mut self, effect: Effect) {
-        self.out.push(effect);
-        self.govern_at = Some(self.now + GOVERN);
-    }
-
-    /// What is to be changed next: newcomers first, then promotions, then removals.
-    fn next_change(&self, own: NodeId, raft: &Raft) -> Option<Next> {
-        let members = raft.members();
-        // Whose lock is held here, or whose storage is gone, does not run elsewhere, whoever says so.
-        let elsewhere = |node: &NodeId| {
-            matches!(self.holds.get(node), None | Some(Hold::Queued))
-                && !self.vanished.contains(node)
-        };
-        let owns = self.hosts.values().filter_map(|host| host.own).filter(elsewhere).chain([own]);
-        let owns: BTreeSet<_> = owns.collect();
-        if let Some(id) = owns.iter().find(|id| !members.contains(**id)) {
-            return Some(Next::Change(Change::Add { id: *id, name: String::new() }));
-        }
-        // Those that are about to leave make room already.
-        let surplus = |id: &NodeId| self.vanished.contains(id) || self.is_adopted(*id);
-        let stays = |id: &NodeId| members.is_voter(*id) && !surplus(id);
-        let staying = members.iter().map(|(id, _)| id).filter(stays).count();
-        let room = staying < self.max_voters;
-        let mut learners = owns.iter().filter(|id| room && !members.is_voter(**id)).peekable();
-        let waits = learners.peek().is_some();
-        if let Some(id) = learners.find(|id| raft.is_ready(**id)) {
-            return Some(Next::Change(Change::Promote(*id)));
-        }
-        // Whoever goes, a majority of those who stay must be there: hosts that are frozen keep nodes
-        // that do not answer. So the silent go first.
-        let is_missed = |id: &NodeId| {
-            let voters = members.iter().map(|(other, _)| other).filter(|o| members.is_voter(*o));
-            let staying: Vec<_> = voters.filter(|other| other != id).collect();
-            let live = staying.iter().filter(|other| raft.is_live(**other)).count();
-            members.is_voter(*id) && live < staying.len() / 2 + 1
-        };
-        let mut leaves = members.iter().map(|(id, _)| id).filter(surplus).peekable();
-        let waits = waits || leaves.peek().is_some();
-        let next = leaves.filter(|id| !is_missed(id)).min_by_key(|id| raft.is_live(*id));
-        next.map(|id| Next::Change(Change::Remove(id))).or(waits.then_some(Next::Later))
     }
 }
 

@@ -17,7 +17,9 @@
 //!   another nonce is a member that lost its memory, and replaces its former self: see `replace`.
 
 pub mod elastic;
+mod govern;
 mod replace;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};

@@ -73,7 +73,9 @@ impl Tenancy {
             let there: BTreeSet<_> = members.iter().map(|(id, _)| id).collect();
             self.met.extend(&there);
         }
-        self.joining &= !members.contains(number(&set, self.me.nonce));
+        // Not before it is committed: the entry that takes this node in may still be cut off.
+        let (_, committed) = raft.committed_members();
+        self.joining &= !committed.contains(number(&set, self.me.nonce));
         self.look_at = None;
         if raft.takes_proposals() {
             self.out.change = self.next_change(&set, raft);

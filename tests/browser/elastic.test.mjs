@@ -190,6 +190,31 @@ describe('storage', () => {
     assert.equal((await later.evaluate('tab.state()')).length, 10)
   })
 
+  it('whose connection is lost is opened again, and nobody notices', async () => {
+    const page = await open()
+    await page.evaluate('tab.burst(3)')
+    // As WebKit does it, now and then: twice in a row, and once in the middle of a transaction.
+    await page.evaluate(`{
+      const { transaction } = IDBDatabase.prototype
+      const { commit } = IDBTransaction.prototype
+      let [lost, undone] = [2, 1]
+      IDBDatabase.prototype.transaction = function (...args) {
+        if (lost-- > 0) throw new DOMException('Connection is closing.', 'InvalidStateError')
+        return transaction.apply(this, args)
+      }
+      IDBTransaction.prototype.commit = function () {
+        return undone-- > 0 ? this.abort() : commit.apply(this)
+      }
+    }`)
+    await page.evaluate("tab.node.perform('append', ['kept'])")
+    await page.evaluate("tab.node.perform('append', ['kept as well'])")
+    assert.deepEqual(await page.evaluate('tab.errors'), [])
+    await page.close()
+    const later = await open()
+    await check([later], ['kept', 'kept as well'])
+    assert.equal((await later.evaluate('tab.state()')).length, 5)
+  })
+
   it('that is deleted under open tabs stops them, and a new tab begins anew', async () => {
     const pages = await openMany(2)
     await Promise.all(pages.map((page) => page.evaluate('tab.burst(5)')))

@@ -60,7 +60,11 @@ impl World {
         }
         let later = usize::try_from(number).ok()?.checked_sub(set.members().len() + 1)?;
         let joined = self.joined.get(later).map(|process| (*process, JOINER + number));
-        joined.or_else(|| self.returned.get(&number).map(|process| (*process, number)))
+        // Who comes back is known by its nonce, also before it has heard that it is welcome.
+        let speaks = |p: &Process| p.tenancy.me().nonce == number;
+        let returned = self.returned.get(&number).copied();
+        let returned = returned.or_else(|| self.processes.iter().position(speaks));
+        joined.or_else(|| returned.map(|process| (process, number)))
     }
 
     /// The process is a member from now on, or waits to become one.
