@@ -373,6 +373,8 @@ class Tabs {
       } catch (error) {
         if (error?.name === 'ConstraintError') return 'taken'
         if (attempt >= TRIES || !PASSING.includes(error?.name)) throw error
+        // The next connection may be to another database.
+        stored.seen = false
         await stored.database.again(attempt)
       }
     }
