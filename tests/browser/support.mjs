@@ -47,7 +47,9 @@ export const launch = () => {
  */
 export const launchPlain = async (more, within = (profile, command) => command) => {
   const profile = await mkdtemp(path.join(os.tmpdir(), 'conflux-profile-'))
-  const options = [...args, ...more, '--remote-debugging-port=0', `--user-data-dir=${profile}`]
+  // With a page of its own: the one for new tabs is replaced while it loads, and whoever connects in that
+  // moment waits for ever.
+  const options = [...args, ...more, '--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank']
   const [program, ...rest] = within(profile, [executablePath, ...options])
   const chrome = spawn(program, rest, { stdio: ['ignore', 'ignore', 'pipe'] })
   const url = await new Promise((resolve, reject) => {
@@ -59,7 +61,10 @@ export const launchPlain = async (more, within = (profile, command) => command) 
     })
     chrome.once('exit', () => reject(new Error(`Chromium ended: ${text}`)))
   })
-  const browser = await chromium.connectOverCDP(url, { noDefaults: true })
+  const browser = await chromium.connectOverCDP(url, { noDefaults: true }).catch((error) => {
+    chrome.kill()
+    throw error
+  })
   return {
     context: browser.contexts()[0],
     close: async () => {
