@@ -249,6 +249,24 @@ fn alone(fail: &'static str, limit: fn(&mut store::Config)) -> Rig {
     rig
 }
 
+/// The leader of three, with a session of its own.
+fn leading(limit: fn(&mut store::Config)) -> Rig {
+    let mut rig = Rig::new(3, "", Saved::default(), limit);
+    rig.wait(600);
+    rig.receive(2, 1, Body::PreVoteReply { granted: true });
+    rig.receive(2, 1, Body::VoteReply { granted: true });
+    accept(&mut rig);
+    accept(&mut rig);
+    rig
+}
+
+/// Another member has all of the leader's log.
+fn accept(rig: &mut Rig) {
+    let matched = rig.node.raft().expect("started").log().last().index;
+    let result = AppendResult::Accepted { matched };
+    rig.receive(2, 1, Body::AppendReply { round: 0, result });
+}
+
 fn encode(command: &Command) -> Vec<u8> {
     postcard::to_allocvec(command).expect("bytes")
 }
@@ -364,17 +382,7 @@ fn what_waits_is_bounded_and_what_is_too_large_is_refused() {
 
 #[test]
 fn a_method_that_outlives_its_leader_appends_nothing() {
-    let mut rig = Rig::new(3, "", Saved::default(), |_| ());
-    rig.wait(600);
-    rig.receive(2, 1, Body::PreVoteReply { granted: true });
-    rig.receive(2, 1, Body::VoteReply { granted: true });
-    let accept = |rig: &mut Rig| {
-        let matched = rig.node.raft().expect("started").log().last().index;
-        let result = AppendResult::Accepted { matched };
-        rig.receive(2, 1, Body::AppendReply { round: 0, result });
-    };
-    accept(&mut rig);
-    accept(&mut rig);
+    let mut rig = leading(|_| ());
     assert!(rig.node.store().session().is_some());
     let end = rig.node.raft().expect("started").log().last();
     rig.machine.takes = 10_000;
@@ -711,17 +719,7 @@ fn a_reducer_that_fails_does_so_again_when_its_state_was_not_kept() {
 
 #[test]
 fn a_leader_judges_no_more_than_its_followers_can_keep() {
-    let mut rig = Rig::new(3, "", Saved::default(), roomy);
-    rig.wait(600);
-    rig.receive(2, 1, Body::PreVoteReply { granted: true });
-    rig.receive(2, 1, Body::VoteReply { granted: true });
-    let accept = |rig: &mut Rig| {
-        let matched = rig.node.raft().expect("started").log().last().index;
-        let result = AppendResult::Accepted { matched };
-        rig.receive(2, 1, Body::AppendReply { round: 0, result });
-    };
-    accept(&mut rig);
-    accept(&mut rig);
+    let mut rig = leading(roomy);
     let many = 2 * store::KEPT as u64 + 5;
     let perform =
         |ticket| Perform { ticket, method: "add".into(), args: "x".into(), timeout: None };

@@ -358,7 +358,7 @@ describe('tabs that freeze', () => {
     await pages[2].goto('about:blank')
   })
 
-  const cached = leftOut({ firefox: 'it keeps no page that holds a lock in its back/forward cache' })
+  const cached = leftOut({ firefox: 'it did not keep the page in its back/forward cache' })
   it('a page that comes back from the back/forward cache goes on, and held nobody up', cached, async () => {
     name = 'cached'
     const [leaver, other] = [await plain.open(), await plain.open()]

@@ -3,23 +3,13 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import http from 'node:http'
-import net from 'node:net'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { closeAll, imported as conflux, leaderOf, methods, packageDir, reduce, until } from './support.mjs'
+import { closeAll, freePort, imported as conflux, leaderOf, methods, packageDir, reduce, until } from './support.mjs'
 
 const require = createRequire(path.join(packageDir, 'package.json'))
 const { enhanceServerForSocketIOChannel } = require('conflux-wasm/socket.io')
-
-const freePort = async () => {
-  const server = net.createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address()
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 /** A Redis server that keeps nothing. */
 const startRedis = async (port) => {

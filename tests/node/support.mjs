@@ -1,6 +1,7 @@
 // What the Node.js tests share.
 import { createRequire } from 'node:module'
 import { once } from 'node:events'
+import net from 'node:net'
 import { pathToFileURL } from 'node:url'
 import path from 'node:path'
 
@@ -91,6 +92,16 @@ export const leaderOf = (nodes) =>
   until(nodes, () => nodes.find((node) => node.status().role === 'leader'), 'a leader')
 
 export const closeAll = (nodes) => Promise.all(nodes.map((node) => node.close()))
+
+/** A port that nobody listens on. */
+export const freePort = async () => {
+  const server = net.createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address()
+  server.close()
+  await once(server, 'close')
+  return port
+}
 
 /** Starts the relay and says where it is. */
 export const startRelay = async ({ port = 0, args = [] } = {}) => {
