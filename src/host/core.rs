@@ -177,8 +177,7 @@ impl<S: Clone> HostCore<S> {
             let Work::Input(input) = work else { return false };
             matches!(input, Input::Restored(_) | Input::Broken(_) | Input::Close)
         };
-        let at = if self.loading { self.inbox.iter().position(now)? } else { 0 };
-        Some(at)
+        if self.loading { self.inbox.iter().position(now) } else { Some(0) }
     }
 
     /// Sees to it that members which have lost their memory come back.
@@ -190,8 +189,8 @@ impl<S: Clone> HostCore<S> {
             return;
         }
         let Some(raft) = self.node.raft() else { return };
-        let form = self.tenancy.handle_raft(now, raft);
-        let change = form.change.clone();
+        let mut form = self.tenancy.handle_raft(now, raft);
+        let change = form.change.take();
         self.take_forming(now, form, out);
         if let Some(change) = change {
             self.feed(now, node::Input::Change(change), out);
@@ -395,12 +394,11 @@ impl<S: Clone> HostCore<S> {
 
     fn persisted(&mut self, now: Time, seq: PersistSeq, out: &mut Output<S>) {
         self.durable = self.durable.max(seq);
-        match self.tenancy.set().cloned() {
+        if self.node.raft().is_some() {
+            self.feed(now, node::Input::Persisted(seq), out);
+        } else if let Some(set) = self.tenancy.set().cloned() {
             // Who this node is was written just now.
-            Some(set) if seq == 0 && self.node.raft().is_none() => {
-                self.start(now, &set, Saved::default(), out);
-            }
-            _ => self.feed(now, node::Input::Persisted(seq), out),
+            self.start(now, &set, Saved::default(), out);
         }
     }
 

@@ -78,8 +78,9 @@ class Files {
   #length = 0
   #queue = []
   #working = Promise.resolve()
-  /** Nothing is written any more; and nothing is answered. */
+  /** Nothing is written any more. */
   #broken = false
+  /** Nothing is answered any more. */
   #closed = false
 
   constructor({ storage, durability }, core, isWhole) {
@@ -172,13 +173,17 @@ class Files {
     }
   }
 
-  /** Whether the folder is still this node's: checked behind each write, before it counts. */
+  /**
+   * Whether the folder is still this node's: checked behind each write, before it counts. First the next
+   * one's claim, then its own: claims go in the order of their numbers, so a next one that is gone again has
+   * taken this one's with it.
+   */
   #fence() {
-    if (!existsSync(this.#name(this.#number, 'own'))) {
-      throw fail('STORAGE_LOST', `${this.#folder} was deleted while the node ran: start it again`)
-    }
     if (existsSync(this.#name(this.#number + 1, 'own'))) {
       throw fail('STORAGE_TAKEN', `another process has taken over ${this.#folder}: this one must not write there any more`)
+    }
+    if (!existsSync(this.#name(this.#number, 'own'))) {
+      throw fail('STORAGE_LOST', `${this.#folder} was deleted while the node ran: start it again`)
     }
   }
 
@@ -217,7 +222,8 @@ class Files {
     this.#fence()
     const found = await this.#numbers()
     for (const [kind, numbers] of Object.entries(found)) {
-      for (const number of numbers.filter((number) => number < this.#number)) {
+      const old = numbers.filter((number) => number < this.#number)
+      for (const number of old.sort((a, b) => a - b)) {
         await fs.rm(this.#name(number, kind), { force: true })
       }
     }

@@ -160,8 +160,6 @@ const outage = (tell, code, where) => {
   }
 }
 
-const bytes = (data) => (data instanceof ArrayBuffer ? new Uint8Array(data) : data)
-
 /** Channels that are objects like the user's own. */
 const CHANNELS = {
   redis({ channelName = 'conflux', connectionString: url }, platform, tell) {
@@ -175,17 +173,12 @@ const CHANNELS = {
     const publish = (to, frame) => {
       if (publisher.isReady) publisher.publish(to, Buffer.from(frame)).catch(() => {})
     }
-    let own, closed
+    let closed
     return {
       get connected() {
         return publisher.isReady && subscriber.isReady
       },
       connect(id, receive, changed) {
-        own = id
-        const take = (message) => {
-          // Everyone hears what is for all, also who says it.
-          if (message.length > 0) receive(new Uint8Array(message))
-        }
         for (const one of [publisher, subscriber]) {
           one.on('error', (error) => {
             if (!closed) down.begins(error)
@@ -199,7 +192,7 @@ const CHANNELS = {
         }
         // The client subscribes again by itself when its connection comes back.
         subscriber.once('ready', () => {
-          for (const name of [all, one(id)]) subscriber.subscribe(name, take, true).catch(() => {})
+          for (const name of [all, one(id)]) subscriber.subscribe(name, (frame) => receive(frame), true).catch(() => {})
         })
       },
       disconnect() {
@@ -235,7 +228,7 @@ const CHANNELS = {
           down.begins(error.description?.message ?? error)
           changed()
         })
-        socket.on('conflux:frame', (frame) => receive(bytes(frame)))
+        socket.on('conflux:frame', (frame) => receive(frame))
       },
       disconnect: () => socket?.disconnect(),
       send: (to, frame) => emit(to, frame),
