@@ -69,7 +69,7 @@ struct Options {
 /// What every connection shares.
 struct Relay {
     options: Options,
-    rooms: Rooms,
+    rooms: Arc<Rooms>,
     /// True when the relay shuts down.
     stopping: watch::Receiver<bool>,
 }
@@ -199,10 +199,11 @@ async fn enter(
     let Some(seat) = relay.rooms.reserve() else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the relay is full".into());
     };
+    let guest = relay.rooms.enter(&seat, room, id);
     upgrade
         .max_message_size(MAX_ENVELOPE)
         .max_frame_size(MAX_ENVELOPE)
-        .on_upgrade(move |socket| socket::serve(relay, seat, socket, room, id))
+        .on_upgrade(move |socket| socket::serve(relay, seat, socket, guest))
 }
 
 /// Whether the page that connects may: it comes from the relay itself, or from an allowed origin,
@@ -234,7 +235,7 @@ fn is_local_name(host: &str) -> bool {
 
 impl Relay {
     fn new(options: Options, stopping: watch::Receiver<bool>) -> Arc<Self> {
-        let rooms = Rooms::new(options.max_connections, options.max_queue);
+        let rooms = Arc::new(Rooms::new(options.max_connections, options.max_queue));
         Arc::new(Self { options, rooms, stopping })
     }
 

@@ -96,10 +96,10 @@ pub(crate) struct Rooms {
 }
 
 /// A socket in a room. Leaves when dropped.
-pub(crate) struct Guest<'a> {
-    rooms: &'a Rooms,
-    room: String,
-    id: String,
+pub(crate) struct Guest {
+    rooms: Arc<Rooms>,
+    pub(crate) room: String,
+    pub(crate) id: String,
     serial: usize,
     pub(crate) queue: mpsc::UnboundedReceiver<Bytes>,
     pub(crate) inbox: Arc<Inbox>,
@@ -142,10 +142,11 @@ impl Rooms {
         (taken < self.max_connections).then_some(seat)
     }
 
-    /// Lets a socket into a room. Of two with one id the one stays that asked later: the other is mostly
+    /// Lets a connection into a room. That is before its client hears that it is connected: what it asks
+    /// others to send then is for it. Of two with one id the one stays that asked later: the other is mostly
     /// its own earlier connection, which has not noticed yet that it is dead. They may come in here in
     /// another order than they asked.
-    pub(crate) fn enter(&self, seat: &Seat, room: String, id: String) -> Guest<'_> {
+    pub(crate) fn enter(self: &Arc<Self>, seat: &Seat, room: String, id: String) -> Guest {
         let (sender, queue) = mpsc::unbounded_channel();
         let serial = seat.serial;
         let inbox = Arc::new(Inbox::default());
@@ -158,11 +159,11 @@ impl Rooms {
             before.inbox.dismiss(Farewell::Replaced);
         }
         drop(rooms);
-        Guest { rooms: self, room, id, serial, queue, inbox }
+        Guest { rooms: self.clone(), room, id, serial, queue, inbox }
     }
 }
 
-impl Guest<'_> {
+impl Guest {
     /// Passes a frame on to one other in the room, or to all.
     pub(crate) fn send(&self, to: Option<&str>, frame: &Bytes) {
         let rooms = lock(&self.rooms.rooms);
@@ -192,7 +193,7 @@ impl Guest<'_> {
     }
 }
 
-impl Drop for Guest<'_> {
+impl Drop for Guest {
     fn drop(&mut self) {
         let mut rooms = lock(&self.rooms.rooms);
         if let Some(room) = rooms.get_mut(&self.room) {
@@ -213,10 +214,10 @@ mod tests {
 
     #[test]
     fn of_two_with_one_id_the_one_stays_that_asked_later() {
-        let rooms = Rooms::new(10, 1 << 20);
+        let rooms = Arc::new(Rooms::new(10, 1 << 20));
         let (first, second) = (rooms.reserve().expect("room"), rooms.reserve().expect("room"));
         let enter = |seat| rooms.enter(seat, "r".into(), "a".into());
-        let said = |guest: &Guest<'_>| *lock(&guest.inbox.farewell);
+        let said = |guest: &Guest| *lock(&guest.inbox.farewell);
         for late in [false, true] {
             let (one, two) = if late {
                 let two = enter(&second);

@@ -17,14 +17,8 @@ use crate::rooms::{Farewell, Guest, Inbox, Seat};
 const LAST_WORD: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Serves a socket until it goes or has to.
-pub(crate) async fn serve(
-    relay: Arc<Relay>,
-    seat: Seat,
-    mut socket: WebSocket,
-    room: String,
-    id: String,
-) {
-    let mut guest = relay.rooms.enter(&seat, room.clone(), id.clone());
+pub(crate) async fn serve(relay: Arc<Relay>, seat: Seat, mut socket: WebSocket, mut guest: Guest) {
+    let (room, id) = (guest.room.clone(), guest.id.clone());
     tracing::info!(room, id, "in");
     let Err(farewell) = converse(&relay, &mut socket, &mut guest).await;
     drop(guest);
@@ -52,7 +46,7 @@ type End = Option<Farewell>;
 async fn converse(
     relay: &Relay,
     socket: &mut WebSocket,
-    guest: &mut Guest<'_>,
+    guest: &mut Guest,
 ) -> Result<Infallible, End> {
     let mut stopping = relay.stopping.clone();
     let mut pings = interval(relay.ping_interval());
@@ -117,7 +111,7 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stopping| *stopping).await);
 }
 
-fn pass_on(guest: &Guest<'_>, bytes: &Bytes) -> Result<(), Farewell> {
+fn pass_on(guest: &Guest, bytes: &Bytes) -> Result<(), Farewell> {
     let (to, frame) = envelope::open(bytes).map_err(|error| match error {
         envelope::EnvelopeError::Short => Farewell::BadFrame("the envelope ends too early"),
         envelope::EnvelopeError::Id => Farewell::BadFrame("the receiver's id is not UTF-8"),
