@@ -147,9 +147,7 @@ impl goldenscript::Runner for Runner {
             Command::Start { id, size, members } => {
                 let plan = match (size, members) {
                     (Some(size), None) => Plan::Size(*size),
-                    (None, Some(ids)) => {
-                        Plan::Ids(ids.split(',').map(String::from).collect::<BTreeSet<_>>())
-                    }
+                    (None, Some(ids)) => Plan::Ids(ids.split(',').map(String::from).collect()),
                     _ => return Err("either a size or members".into()),
                 };
                 self.starts += 1;

@@ -1,8 +1,6 @@
 //! One node that forms a cluster: its answers to single messages, and when it does what.
 #![allow(missing_docs)]
 
-use std::collections::BTreeSet;
-
 use conflux::tenancy::{Body, Event, Member, Message, Output, Plan, Refusal, Set, Tenancy, To};
 
 fn member(id: &str, nonce: u64) -> Member {
@@ -29,7 +27,7 @@ fn started(id: &str, plan: Plan) -> (Tenancy, Output) {
 }
 
 fn ids(ids: &[&str]) -> Plan {
-    Plan::Ids(ids.iter().map(ToString::to_string).collect::<BTreeSet<_>>())
+    Plan::Ids(ids.iter().map(ToString::to_string).collect())
 }
 
 fn hear(node: &mut Tenancy, now: u64, from: &Member, body: Body) -> Output {

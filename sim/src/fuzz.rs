@@ -399,7 +399,7 @@ pub fn forming(data: &[u8]) {
     let mut source = Source(data);
     let plan = match source.below(2) {
         0 => Plan::Size(usize::from(source.below(3)) + 1),
-        _ => Plan::Ids(["a", "b"].map(String::from).into()),
+        _ => Plan::Ids(["a", "b"].map(String::from).into_iter().collect()),
     };
     let mut node = Tenancy::new("a".into(), plan, 0, 1);
     let mut now = 0;
@@ -513,7 +513,7 @@ fn value(source: &mut Source<'_>, depth: u8) -> Value {
                 let key = KEYS[usize::from(source.below(16))];
                 object.insert(key.to_string(), value(source, depth - 1));
             }
-            Value::Object(object)
+            Value::Object(object.into_iter().collect())
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a host does, without a browser: forming, one node, frames. Pure like the modules below it,
 //! so that the same code runs in tabs, in Node.js and in native tests.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use super::mail::{Address, Mail};
 pub use super::words::{Counters, Effect, Input, Notice, Output, Phase, Settings, Status};
 use crate::node::{self, Durability, Node, Packet};
 use crate::raft::{self, Persist, PersistSeq, RoleName, Saved, Time};
+use crate::sorted::SortedSet;
 use crate::storage::file;
 use crate::store::{Failure, Outcome, Settled, Trouble};
 use crate::tenancy::{self, Refusal, Set, Tenancy, To};
@@ -32,7 +33,7 @@ pub struct HostCore<S> {
     stopped: Option<Failure>,
     close_by: Option<Time>,
     /// The nonces of members that have said goodbye.
-    left: BTreeSet<u64>,
+    left: SortedSet<u64>,
     mail: Mail,
     /// What has arrived and waits until user code has returned.
     inbox: VecDeque<Work<S>>,
@@ -80,7 +81,7 @@ impl<S: Clone> HostCore<S> {
             phase: Phase::Forming,
             stopped: None,
             close_by: None,
-            left: BTreeSet::new(),
+            left: SortedSet::new(),
             inbox: VecDeque::new(),
             calling: false,
             changed: false,

@@ -1,11 +1,10 @@
 //! Frames in and out, and what is counted and told of them.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde::{Deserialize, Serialize};
 
 use super::core::{Counters, Notice};
 use crate::node::Packet;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::store::Failure;
 use crate::tenancy;
 use crate::wire::{self, FrameWriter, Header, WireError, hash64};
@@ -42,8 +41,8 @@ pub(super) struct Mail {
     version: u32,
     pub(super) counters: Counters,
     /// The codes of errors that were told already: each is told once.
-    told: BTreeSet<&'static str>,
-    outbox: BTreeMap<Address, FrameWriter>,
+    told: SortedSet<&'static str>,
+    outbox: SortedMap<Address, FrameWriter>,
 }
 
 impl Mail {
@@ -54,8 +53,8 @@ impl Mail {
             name: name.into(),
             version,
             counters: Counters::default(),
-            told: BTreeSet::new(),
-            outbox: BTreeMap::new(),
+            told: SortedSet::new(),
+            outbox: SortedMap::new(),
         }
     }
 
@@ -130,8 +129,7 @@ impl Mail {
             to: address.to,
             version: self.version,
         };
-        let writer = self.outbox.entry(address);
-        writer.or_insert_with(|| FrameWriter::new(header)).push(letter);
+        self.outbox.get_or_insert_with(address, || FrameWriter::new(header)).push(letter);
     }
 
     /// The frames to send, each to a node's id or to everyone.

@@ -1,14 +1,12 @@
 //! The options of `conflux({...})`, checked. Pure: the JavaScript values arrive as [`Value`]s.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::core::Settings;
 use super::tabs;
 use crate::node::Durability;
 use crate::raft::Time;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::store::{self, Failure};
 use crate::tenancy::Plan;
 use crate::wire::relay::MAX_ID;
@@ -17,7 +15,7 @@ use crate::wire::relay::MAX_ID;
 pub const CHANNELS: [&str; 6] =
     ["memory", "broadcast", "websocket", "redis", "socket.io", "custom"];
 /// The most members that a cluster can have.
-const MAX_MEMBERS: f64 = 63.0;
+const MAX_MEMBERS: u8 = 63;
 /// How often an idle leader of a cluster of tabs speaks, in ms.
 const REST: Time = 10_000;
 /// The longest time that an option can say, in ms: a day.
@@ -38,41 +36,7 @@ pub enum Value {
     /// An array.
     List(Vec<Value>),
     /// An object.
-    Object(BTreeMap<String, Value>),
-}
-
-/// How frames travel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChannelOptions {
-    /// Between nodes of one JavaScript process.
-    Memory {
-        /// The channel's name.
-        channel: String,
-    },
-    /// Between tabs of one browser.
-    Broadcast {
-        /// The channel's name.
-        channel: String,
-    },
-    /// Through a relay.
-    Websocket {
-        /// The relay's address, `ws:` or `wss:`.
-        url: String,
-        /// The room.
-        room: String,
-    },
-    /// Through a Redis server.
-    Redis {
-        /// The channel's name there.
-        channel: String,
-    },
-    /// Through a socket.io server.
-    SocketIo {
-        /// The channel's name there.
-        channel: String,
-    },
-    /// As the user's object does it.
-    Custom,
+    Object(SortedMap<String, Value>),
 }
 
 /// What kind of cluster, and its settings.
@@ -89,8 +53,8 @@ pub enum Kind {
 pub struct Options {
     /// What the host's core needs.
     pub settings: Kind,
-    /// How frames travel.
-    pub channel: ChannelOptions,
+    /// Where the channel's nodes meet.
+    pub room: String,
 }
 
 /// Checks the options.
@@ -116,27 +80,21 @@ pub fn parse(value: &Value) -> Result<Options, Failure> {
         )));
     }
     let plan = plan(options, &id)?;
-    let channel = channel(options)?;
-    let name = match &channel {
-        ChannelOptions::Memory { channel } | ChannelOptions::Broadcast { channel } => channel,
-        ChannelOptions::Websocket { room, .. } => room,
-        ChannelOptions::Redis { channel } | ChannelOptions::SocketIo { channel } => channel,
-        ChannelOptions::Custom => "custom",
-    };
+    let room = channel(options)?;
     let cluster = match get(options, "cluster") {
-        Value::Nothing => name.to_string(),
+        Value::Nothing => room.clone(),
         _ => text(options, "cluster")?,
     };
     let durability = storage(options)?;
     let (heartbeat_interval, election_timeout, store) = common(options)?;
     let settings =
         Settings { id, cluster, plan, election_timeout, heartbeat_interval, store, durability };
-    Ok(Options { settings: Kind::Fixed(settings), channel })
+    Ok(Options { settings: Kind::Fixed(settings), room })
 }
 
 /// The options that all clusters have.
 fn common(
-    options: &BTreeMap<String, Value>,
+    options: &SortedMap<String, Value>,
 ) -> Result<(Time, (Time, Time), store::Config), Failure> {
     let heartbeat = number(options, "heartbeatInterval", 50.0, (1.0, MAX_TIME))?;
     let election_timeout = election_timeout(options, heartbeat)?;
@@ -153,7 +111,7 @@ fn common(
 }
 
 /// The options of a cluster of as many nodes as there are tabs.
-fn elastic(options: &BTreeMap<String, Value>) -> Result<Options, Failure> {
+fn elastic(options: &SortedMap<String, Value>) -> Result<Options, Failure> {
     let cluster = text(options, "cluster")?;
     if cluster.is_empty() || cluster.len() > MAX_ID {
         let length = cluster.len();
@@ -183,19 +141,19 @@ fn elastic(options: &BTreeMap<String, Value>) -> Result<Options, Failure> {
     durability(options)?;
     let (heartbeat_interval, election_timeout, store) = common(options)?;
     let max_voters = number(options, "maxVoters", 5.0, (1.0, 15.0))? as usize;
-    let channel = channel(options)?;
+    let room = channel(options)?;
     // Locks tell who lives.
     let rest = Some(REST.max(heartbeat_interval));
     let settings =
         tabs::Settings { cluster, max_voters, election_timeout, heartbeat_interval, rest, store };
-    Ok(Options { settings: Kind::Elastic(settings), channel })
+    Ok(Options { settings: Kind::Elastic(settings), room })
 }
 
-fn plan(options: &BTreeMap<String, Value>, id: &str) -> Result<Plan, Failure> {
+fn plan(options: &SortedMap<String, Value>, id: &str) -> Result<Plan, Failure> {
     match (get(options, "clusterSize"), get(options, "members")) {
         (Value::Nothing, Value::Nothing) => Err(required("clusterSize")),
         (Value::Number(size), Value::Nothing)
-            if size.fract() == 0.0 && (1.0..=MAX_MEMBERS).contains(size) =>
+            if size.fract() == 0.0 && (1.0..=f64::from(MAX_MEMBERS)).contains(size) =>
         {
             Ok(Plan::Size(*size as usize))
         }
@@ -212,8 +170,8 @@ fn plan(options: &BTreeMap<String, Value>, id: &str) -> Result<Plan, Failure> {
                 .collect();
             let ids =
                 ids.ok_or_else(|| wanted("members", "a list of ids", get(options, "members")))?;
-            let set: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
-            if set.len() != ids.len() || set.is_empty() || set.len() as f64 > MAX_MEMBERS {
+            let set: SortedSet<String> = ids.iter().map(ToString::to_string).collect();
+            if set.len() != ids.len() || set.is_empty() || set.len() > MAX_MEMBERS.into() {
                 return Err(invalid(format!(
                     "`members` must be 1 to {MAX_MEMBERS} ids, each once, and has {} with {} \
                      different ones",
@@ -238,7 +196,8 @@ fn plan(options: &BTreeMap<String, Value>, id: &str) -> Result<Plan, Failure> {
     }
 }
 
-fn channel(options: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure> {
+/// Checks the channel's options, and says where its nodes meet.
+fn channel(options: &SortedMap<String, Value>) -> Result<String, Failure> {
     let channel = match get(options, "channel") {
         Value::Object(channel) => channel,
         Value::Nothing => return Err(required("channel")),
@@ -254,27 +213,19 @@ fn channel(options: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure>
     match get(channel, "name") {
         Value::Nothing => Err(required("channel.name")),
         Value::Text(kind) => match kind.as_str() {
-            "memory" => Ok(ChannelOptions::Memory {
-                channel: match get(channel, "channel") {
-                    Value::Nothing => "default".into(),
-                    _ => name()?,
-                },
-            }),
-            "broadcast" => Ok(ChannelOptions::Broadcast {
-                channel: match (get(channel, "channel"), get(options, "cluster")) {
-                    // Tabs of one cluster find each other by its name.
-                    (Value::Nothing, Value::Text(cluster)) => cluster.clone(),
-                    _ => name()?,
-                },
-            }),
+            "memory" if *get(channel, "channel") == Value::Nothing => Ok("default".into()),
+            "memory" => name(),
+            "broadcast" => match (get(channel, "channel"), get(options, "cluster")) {
+                // Tabs of one cluster find each other by its name.
+                (Value::Nothing, Value::Text(cluster)) => Ok(cluster.clone()),
+                _ => name(),
+            },
             "websocket" => websocket(channel),
-            "redis" => Ok(ChannelOptions::Redis {
-                channel: match get(channel, "channelName") {
-                    // As in the original's first example.
-                    Value::Nothing => "conflux".into(),
-                    _ => part(channel, "channelName", "a name that is not empty")?,
-                },
-            }),
+            "redis" => match get(channel, "channelName") {
+                // As in the original's first example.
+                Value::Nothing => Ok("conflux".into()),
+                _ => part(channel, "channelName", "a name that is not empty"),
+            },
             "socket.io" => {
                 let host = part(channel, "host", "an address like http://localhost:9000")?;
                 if !host.starts_with("http://") && !host.starts_with("https://") {
@@ -282,10 +233,9 @@ fn channel(options: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure>
                         "`channel.host` must begin with http:// or https://, and is \"{host}\""
                     )));
                 }
-                let channel = part(channel, "channel", "a name that is not empty")?;
-                Ok(ChannelOptions::SocketIo { channel })
+                part(channel, "channel", "a name that is not empty")
             }
-            "custom" => Ok(ChannelOptions::Custom),
+            "custom" => Ok("custom".into()),
             other => Err(invalid(format!(
                 "`channel.name` must be one of {}, and is \"{other}\"",
                 CHANNELS.join(", ")
@@ -296,7 +246,7 @@ fn channel(options: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure>
 }
 
 /// A text of the channel's own.
-fn part(channel: &BTreeMap<String, Value>, key: &str, wish: &str) -> Result<String, Failure> {
+fn part(channel: &SortedMap<String, Value>, key: &str, wish: &str) -> Result<String, Failure> {
     match get(channel, key) {
         Value::Nothing => Err(required(&format!("channel.{key}"))),
         Value::Text(text) if !text.is_empty() => Ok(text.clone()),
@@ -304,7 +254,7 @@ fn part(channel: &BTreeMap<String, Value>, key: &str, wish: &str) -> Result<Stri
     }
 }
 
-fn websocket(channel: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failure> {
+fn websocket(channel: &SortedMap<String, Value>) -> Result<String, Failure> {
     let url = part(channel, "url", "an address like ws://host:port/ws")?;
     if !url.starts_with("ws://") && !url.starts_with("wss://") {
         return Err(invalid(format!(
@@ -315,12 +265,12 @@ fn websocket(channel: &BTreeMap<String, Value>) -> Result<ChannelOptions, Failur
     if room.len() > MAX_ID {
         return Err(invalid(format!("`channel.room` must be at most {MAX_ID} bytes")));
     }
-    Ok(ChannelOptions::Websocket { url, room })
+    Ok(room)
 }
 
 /// Where a node of a fixed cluster keeps what it must not forget: in memory, or in files. Where the
 /// files are is the shell's business.
-fn storage(options: &BTreeMap<String, Value>) -> Result<Durability, Failure> {
+fn storage(options: &SortedMap<String, Value>) -> Result<Durability, Failure> {
     durability(options)?;
     let wish = "\"memory\" or {name: \"file\", path} in a cluster with a `clusterSize`";
     match get(options, "storage") {
@@ -342,7 +292,7 @@ fn storage(options: &BTreeMap<String, Value>) -> Result<Durability, Failure> {
 }
 
 /// How sure storage is to be before it says that something is written.
-fn durability(options: &BTreeMap<String, Value>) -> Result<(), Failure> {
+fn durability(options: &SortedMap<String, Value>) -> Result<(), Failure> {
     match get(options, "durability") {
         Value::Nothing => Ok(()),
         Value::Text(name) if name == "strict" || name == "relaxed" => Ok(()),
@@ -351,7 +301,7 @@ fn durability(options: &BTreeMap<String, Value>) -> Result<(), Failure> {
 }
 
 fn election_timeout(
-    options: &BTreeMap<String, Value>,
+    options: &SortedMap<String, Value>,
     heartbeat: Time,
 ) -> Result<(Time, Time), Failure> {
     let (min, max) = match get(options, "electionTimeout") {
@@ -392,7 +342,7 @@ fn is_time(number: f64) -> bool {
 }
 
 fn number(
-    options: &BTreeMap<String, Value>,
+    options: &SortedMap<String, Value>,
     name: &str,
     default: f64,
     (min, max): (f64, f64),
@@ -400,11 +350,13 @@ fn number(
     match get(options, name) {
         Value::Nothing => Ok(default as Time),
         Value::Number(number) if (min..=max).contains(number) => Ok(*number as Time),
-        other => Err(wanted(name, &format!("a number from {min} to {max}"), other)),
+        other => {
+            Err(wanted(name, &format!("a number from {} to {}", min as u64, max as u64), other))
+        }
     }
 }
 
-fn text(options: &BTreeMap<String, Value>, name: &str) -> Result<String, Failure> {
+fn text(options: &SortedMap<String, Value>, name: &str) -> Result<String, Failure> {
     match get(options, name) {
         Value::Nothing => Err(required(name)),
         Value::Text(text) => Ok(text.clone()),
@@ -412,7 +364,7 @@ fn text(options: &BTreeMap<String, Value>, name: &str) -> Result<String, Failure
     }
 }
 
-fn get<'a>(options: &'a BTreeMap<String, Value>, name: &str) -> &'a Value {
+fn get<'a>(options: &'a SortedMap<String, Value>, name: &str) -> &'a Value {
     options.get(name).unwrap_or(&Value::Nothing)
 }
 
@@ -433,7 +385,7 @@ impl fmt::Display for Value {
         match self {
             Self::Nothing => f.write_str("nothing"),
             Self::Bool(value) => write!(f, "{value}"),
-            Self::Number(value) => write!(f, "{value}"),
+            Self::Number(value) => write_number(*value, f),
             Self::Text(value) if value.chars().count() > 40 => {
                 write!(f, "\"{}…\"", value.chars().take(40).collect::<String>())
             }
@@ -444,54 +396,25 @@ impl fmt::Display for Value {
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Values)
+/// A number as people write it, to three decimals: the standard library's way of it takes more code than
+/// everything else in this file.
+fn write_number(number: f64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if number.is_nan() {
+        return f.write_str("NaN");
     }
-}
-
-struct Values;
-
-impl<'de> Visitor<'de> for Values {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a plain value")
+    if number.abs() > 1e15 {
+        return f.write_str(if number > 0.0 { "a huge number" } else { "a huge negative number" });
     }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Nothing)
+    let thousandths = (number.abs() * 1000.0 + 0.5) as u64;
+    if number < 0.0 {
+        f.write_str("-")?;
     }
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Nothing)
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value as f64))
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value as f64))
-    }
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Number(value))
-    }
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::Text(value.into()))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(value) = seq.next_element()? {
-            list.push(value);
-        }
-        Ok(Value::List(list))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut object = BTreeMap::new();
-        while let Some((key, value)) = map.next_entry::<String, Value>()? {
-            object.insert(key, value);
-        }
-        Ok(Value::Object(object))
+    write!(f, "{}", thousandths / 1000)?;
+    match thousandths % 1000 {
+        0 => Ok(()),
+        rest if rest % 100 == 0 => write!(f, ".{}", rest / 100),
+        rest if rest % 10 == 0 => write!(f, ".{:02}", rest / 10),
+        rest => write!(f, ".{rest:03}"),
     }
 }
 
@@ -533,7 +456,7 @@ mod tests {
         let parsed = parse(&object(&options)).expect("good options");
         let Kind::Elastic(settings) = parsed.settings else { panic!("it has no size") };
         assert_eq!((settings.cluster.as_str(), settings.max_voters), ("todo", 5));
-        assert_eq!(parsed.channel, ChannelOptions::Broadcast { channel: "todo".into() });
+        assert_eq!(parsed.room, "todo");
         let mut bad = |key, value, expected: &str| {
             options.push((key, value));
             let failure = parse(&object(&options)).map(|_| ()).expect_err("wrong");
@@ -614,6 +537,16 @@ mod tests {
         assert!(error("electionTimeout", swapped).contains("must not be greater"));
         let short = object(&[("min", Value::Number(20.0)), ("max", Value::Number(30.0))]);
         assert!(error("electionTimeout", short).contains("greater than `heartbeatInterval` (50)"));
+    }
+
+    #[test]
+    fn numbers_are_said_as_people_write_them() {
+        let said =
+            [3.0, 0.0, -1.0, 2.5, -0.25, 1.0 / 3.0, 86_400_000.0, 1e15, f64::NAN, 1e16, -1e300];
+        let said: Vec<_> = said.iter().map(|n| Value::Number(*n).to_string()).collect();
+        let expected = "3 0 -1 2.5 -0.25 0.333 86400000 1000000000000000 NaN";
+        assert_eq!(said[..9].join(" "), expected);
+        assert_eq!(said[9..], ["a huge number", "a huge negative number"]);
     }
 
     #[test]

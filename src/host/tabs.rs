@@ -2,12 +2,13 @@
 //! adopted, frames between them and others, storage and locks as effects. Pure, so that the same code
 //! runs in tabs and under the simulator.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::core::{Effect, Input, Letter, Notice, Output, Phase, Status, describe};
 use super::mail::{Address, Mail};
 use crate::node::{self, Durability, Node, Packet};
 use crate::raft::{self, Index, Members, NodeId, Raft, RoleName, Saved, Time};
+use crate::sorted::SortedMap;
 use crate::store::{self, Call, Failure, Outcome, Return, Settled};
 use crate::tenancy::elastic::{self, Body, Elastic, Trouble, View};
 use crate::wire::Header;
@@ -60,7 +61,7 @@ pub struct TabCore<S> {
     elastic: Elastic,
     /// The own node; 0 while there is none, for the one that keeps what the user performs.
     own: NodeId,
-    tenants: BTreeMap<NodeId, Tenant<S>>,
+    tenants: SortedMap<NodeId, Tenant<S>>,
     /// The newest state that the user has seen, until the own node is there again.
     floor: (Index, S),
     phase: Phase,
@@ -75,7 +76,7 @@ pub struct TabCore<S> {
     speaking: Option<NodeId>,
 }
 
-struct Tenants<'a, S>(&'a BTreeMap<NodeId, Tenant<S>>, usize);
+struct Tenants<'a, S>(&'a SortedMap<NodeId, Tenant<S>>, usize);
 
 impl<S: Clone> View for Tenants<'_, S> {
     fn raft(&self, node: NodeId) -> Option<&Raft> {
@@ -107,7 +108,7 @@ impl<S: Clone> TabCore<S> {
             seeds: seed.wrapping_add(2),
             settings,
             own: 0,
-            tenants: BTreeMap::from([(0, Tenant { node: client, epoch: 0 })]),
+            tenants: [(0, Tenant { node: client, epoch: 0 })].into_iter().collect(),
             phase: Phase::Forming,
             stopped: None,
             life: 0,

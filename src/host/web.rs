@@ -13,7 +13,7 @@ use wasm_bindgen::prelude::*;
 use super::core::{Effect, HostCore, Input, Notice, Output, Status};
 use super::options::{Kind, Options};
 use super::tabs::{TabCore, name};
-use crate::channel::{self, Channel, Sink};
+use crate::channel::Channel;
 use crate::js::Hooks;
 use crate::js::machine::JsMachine;
 use crate::raft::{NodeId, Time};
@@ -115,7 +115,7 @@ pub struct WebHost {
     core: RefCell<Core>,
     effects: RefCell<Vec<Effect>>,
     hooks: Hooks,
-    channel: RefCell<Option<Box<dyn Channel>>>,
+    channel: RefCell<Option<Channel>>,
     inbox: RefCell<Vec<Input<JsValue>>>,
     pumping: Cell<bool>,
     scheduled: Cell<bool>,
@@ -128,17 +128,16 @@ pub struct WebHost {
     hidden: Cell<bool>,
     /// The channel was connected or disconnected.
     moved: Cell<bool>,
-    troubles: RefCell<Vec<Failure>>,
 }
 
 impl WebHost {
-    /// Starts a node. `channel` is the user's `channel` option.
+    /// Starts a node.
     ///
     /// # Errors
     /// When the channel cannot be had.
     pub fn start(
         options: Options,
-        channel: &JsValue,
+        channel: Channel,
         hooks: Hooks,
         initial: JsValue,
         hidden: bool,
@@ -185,39 +184,31 @@ impl WebHost {
                 closing: Cell::new(false),
                 hidden: Cell::new(hidden),
                 moved: Cell::new(false),
-                troubles: RefCell::default(),
             }
         });
-        let connected = channel::connect(&options.channel, channel, &id, host.sink())?;
-        host.channel.replace(Some(connected));
+        host.connect(channel, &id, &options.room)?;
         LIVE.with_borrow_mut(|live| live.push(host.clone()));
         host.enqueue(first);
         Ok(host)
     }
 
-    fn sink(&self) -> Sink {
-        let (receiver, troubled, mover) = (self.this.clone(), self.this.clone(), self.this.clone());
-        Sink {
-            receive: Rc::new(move |frame| {
-                if let Some(host) = receiver.upgrade()
-                    && !host.isolated.get()
-                {
-                    host.enqueue(Input::Frame(frame));
-                }
-            }),
-            trouble: Rc::new(move |failure| {
-                if let Some(host) = troubled.upgrade() {
-                    host.troubles.borrow_mut().push(failure);
-                    host.schedule();
-                }
-            }),
-            moved: Rc::new(move || {
-                if let Some(host) = mover.upgrade() {
-                    host.moved.set(true);
-                    host.schedule();
-                }
-            }),
-        }
+    fn connect(&self, channel: Channel, id: &str, room: &str) -> Result<(), JsValue> {
+        let (receiver, mover) = (self.this.clone(), self.this.clone());
+        let receive = move |frame| {
+            if let Some(host) = receiver.upgrade()
+                && !host.isolated.get()
+            {
+                host.enqueue(Input::Frame(frame));
+            }
+        };
+        let changed = move || {
+            if let Some(host) = mover.upgrade() {
+                host.moved.set(true);
+                host.schedule();
+            }
+        };
+        self.channel.replace(Some(channel.open(id, room, receive, changed)?));
+        Ok(())
     }
 
     /// The core, to look at.
@@ -227,7 +218,7 @@ impl WebHost {
 
     /// Whether the channel can carry frames now.
     pub fn is_connected(&self) -> bool {
-        !self.isolated.get() && self.channel.borrow().as_ref().is_some_and(|c| c.is_open())
+        !self.isolated.get() && self.channel.borrow().as_ref().is_some_and(Channel::is_open)
     }
 
     /// Whether the node is paused, and whether it is cut off.
@@ -285,16 +276,12 @@ impl WebHost {
         }
         loop {
             let inputs = std::mem::take(&mut *self.inbox.borrow_mut());
-            let troubles = std::mem::take(&mut *self.troubles.borrow_mut());
             let moved = self.moved.take();
-            if inputs.is_empty() && troubles.is_empty() && !moved {
+            if inputs.is_empty() && !moved {
                 break;
             }
             if moved {
                 self.notify(Notice::Status);
-            }
-            for failure in troubles {
-                self.notify(Notice::Error(failure));
             }
             for input in inputs {
                 self.handle(input);
@@ -317,7 +304,7 @@ impl WebHost {
                 if notice == Notice::Closed {
                     self.flush();
                     if let Some(channel) = self.channel.take() {
-                        channel.close();
+                        channel.disconnect();
                     }
                     let this = self.this.as_ptr();
                     let gone = LIVE.with_borrow_mut(|live| {
@@ -341,7 +328,7 @@ impl WebHost {
         let channel = self.channel.borrow();
         if let Some(channel) = channel.as_ref().filter(|_| !self.isolated.get()) {
             for (to, frame) in frames {
-                channel.send(to.as_deref(), &frame);
+                channel.post(to.as_deref(), &frame);
             }
         }
         for effect in std::mem::take(&mut *self.effects.borrow_mut()) {

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 
 use super::{Hooks, error};
+use crate::channel::Channel;
 use crate::host::core::{Input, Phase};
 use crate::host::options::{self, Value};
 use crate::host::web::WebHost;
 use crate::raft::RoleName;
-use crate::store::{Failure, Perform};
+use crate::store::Perform;
 
 /// A node, as the shell holds it. Every method may be called from within user code.
 #[wasm_bindgen]
@@ -17,22 +18,19 @@ pub struct CoreNode(Rc<WebHost>);
 
 #[wasm_bindgen]
 impl CoreNode {
-    /// Starts a node. `options` holds plain values only; `channel` is the user's own object.
+    /// Starts a node. `options` holds plain values only.
     ///
     /// # Errors
     /// An Error with a `code` when an option is missing or wrong, or the channel cannot be had.
     #[wasm_bindgen(constructor)]
     pub fn new(
-        options: JsValue,
-        channel: &JsValue,
+        options: &JsValue,
+        channel: Channel,
         hooks: Hooks,
         initial: JsValue,
         hidden: bool,
     ) -> Result<CoreNode, JsValue> {
-        let value: Value = serde_wasm_bindgen::from_value(options).map_err(|problem| {
-            error(&Failure::new("INVALID_OPTIONS", format!("Invalid options: {problem}")))
-        })?;
-        let options = options::parse(&value).map_err(|failure| error(&failure))?;
+        let options = options::parse(&plain(options, 3)).map_err(|failure| error(&failure))?;
         WebHost::start(options, channel, hooks, initial, hidden).map(Self)
     }
 
@@ -184,6 +182,28 @@ impl CoreNode {
         set(&counters, "invalidMessages", status.counters.invalid_messages as f64);
         set(&object, "counters", counters);
         object
+    }
+}
+
+/// Options, to a depth at which there are none any more.
+fn plain(value: &JsValue, depth: u8) -> Value {
+    if let Some(value) = value.as_bool() {
+        Value::Bool(value)
+    } else if let Some(value) = value.as_f64() {
+        Value::Number(value)
+    } else if let Some(value) = value.as_string() {
+        Value::Text(value)
+    } else if depth == 0 || !value.is_object() {
+        Value::Nothing
+    } else if let Some(list) = value.dyn_ref::<js_sys::Array>() {
+        Value::List(list.iter().map(|value| plain(&value, depth - 1)).collect())
+    } else {
+        let entry = |pair: JsValue| {
+            let pair: js_sys::Array = pair.unchecked_into();
+            Some((pair.get(0).as_string()?, plain(&pair.get(1), depth - 1)))
+        };
+        let entries = js_sys::Object::entries(value.unchecked_ref());
+        Value::Object(entries.iter().filter_map(entry).collect())
     }
 }
 

@@ -1,7 +1,5 @@
 //! Terms, votes, and when to stand (paper §5.2, §5.4.1; dissertation §4.2.3, §9.6).
 
-use std::collections::BTreeSet;
-
 use rand::RngExt;
 
 use super::output::{Confirmed, Event, Invalid};
@@ -9,6 +7,7 @@ use super::role::{Follower, Poll, Role};
 use super::types::{Body, HardState, Members, Message, NodeId, PersistSeq, Position, Term};
 use super::{Outgoing, Raft};
 use crate::mistakes::{Mistake, made};
+use crate::sorted::SortedSet;
 
 impl Raft {
     /// Draws the next election timeout. Anew for every attempt, so that two nodes that collided
@@ -131,7 +130,7 @@ impl Raft {
         if made(Mistake::RemovedDisrupts) {
             return self.become_candidate(false);
         }
-        let poll = Poll { granted: [self.config.id].into(), ..Poll::default() };
+        let poll = Poll { granted: [self.config.id].into_iter().collect(), ..Poll::default() };
         self.role = Role::PreCandidate(poll);
         self.ask_for_votes();
         self.count_votes();
@@ -247,7 +246,7 @@ impl Raft {
     fn count_votes(&mut self) {
         let members = self.counting_members();
         let quorum = members.quorum();
-        let votes = |of: &BTreeSet<NodeId>| of.iter().filter(|id| members.is_voter(**id)).count();
+        let votes = |of: &SortedSet<NodeId>| of.iter().filter(|id| members.is_voter(**id)).count();
         let (poll, pre) = match &self.role {
             Role::PreCandidate(poll) => (poll, true),
             Role::Candidate(poll) => (poll, false),

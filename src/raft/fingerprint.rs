@@ -47,7 +47,7 @@ fn hash_leader(leader: &Leader, age: impl Fn(Time) -> Time, hasher: &mut impl Ha
     if let Some(transfer) = transfer {
         (transfer.to, age(transfer.deadline), transfer.told).hash(hasher);
     }
-    for (id, peer) in peers {
+    for (id, peer) in peers.iter() {
         let Peer { next, matched, flow, sent, heard, woken, pace, .. } = peer;
         (id, next, matched, peer.round_sent, peer.round_heard, peer.commit_sent).hash(hasher);
         (sent.map(&age), age(*heard), age(*woken), pace).hash(hasher);

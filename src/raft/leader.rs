@@ -1,7 +1,7 @@
 //! Sending entries and snapshots, committing, confirming, handing over (paper §5.3, §5.4, §7;
 //! dissertation §3.10, §6.2, §6.4, §10.2).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::Raft;
 use super::output::{Confirmed, Invalid, Refused};
@@ -10,6 +10,7 @@ use super::types::{
     AppendResult, Blob, Body, Change, Index, Members, NodeId, Payload, Position, Time, Wants, Whole,
 };
 use crate::mistakes::{Mistake, made};
+use crate::sorted::SortedMap;
 
 /// A member is there if it has answered within so many of the longest election timeout. In a hidden tab
 /// whose only timers are the page's, a leader speaks once a second.
@@ -25,7 +26,7 @@ impl Raft {
         let uncommitted_bytes =
             self.log.iter_from(self.commit + 1).map(|entry| entry.payload.size()).sum();
         self.role = Role::Leader(Leader {
-            peers: BTreeMap::new(),
+            peers: SortedMap::new(),
             term_start: next,
             round: 0,
             round_own: 0,
@@ -46,7 +47,7 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         leader.peers.retain(|id, _| members.contains(*id));
         for (id, _) in members.iter().filter(|(id, _)| *id != own) {
-            leader.peers.entry(id).or_insert_with(|| Peer::new(next, now));
+            leader.peers.get_or_insert_with(id, || Peer::new(next, now));
         }
         if leader.transfer.as_ref().is_some_and(|transfer| !members.is_voter(transfer.to)) {
             leader.transfer = None;

@@ -1,8 +1,9 @@
 //! What each role knows that the others do not.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::types::{Blob, Index, NodeId, PersistSeq, Time, Whole};
+use crate::sorted::{SortedMap, SortedSet};
 
 /// A node's role, with what only that role knows.
 #[derive(Clone, Debug)]
@@ -59,8 +60,8 @@ pub(super) struct Incoming {
 /// An election, or the question whether to hold one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Poll {
-    pub(super) granted: BTreeSet<NodeId>,
-    pub(super) rejected: BTreeSet<NodeId>,
+    pub(super) granted: SortedSet<NodeId>,
+    pub(super) rejected: SortedSet<NodeId>,
     /// The write that holds the candidate's vote for itself. It counts when that is durable.
     pub(super) own_vote: Option<PersistSeq>,
 }
@@ -68,7 +69,7 @@ pub(super) struct Poll {
 /// A leader.
 #[derive(Clone, Debug)]
 pub(super) struct Leader {
-    pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) peers: SortedMap<NodeId, Peer>,
     /// The index of the no-op with which the term began.
     pub(super) term_start: Index,
     /// The newest round of confirmations.

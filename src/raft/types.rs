@@ -1,6 +1,5 @@
 //! The words of the protocol: terms, indexes, entries, messages, and what is saved.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::output::Refused;
 use crate::mistakes::{Mistake, made};
+use crate::sorted::SortedMap;
 
 /// A term: a logical clock that grows with every election (paper §5.1).
 pub type Term = u64;
@@ -152,7 +152,7 @@ pub struct Member {
 
 /// A configuration: who belongs to the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Members(BTreeMap<NodeId, Member>);
+pub struct Members(SortedMap<NodeId, Member>);
 
 impl Members {
     /// Voters with these numbers and no names.

@@ -13,12 +13,11 @@
 //! A record is its length (4 bytes, little-endian), a checksum over its contents (8 bytes), and the
 //! contents in postcard's encoding.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, restore};
 use crate::raft::{Index, Persist, PersistSeq, Saved};
+use crate::sorted::SortedMap;
 use crate::wire::hash64;
 
 /// Length and checksum.
@@ -88,7 +87,7 @@ pub fn read(bytes: &[u8]) -> Result<Contents, Corrupt> {
     let (first, mut end) = parse(bytes).ok_or(Corrupt::Beginning)?;
     let owner = first.owner.clone().ok_or(Corrupt::Beginning)?;
     let (mut hard, mut snapshot) = (None, None);
-    let mut values: BTreeMap<Index, Vec<u8>> = BTreeMap::new();
+    let mut values: SortedMap<Index, Vec<u8>> = SortedMap::new();
     let (mut next, mut seq) = (Some(first), 0);
     while let Some(Record { batch, seq: number, .. }) = next {
         seq = number;
@@ -98,7 +97,7 @@ pub fn read(bytes: &[u8]) -> Result<Contents, Corrupt> {
             values.clear();
         }
         if let Some(first) = batch.first {
-            values.split_off(&first);
+            values.truncate_from(&first);
             values.extend(batch.entries.map(|entries| (first, entries)));
         }
         next = parse(&bytes[end..]).map(|(record, length)| {

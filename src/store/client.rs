@@ -1,7 +1,8 @@
 //! The performing side: numbers performs, sends them to whoever leads until their fate is known,
 //! and settles them in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -10,6 +11,7 @@ use super::machine::Failure;
 use super::message::{Body, Request};
 use super::session::{Recorded, Seq, SessionId, Sessions, Verdict};
 use crate::raft::{Blob, Index, NodeId, Term, Time};
+use crate::sorted::SortedMap;
 
 /// A perform as the user asked for it.
 #[derive(Clone, Debug)]
@@ -53,7 +55,6 @@ const WINDOW: u64 = 4096;
 #[derive(Debug)]
 struct Pending {
     perform: Perform,
-    deadline: Option<Time>,
     /// The user has been told that its time is up. Its fate is still awaited, so that it neither
     /// runs behind a later one nor is forgotten.
     abandoned: bool,
@@ -74,11 +75,15 @@ pub(super) struct Client {
     nonce: u64,
     session: Option<SessionId>,
     next_seq: Seq,
-    pending: BTreeMap<Seq, Pending>,
+    /// The performs from `next_seq - pending.len()` on. One that is settled before those in front of it,
+    /// because they were given up, leaves its place empty.
+    pending: VecDeque<Option<Pending>>,
+    /// How many places are empty.
+    gaps: usize,
     pending_bytes: usize,
-    /// When performs are given up.
-    timeouts: BTreeSet<(Time, Seq)>,
-    reads: BTreeMap<u64, PendingRead>,
+    /// When performs are given up, if they are not settled by then.
+    timeouts: BinaryHeap<Reverse<(Time, Seq)>>,
+    reads: SortedMap<u64, PendingRead>,
     next_read: u64,
     /// The next read to ask this leader for.
     send_read: u64,
@@ -114,10 +119,11 @@ impl Client {
             rng,
             session: None,
             next_seq: 1,
-            pending: BTreeMap::new(),
+            pending: VecDeque::new(),
+            gaps: 0,
             pending_bytes: 0,
-            timeouts: BTreeSet::new(),
-            reads: BTreeMap::new(),
+            timeouts: BinaryHeap::new(),
+            reads: SortedMap::new(),
             next_read: first_read,
             send_read: first_read,
             leader: None,
@@ -139,7 +145,22 @@ impl Client {
 
     /// How many performs and reads wait for their fate.
     pub(super) fn waiting(&self) -> usize {
-        self.pending.len() + self.reads.len()
+        self.pending.len() - self.gaps + self.reads.len()
+    }
+
+    /// The number of the first perform in `pending`.
+    fn first(&self) -> Seq {
+        self.next_seq - self.pending.len() as Seq
+    }
+
+    fn get(&self, seq: Seq) -> Option<&Pending> {
+        let at = seq.checked_sub(self.first())?;
+        self.pending.get(usize::try_from(at).ok()?)?.as_ref()
+    }
+
+    fn get_mut(&mut self, seq: Seq) -> Option<&mut Pending> {
+        let at = seq.checked_sub(self.first())?;
+        self.pending.get_mut(usize::try_from(at).ok()?)?.as_mut()
     }
 
     pub(super) fn perform(&mut self, now: Time, perform: Perform) {
@@ -169,9 +190,8 @@ impl Client {
         }
         self.pending_bytes += size;
         let deadline = perform.timeout.map(|timeout| now.saturating_add(timeout));
-        self.timeouts.extend(deadline.map(|deadline| (deadline, self.next_seq)));
-        let pending = Pending { perform, deadline, abandoned: false, fate: None };
-        self.pending.insert(self.next_seq, pending);
+        self.timeouts.extend(deadline.map(|deadline| Reverse((deadline, self.next_seq))));
+        self.pending.push_back(Some(Pending { perform, abandoned: false, fate: None }));
         self.next_seq += 1;
     }
 
@@ -182,12 +202,12 @@ impl Client {
 
     /// Rejects everything that waits.
     pub(super) fn fail_all(&mut self, failure: &Failure) {
-        for (_, pending) in std::mem::take(&mut self.pending) {
+        for pending in std::mem::take(&mut self.pending).into_iter().flatten() {
             if !pending.abandoned {
                 self.settle(pending.perform.ticket, Outcome::Failed(failure.clone()));
             }
         }
-        self.pending_bytes = 0;
+        (self.pending_bytes, self.gaps) = (0, 0);
         self.timeouts.clear();
         for (_, read) in std::mem::take(&mut self.reads) {
             self.settle(read.ticket, Outcome::Failed(failure.clone()));
@@ -200,7 +220,7 @@ impl Client {
 
     /// When something here is due.
     pub(super) fn deadline(&self) -> Option<Time> {
-        let timeout = self.timeouts.first().map(|(deadline, _)| *deadline);
+        let timeout = self.timeouts.peek().map(|Reverse((deadline, _))| *deadline);
         let retry = self.has_work().then_some(self.retry_at);
         [timeout, retry].into_iter().flatten().min()
     }
@@ -212,11 +232,11 @@ impl Client {
 
     /// Gives up the performs whose time is up.
     pub(super) fn expire(&mut self, now: Time, applied: Index) {
-        while let Some((deadline, seq)) = self.timeouts.first().copied()
+        while let Some(Reverse((deadline, seq))) = self.timeouts.peek().copied()
             && now >= deadline
         {
-            self.timeouts.pop_first();
-            let Some(pending) = self.pending.get_mut(&seq) else { continue };
+            self.timeouts.pop();
+            let Some(pending) = self.get_mut(seq) else { continue };
             pending.abandoned = true;
             let message = format!(
                 "`{}` was not settled within {} ms; it may still take effect",
@@ -242,8 +262,9 @@ impl Client {
 
     /// The first perform whose fate this client does not know.
     fn first_unknown(&self) -> Seq {
-        let unknown = |(_, pending): &(&Seq, &Pending)| pending.fate.is_none();
-        self.pending.iter().find(unknown).map_or(self.next_seq, |(seq, _)| *seq)
+        let unknown = |one: &Option<Pending>| one.as_ref().is_some_and(|one| one.fate.is_none());
+        let known = self.pending.iter().position(unknown).unwrap_or(self.pending.len());
+        self.first() + known as Seq
     }
 
     /// What to say to the leader now.
@@ -265,7 +286,7 @@ impl Client {
             self.send_read = 0;
             self.retry_at = now + self.limits.retry;
         }
-        let unread = self.reads.range(self.send_read..).filter(|(_, read)| read.index.is_none());
+        let unread = self.reads.iter_from(&self.send_read).filter(|(_, read)| read.index.is_none());
         out.extend(unread.map(|(id, _)| Body::Read { id: *id }));
         self.send_read = self.next_read;
         self.take_requests(session, again, &mut out);
@@ -279,18 +300,18 @@ impl Client {
         let mut first = self.send_next;
         let mut requests = Vec::new();
         let mut bytes = 0;
-        for seq in self.send_next..end.min(self.next_seq).max(self.send_next) {
+        let end = end.min(self.next_seq).max(self.send_next);
+        for seq in self.send_next..end {
             // What has its fate, or was given up before it was judged, must not run any more; its
             // number is taken all the same, or those behind it would be judged under others.
             let runs = |pending: &&Pending| !pending.abandoned && pending.fate.is_none();
-            let perform = self.pending.get(&seq).filter(runs).map(|pending| &pending.perform);
+            let perform = self.get(seq).filter(runs).map(|pending| &pending.perform);
             let size = perform.map_or(0, |p| p.args.len() + p.method.len()) + 16;
             if bytes + size > max && !requests.is_empty() {
                 let requests = std::mem::take(&mut requests);
                 out.push(Body::Perform { session, ack, first, requests });
                 bytes = 0;
             }
-            self.send_next = seq + 1;
             if let Some(perform) = perform.filter(|_| size > max) {
                 let from = if self.received.0 == seq { self.received.1 } else { 0 };
                 push_parts(session, ack, seq, perform, (from, max), out);
@@ -307,6 +328,7 @@ impl Client {
                 }
             });
         }
+        self.send_next = end;
         let nothing = out.iter().all(|body| matches!(body, Body::Read { .. }));
         if !requests.is_empty() || (again && nothing && !self.pending.is_empty()) {
             out.push(Body::Perform { session, ack, first, requests });
@@ -355,12 +377,12 @@ impl Client {
     }
 
     fn start_over(&mut self, failure: Failure) {
-        for (_, pending) in std::mem::take(&mut self.pending) {
+        for pending in std::mem::take(&mut self.pending).into_iter().flatten() {
             if !pending.abandoned {
                 self.settle(pending.perform.ticket, Outcome::Failed(failure.clone()));
             }
         }
-        self.pending_bytes = 0;
+        (self.pending_bytes, self.gaps) = (0, 0);
         self.timeouts.clear();
         self.nonce = self.rng.next_u64();
         self.session = None;
@@ -395,7 +417,7 @@ impl Client {
                 None if session > applied => {}
                 None => self.lost(),
                 Some(session) => {
-                    for (seq, result) in session.results() {
+                    for (seq, result) in session.results().iter() {
                         self.decide(*seq, applied, outcome(result.clone()));
                     }
                 }
@@ -405,7 +427,7 @@ impl Client {
     }
 
     fn decide(&mut self, seq: Seq, index: Index, outcome: Outcome) {
-        if let Some(pending) = self.pending.get_mut(&seq)
+        if let Some(pending) = self.get_mut(seq)
             && pending.fate.is_none()
         {
             pending.fate = Some((outcome, index));
@@ -415,25 +437,31 @@ impl Client {
     /// Settles what is decided and applied, in the order in which it was issued. What the user has
     /// given up holds nobody up.
     pub(super) fn settle_in_order(&mut self, applied: Index) {
-        let mut done = Vec::new();
-        for (seq, pending) in &mut self.pending {
+        for at in 0..self.pending.len() {
+            let place = &mut self.pending[at];
+            let Some(pending) = place else { continue };
             match &pending.fate {
-                Some((_, index)) if *index <= applied => done.push(*seq),
-                None if pending.abandoned => {}
+                Some((_, index)) if *index <= applied => {}
+                None if pending.abandoned => continue,
                 _ => break,
             }
-        }
-        for seq in done {
-            let pending = self.pending.remove(&seq).expect("just seen");
+            let Some(pending) = place.take() else { continue };
+            self.gaps += 1;
             self.pending_bytes -= pending.perform.args.len() + pending.perform.method.len();
-            if let Some(deadline) = pending.deadline {
-                self.timeouts.remove(&(deadline, seq));
-            }
             if let Some((outcome, _)) = pending.fate
                 && !pending.abandoned
             {
                 self.settle(pending.perform.ticket, outcome);
             }
+        }
+        while let Some(None) = self.pending.front() {
+            self.pending.pop_front();
+            self.gaps -= 1;
+        }
+        while let Some(Reverse((_, seq))) = self.timeouts.peek()
+            && self.get(*seq).is_none()
+        {
+            self.timeouts.pop();
         }
         let ready = |read: &PendingRead| read.index.is_some_and(|index| index <= applied);
         let settled = &mut self.settled;

@@ -4,13 +4,14 @@
 //! prefix of the log against which it was judged is committed, and this node has been confirmed as
 //! leader since. Otherwise a deposed leader could tell of a state that never was.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::machine::Failure;
 use super::message::{Body, Request};
 use super::session::{MAX_SEQ, Seq, Session, SessionId, Sessions, Verdict};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, NodeId};
+use crate::sorted::SortedMap;
 
 /// A perform whose turn it is.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ struct Live {
     ack: Seq,
     /// The next perform to take: everything before it is in the log, held, or queued.
     next: Seq,
-    verdicts: BTreeMap<Seq, Held>,
+    verdicts: SortedMap<Seq, Held>,
     /// A request that is arriving in parts.
     partial: Option<Partial>,
 }
@@ -67,7 +68,7 @@ enum Awaited {
 }
 
 #[derive(Debug, Default)]
-struct Lives(BTreeMap<SessionId, Live>);
+struct Lives(SortedMap<SessionId, Live>);
 
 impl Lives {
     /// A session's live part, which begins where the log leaves off. `None` for a session that is
@@ -87,7 +88,7 @@ impl Lives {
         if ack > MAX_SEQ {
             return None; // Nobody gets there.
         }
-        let live = self.0.entry(id).or_default();
+        let live = self.0.get_or_insert_with(id, Live::default);
         live.client = from;
         live.ack = live.ack.max(ack);
         // What the client has acknowledged was settled by an earlier leader, with a verdict that
@@ -96,7 +97,7 @@ impl Lives {
             |_: &&Session| !(made(Mistake::RetryAppliedTwice) || made(Mistake::VerdictJudgedAgain));
         let recorded = session.filter(right).map_or(1, Session::next);
         live.next = live.next.max(recorded).max(ack);
-        live.verdicts = live.verdicts.split_off(&ack);
+        live.verdicts.remove_before(&ack);
         Some(live)
     }
 }
@@ -109,7 +110,7 @@ pub(super) struct Judge {
     /// What was judged since the last confirmation was asked for, and the index it needs.
     unconfirmed: Vec<Awaited>,
     unconfirmed_index: Index,
-    confirming: BTreeMap<u64, Vec<Awaited>>,
+    confirming: SortedMap<u64, Vec<Awaited>>,
     out: Vec<(NodeId, Body)>,
     max_message_bytes: usize,
 }
@@ -249,8 +250,11 @@ impl Judge {
         if made(Mistake::VerdictJudgedAgain) {
             return (live.ack, Vec::new());
         }
-        let verdicts =
-            live.verdicts.range(recorded.min(seq)..seq).map(|(s, held)| (*s, held.verdict.clone()));
+        let verdicts = live
+            .verdicts
+            .iter_from(&recorded)
+            .take_while(|(s, _)| **s < seq)
+            .map(|(s, held)| (*s, held.verdict.clone()));
         (live.ack, verdicts.collect())
     }
 
@@ -265,7 +269,7 @@ impl Judge {
 
     /// A confirmation arrived: what waited for it may be told.
     pub(super) fn confirmed(&mut self, id: u64, index: Index) {
-        let mut verdicts: BTreeMap<SessionId, Vec<(Seq, Index, Verdict)>> = BTreeMap::new();
+        let mut verdicts: SortedMap<SessionId, Vec<(Seq, Index, Verdict)>> = SortedMap::new();
         for awaited in self.confirming.remove(&id).unwrap_or_default() {
             match awaited {
                 Awaited::Read(client, id) => self.out.push((client, Body::ReadAt { id, index })),
@@ -274,14 +278,15 @@ impl Judge {
                     if let Some(held) = live.and_then(|live| live.verdicts.get_mut(&seq)) {
                         held.released = true;
                         let told = (seq, held.index, held.verdict.clone());
-                        verdicts.entry(session).or_default().push(told);
+                        verdicts.get_or_insert_with(session, Vec::new).push(told);
                     }
                 }
             }
         }
         for (session, verdicts) in verdicts {
-            let client = self.live.0[&session].client;
-            self.tell(client, session, verdicts);
+            if let Some(client) = self.live.0.get(&session).map(|live| live.client) {
+                self.tell(client, session, verdicts);
+            }
         }
     }
 }

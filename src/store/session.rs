@@ -3,13 +3,12 @@
 //! The table is part of the replicated state. Every node applies the same commands in the same
 //! order, so every node, and every snapshot, holds the same table.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::machine::Failure;
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index};
+use crate::sorted::SortedMap;
 
 /// A session's number: the index of the entry that opened it.
 pub type SessionId = Index;
@@ -87,7 +86,7 @@ pub struct Session {
     /// The next perform whose outcome is not recorded.
     next: Seq,
     /// Outcomes that the client has not acknowledged.
-    results: BTreeMap<Seq, Recorded>,
+    results: SortedMap<Seq, Recorded>,
     /// The newest entry of the session: the session that was quiet for longest goes first.
     active: Index,
 }
@@ -107,7 +106,7 @@ impl Session {
     }
 
     /// Outcomes that the client has not acknowledged.
-    pub fn results(&self) -> &BTreeMap<Seq, Recorded> {
+    pub fn results(&self) -> &SortedMap<Seq, Recorded> {
         &self.results
     }
 }
@@ -115,7 +114,7 @@ impl Session {
 /// All sessions, in the state after some entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
-    open: BTreeMap<SessionId, Session>,
+    open: SortedMap<SessionId, Session>,
     /// Not part of the state: every node of a cluster has the same.
     #[serde(skip)]
     limit: usize,
@@ -133,7 +132,7 @@ impl Sessions {
 
     /// A table for so many sessions; opening one more closes the one that was quiet for longest.
     pub fn with_limit(limit: usize) -> Self {
-        Self { open: BTreeMap::new(), limit }
+        Self { open: SortedMap::new(), limit }
     }
 
     /// The table, read back from a snapshot, with its limit.
@@ -174,14 +173,14 @@ impl Sessions {
                     let quiet = quiet.map(|(id, _)| *id).expect("there are many");
                     self.open.remove(&quiet);
                 }
-                let results = BTreeMap::new();
+                let results = SortedMap::new();
                 self.open.insert(index, Session { nonce: *nonce, next: 1, results, active: index });
                 true
             }
             Command::Close { session } => self.open.remove(session).is_some(),
             Command::Action { session, seq, ack, verdicts, action, .. } => {
                 if made(Mistake::ExpiredSessionRuns) && !self.open.contains_key(session) {
-                    let (nonce, results) = (*session, BTreeMap::new());
+                    let (nonce, results) = (*session, SortedMap::new());
                     self.open.insert(*session, Session { nonce, next: 1, results, active: index });
                 }
                 let Some(session) = self.open.get_mut(session) else { return false };
@@ -194,7 +193,7 @@ impl Sessions {
                     .results
                     .extend(verdicts.iter().map(|(seq, v)| (*seq, Recorded::Verdict(v.clone()))));
                 session.results.insert(*seq, Recorded::Action(action.clone()));
-                session.results = session.results.split_off(ack);
+                session.results.remove_before(ack);
                 true
             }
         }

@@ -20,8 +20,6 @@
 //!   without warning keeps its locks, so a host with work that nobody answers for a while takes them
 //!   away from those that are silent. Fencing sees to it that what it writes later does not count.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -32,6 +30,7 @@ use crate::mistakes::{Mistake, made};
 use crate::raft::{
     Change, Entry, HardState, Index, Member, Members, NodeId, Payload, Position, Raft, Saved, Time,
 };
+use crate::sorted::{SortedMap, SortedSet};
 
 /// How often a host whose node has not joined yet says so, in ms.
 pub(super) const HELLO: Time = 300;
@@ -89,7 +88,7 @@ pub(super) enum Next {
 #[derive(Clone, Debug)]
 pub(super) struct Host {
     pub(super) own: Option<NodeId>,
-    pub(super) nodes: BTreeSet<NodeId>,
+    pub(super) nodes: SortedSet<NodeId>,
     pub(super) visible: bool,
     pub(super) heard: Time,
     pub(super) count: u64,
@@ -109,9 +108,9 @@ pub struct Elastic {
     founding: bool,
     pub(super) own: Option<NodeId>,
     pub(super) visible: bool,
-    pub(super) holds: BTreeMap<NodeId, Hold>,
-    pub(super) hosts: BTreeMap<u64, Host>,
-    pub(super) vanished: BTreeSet<NodeId>,
+    pub(super) holds: SortedMap<NodeId, Hold>,
+    pub(super) hosts: SortedMap<u64, Host>,
+    pub(super) vanished: SortedSet<NodeId>,
     hello_at: Option<Time>,
     /// When the leader's host asks again who runs the members of which nobody says so.
     pub(super) ask_at: Option<Time>,
@@ -140,9 +139,9 @@ impl Elastic {
             founding: false,
             own: None,
             visible,
-            holds: BTreeMap::new(),
-            hosts: BTreeMap::new(),
-            vanished: BTreeSet::new(),
+            holds: SortedMap::new(),
+            hosts: SortedMap::new(),
+            vanished: SortedSet::new(),
             hello_at: None,
             ask_at: None,
             said: 0,

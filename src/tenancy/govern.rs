@@ -1,12 +1,11 @@
 //! What the leader's host sees to, who leads and who is a member, and what a host does about work that
 //! nobody answers: see [`super::elastic`].
 
-use std::collections::BTreeSet;
-
 use super::elastic::{ASK, Elastic, GOVERN, HELLO, Hold, Host, INQUIRE, Next, OVERSLEPT, STEAL};
 use super::words::{Effect, View};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Change, Members, NodeId, Raft};
+use crate::sorted::SortedSet;
 
 impl Elastic {
     /// Work that nobody answers: first ask who is there, then take the nodes of the silent.
@@ -28,7 +27,7 @@ impl Elastic {
         }
         if asked && self.now >= since + STEAL && !made(Mistake::FrozenKeepsLock) {
             let spoke = |host: &&Host| host.heard > since;
-            let heard: BTreeSet<_> =
+            let heard: SortedSet<_> =
                 self.hosts.values().filter(spoke).flat_map(|host| host.nodes.iter()).collect();
             let silent =
                 |(node, hold): &(&NodeId, &Hold)| **hold == Hold::Queued && !heard.contains(node);
@@ -113,7 +112,7 @@ impl Elastic {
                 && !self.vanished.contains(node)
         };
         let owns = self.hosts.values().filter_map(|host| host.own).filter(elsewhere).chain([own]);
-        let owns: BTreeSet<_> = owns.collect();
+        let owns: SortedSet<_> = owns.collect();
         if let Some(id) = owns.iter().find(|id| !members.contains(**id)) {
             return Some(Next::Change(Change::Add { id: *id, name: String::new() }));
         }

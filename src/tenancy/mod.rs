@@ -21,7 +21,6 @@ mod govern;
 mod replace;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use rand::rngs::SmallRng;
@@ -30,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Change, NodeId, Time};
+use crate::sorted::{SortedMap, SortedSet};
 use crate::wire::hash64;
 use crate::wire::relay::MAX_ID;
 
@@ -91,7 +91,7 @@ impl Set {
     }
 
     /// The members' numbers by their ids.
-    fn roster(&self) -> BTreeMap<String, NodeId> {
+    fn roster(&self) -> SortedMap<String, NodeId> {
         (1..).zip(&self.0).map(|(number, member)| (member.id.clone(), number)).collect()
     }
 
@@ -106,7 +106,7 @@ pub enum Plan {
     /// Any n nodes.
     Size(usize),
     /// The nodes with these ids.
-    Ids(BTreeSet<String>),
+    Ids(SortedSet<String>),
 }
 
 impl Plan {
@@ -289,7 +289,7 @@ struct Bound {
     set: Set,
     hash: u64,
     /// The nonces of the members that are known to be bound to it.
-    accepted: BTreeSet<u64>,
+    accepted: SortedSet<u64>,
     /// This node proposed it, and repeats the proposal.
     mine: bool,
     give_up: Time,
@@ -307,24 +307,24 @@ enum State {
 pub struct Tenancy {
     me: Member,
     /// Every nonce that this node has had.
-    nonces: BTreeSet<u64>,
+    nonces: SortedSet<u64>,
     plan: Plan,
     rng: SmallRng,
     now: Time,
     state: State,
     set_hash: u64,
-    known: BTreeMap<String, Known>,
+    known: SortedMap<String, Known>,
     hello_at: Time,
     hello_pause: Time,
     /// Not before this does the node propose again, after it has withdrawn.
     propose_at: Time,
-    mismatched: BTreeSet<String>,
+    mismatched: SortedSet<String>,
     duplicate_told: bool,
     /// The members by their ids, with their numbers in Raft, once the cluster has formed.
-    roster: BTreeMap<String, NodeId>,
+    roster: SortedMap<String, NodeId>,
     /// Every number that was ever a member's, as far as this node knows.
-    met: BTreeSet<NodeId>,
-    returning: BTreeMap<String, Returning>,
+    met: SortedSet<NodeId>,
+    returning: SortedMap<String, Returning>,
     /// This node waits to be taken in.
     joining: bool,
     /// Since when nobody leads, as far as Raft was looked at.
@@ -341,21 +341,21 @@ impl Tenancy {
         let nonce = rng.next_u64().max(1);
         Self {
             me: Member { id, nonce },
-            nonces: [nonce].into(),
+            nonces: [nonce].into_iter().collect(),
             plan,
             rng,
             now,
             state: State::Forming(None),
             set_hash: 0,
-            known: BTreeMap::new(),
+            known: SortedMap::new(),
             hello_at: now,
             hello_pause: HELLO.0,
             propose_at: now,
-            mismatched: BTreeSet::new(),
+            mismatched: SortedSet::new(),
             duplicate_told: false,
-            roster: BTreeMap::new(),
-            met: BTreeSet::new(),
-            returning: BTreeMap::new(),
+            roster: SortedMap::new(),
+            met: SortedSet::new(),
+            returning: SortedMap::new(),
             joining: false,
             leaderless: Some(now),
             look_at: None,
@@ -415,7 +415,7 @@ impl Tenancy {
         (&self.me, self.nonces.len(), &self.mismatched, self.duplicate_told).hash(hasher);
         (until(self.hello_at), self.hello_pause, until(self.propose_at)).hash(hasher);
         self.rng.clone().next_u64().hash(hasher);
-        for (id, known) in &self.known {
+        for (id, known) in self.known.iter() {
             (id, known.nonce, known.bound, (self.now - known.heard).min(LIVE)).hash(hasher);
         }
         std::mem::discriminant(&self.state).hash(hasher);
@@ -427,7 +427,7 @@ impl Tenancy {
             State::Formed(_) => {
                 (self.set_hash, &self.roster, &self.met, self.joining).hash(hasher);
                 self.leaderless.map(|at| (self.now - at).min(LIVE)).hash(hasher);
-                for (id, one) in &self.returning {
+                for (id, one) in self.returning.iter() {
                     (id, one.member.nonce, (self.now - one.since).min(LIVE)).hash(hasher);
                 }
             }
@@ -693,7 +693,7 @@ impl Tenancy {
         let patience = if mine { BOUND } else { 2 * BOUND };
         let give_up = self.now + patience + self.rng.random_range(0..=BOUND / 2);
         let hash = set.hash();
-        let accepted = [self.me.nonce].into();
+        let accepted = [self.me.nonce].into_iter().collect();
         self.state = State::Forming(Some(Bound { set, hash, accepted, mine, give_up }));
         self.hello_pause = HELLO.0;
         self.hello_at = self.now + HELLO.0;

@@ -9,12 +9,11 @@
 //! - The newcomer says hello until it finds itself among the members.
 //! - When nobody leads for long there is no majority that could take it in (`AMNESIA`).
 
-use std::collections::BTreeSet;
-
 use super::{
     Body, Event, HELLO, LIVE, Member, Output, Refusal, Returning, Set, State, Tenancy, To,
 };
 use crate::raft::{Change, NodeId, Raft, Time};
+use crate::sorted::SortedSet;
 
 /// How long a member that has lost its memory waits for a leader before it is told that there is none,
 /// in ms.
@@ -70,8 +69,8 @@ impl Tenancy {
                 None => (name.to_string(), id),
             };
             self.roster = members.iter().map(|(id, member)| name(id, &member.name)).collect();
-            let there: BTreeSet<_> = members.iter().map(|(id, _)| id).collect();
-            self.met.extend(&there);
+            let there: SortedSet<_> = members.iter().map(|(id, _)| id).collect();
+            self.met.extend(there.iter().copied());
         }
         // Not before it is committed: the entry that takes this node in may still be cut off.
         let (_, committed) = raft.committed_members();

@@ -1,7 +1,7 @@
 // Redux's store over a node: an existing reducer, and react-redux on top, work as they are. What differs is
 // time: an action counts when the cluster has committed it, not when `dispatch` returns.
 
-const fail = (code, message) => Object.assign(new Error(message), { code })
+import { fail } from './words.js'
 
 /** What a reducer of Redux is called with for its first state. */
 const INIT = { type: '@@conflux/INIT' }

@@ -2,9 +2,10 @@
 // everything; this file calls methods, reducers, subscribers and callbacks, turns values into JSON
 // and back, and keeps the promises.
 
-/** @typedef {(error: Error | null, value?: unknown) => void} Callback */
+import { CHANNELS } from './channels.js'
+import { fail } from './words.js'
 
-const fail = (code, message) => Object.assign(new Error(message), { code })
+/** @typedef {(error: Error | null, value?: unknown) => void} Callback */
 
 /** Says a value as a person would: for error messages. */
 const say = (value) => {
@@ -135,108 +136,6 @@ const report = (error) => {
   else console.error(error)
 }
 
-/** A package that a channel needs, which people install if they use the channel. */
-const peer = (platform, channel, name, hint = '') => {
-  try {
-    return platform.require(name)
-  } catch {
-    throw fail('MISSING_PEER', `the channel \`${channel}\` needs the npm package ${name}: npm install ${name}${hint}`)
-  }
-}
-
-/** Says once that a server is not there, and once more after it was. */
-const outage = (tell, code, where) => {
-  let told = false
-  return {
-    begins(error) {
-      if (told) return
-      told = true
-      const why = error?.code ?? error?.message ?? error
-      tell(code, `${where} cannot be reached (${why}); frames are lost until it can, and it is tried again and again`)
-    },
-    ends() {
-      told = false
-    },
-  }
-}
-
-/** Channels that are objects like the user's own. */
-const CHANNELS = {
-  redis({ channelName = 'conflux', connectionString: url }, platform, tell) {
-    const { createClient } = peer(platform, 'redis', 'redis')
-    const down = outage(tell, 'REDIS', `the Redis server at ${url ?? 'redis://localhost:6379'}`)
-    // What cannot be sent now is not worth sending later; the name of each node is a channel of its own.
-    const client = () => createClient({ url, disableOfflineQueue: true, socket: { reconnectStrategy: (tries) => Math.min(20 * 2 ** tries, 1000) } })
-    const [publisher, subscriber] = [client(), client()]
-    const all = `conflux:${channelName}`
-    const one = (id) => `${all}:${id}`
-    const publish = (to, frame) => {
-      if (publisher.isReady) publisher.publish(to, Buffer.from(frame)).catch(() => {})
-    }
-    let closed
-    return {
-      get connected() {
-        return publisher.isReady && subscriber.isReady
-      },
-      connect(id, receive, changed) {
-        for (const one of [publisher, subscriber]) {
-          one.on('error', (error) => {
-            if (!closed) down.begins(error)
-            changed()
-          })
-          one.on('ready', () => {
-            if (publisher.isReady && subscriber.isReady) down.ends()
-            changed()
-          })
-          one.connect().catch(() => {})
-        }
-        // The client subscribes again by itself when its connection comes back.
-        subscriber.once('ready', () => {
-          for (const name of [all, one(id)]) subscriber.subscribe(name, (frame) => receive(frame), true).catch(() => {})
-        })
-      },
-      disconnect() {
-        closed = true
-        for (const one of [publisher, subscriber]) one.destroy()
-      },
-      send: (to, frame) => publish(one(to), frame),
-      broadcast: (frame) => publish(all, frame),
-    }
-  },
-
-  'socket.io'({ host, channel, io = globalThis.io }, platform, tell) {
-    const connect = io ?? peer(platform, 'socket.io', 'socket.io-client', platform.require ? '' : ', and pass its `io` as `channel.io`').io
-    const down = outage(tell, 'SOCKET_IO', `the socket.io server at ${host}`)
-    let socket
-    const emit = (to, frame) => {
-      // What cannot be sent now is not worth sending later.
-      if (socket?.connected) socket.emit('conflux:frame', to, frame)
-    }
-    return {
-      get connected() {
-        return socket?.connected ?? false
-      },
-      connect(id, receive, changed) {
-        socket = connect(host, { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 1000, transports: ['websocket'] })
-        socket.on('connect', () => {
-          socket.emit('conflux:join', channel, id)
-          down.ends()
-          changed()
-        })
-        socket.on('disconnect', changed)
-        socket.on('connect_error', (error) => {
-          down.begins(error.description?.message ?? error)
-          changed()
-        })
-        socket.on('conflux:frame', (frame) => receive(frame))
-      },
-      disconnect: () => socket?.disconnect(),
-      send: (to, frame) => emit(to, frame),
-      broadcast: (frame) => emit(null, frame),
-    }
-  },
-}
-
 /** @param platform what a browser or Node.js gives to nodes */
 export const createConflux = (CoreNode, platform) => {
   class Conflux {
@@ -312,40 +211,23 @@ export const createConflux = (CoreNode, platform) => {
       this.#life = platform.live?.(this.#core, elastic)
     }
 
-    /** What carries frames: a channel's options for the core, or an object that does it. */
-    #transport(channel) {
-      if (channel?.name === 'custom') return this.#custom(channel)
-      const make = CHANNELS[channel?.name]
-      if (!make) return channel
-      return make(channel, platform, (code, message) => this.#notice('error', code, message))
-    }
-
-    /** The user's own channel, some of whose functions may be asynchronous. */
-    #custom(channel) {
-      for (const name of ['connect', 'disconnect', 'send', 'broadcast']) {
-        const value = channel[name]
-        if (value === undefined || value === null) throw invalid(`\`channel.${name}\` is required`)
-        if (typeof value !== 'function') {
-          throw invalid(`\`channel.${name}\` must be a function, and is ${say(value)}`)
+    /** What carries frames. */
+    #transport(options) {
+      const make = CHANNELS[options?.name]
+      // The core says what is wrong.
+      if (!make) return undefined
+      if (options.name === 'custom') {
+        for (const name of ['connect', 'disconnect', 'send', 'broadcast']) {
+          const value = options[name]
+          if (value === undefined || value === null) throw invalid(`\`channel.${name}\` is required`)
+          if (typeof value !== 'function') {
+            throw invalid(`\`channel.${name}\` must be a function, and is ${say(value)}`)
+          }
         }
       }
-      const guard = (name) => (...args) => {
-        const result = channel[name](...args)
-        if (!isThenable(result)) return
-        result.then(undefined, (error) => {
-          const message = `the channel's \`${name}\` failed, which counts as a lost frame`
-          this.#notice('error', 'CHANNEL_FAILED', `${message}: ${error?.message ?? error}`)
-        })
-      }
-      return {
-        connect: guard('connect'),
-        disconnect: guard('disconnect'),
-        send: guard('send'),
-        broadcast: guard('broadcast'),
-        get connected() {
-          return channel.connected
-        },
-      }
+      const channel = make(options, platform, (code, message) => this.#notice('error', code, message))
+      for (const name of ['listen', 'unlisten', 'pause', 'resume']) channel[name] ??= () => {}
+      return channel
     }
 
     /** After the end: the last state stays readable, and the core's memory is given back. */

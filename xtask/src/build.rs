@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use wasm_bindgen_cli_support::Bindgen;
@@ -16,16 +17,15 @@ pub(crate) fn package() -> Result<PathBuf> {
     tools::ensure_wasm_target()?;
     tools::ensure_node()?;
     step("building the core for wasm");
-    run(cargo([
-        "build",
-        "--profile",
-        "wasm",
-        "--target",
-        tools::WASM,
-        "--lib",
-        "-p",
-        "conflux-wasm",
-    ]))?;
+    let small = std_for_size()?;
+    let args = ["build", "--profile", "wasm", "--target", tools::WASM, "--lib"];
+    let mut build = cargo(args);
+    build.args(["-p", "conflux-wasm"]);
+    if small {
+        build.args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"]);
+        build.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", SMALL.join(" "));
+    }
+    run(build)?;
     let wasm = tools::target().join(tools::WASM).join("wasm/conflux.wasm");
     let npm = tools::target().join("npm");
     let package = npm.join("conflux-wasm");
@@ -49,8 +49,26 @@ pub(crate) fn package() -> Result<PathBuf> {
     pack.arg(&npm).current_dir(&package);
     let tarball = output(pack)?;
     println!("{}", npm.join(tarball.trim()).display());
-    report_size(&package)?;
+    report_size(&package, if small { "small" } else { "plain" })?;
     Ok(package)
+}
+
+/// No words for panics, which nobody would see in a browser, and none of `{:?}`, which no user meets.
+const SMALL: [&str; 4] =
+    ["-Zunstable-options", "-Cpanic=immediate-abort", "-Zlocation-detail=none", "-Zfmt-debug=none"];
+
+/// Whether the standard library can be built anew, for size. That takes its source, and flags that are not
+/// stable yet; where they cannot be had, what is built is the same and larger.
+fn std_for_size() -> Result<bool> {
+    let why = if !tools::ensure_rust_src()? {
+        "its source cannot be had (`rustup component add rust-src`)"
+    } else if !tools::accepts(&SMALL) {
+        "this compiler does not know the flags"
+    } else {
+        return Ok(true);
+    };
+    println!("the standard library is not built for size: {why}. The module will be larger.");
+    Ok(false)
 }
 
 fn bindings(wasm: &Path) -> Bindgen {
@@ -83,34 +101,94 @@ fn sources(package: &Path) -> Result<()> {
             fs::copy(&path, package.join(path.file_name().context("a file name")?))?;
         }
     }
-    let shell = fs::read_to_string(from.join("shell.js"))?;
-    let exported = "export const createConflux = ";
-    ensure!(shell.matches("export ").count() == 1, "the shell exports one thing");
-    let common = shell.replace(exported, "const createConflux = ");
-    ensure!(common != shell, "the shell exports createConflux");
-    let common = format!("'use strict'\n{common}\nmodule.exports = {{ createConflux }}\n");
-    fs::write(package.join("shell.cjs"), common)?;
+    let mut bundle = esbuild(&from.join("shell.js"), &package.join("shell.cjs"));
+    bundle.args(["--format=cjs", "--platform=node"]);
+    run(bundle)?;
     fs::copy(tools::root().join("LICENSE"), package.join("LICENSE"))?;
     Ok(())
 }
 
-/// Prints what a browser downloads.
-fn report_size(package: &Path) -> Result<()> {
+/// Puts a module and all that it imports into one file.
+fn esbuild(entry: &Path, file: &Path) -> Command {
+    let mut bundle = command(&npm_tool("esbuild"), ["--bundle", "--log-level=warning"]);
+    bundle.arg(entry).arg(format!("--outfile={}", file.display()));
+    bundle
+}
+
+/// Where it is recorded how large the package was.
+const RECORD: &str = "xtask/size.txt";
+
+/// Prints what a browser downloads; in CI it fails when that has grown and nobody has said so.
+fn report_size(package: &Path, build: &str) -> Result<()> {
+    let folder = tools::target().join("size");
+    fs::create_dir_all(&folder)?;
+    for name in ["browser.js", "timer.js"] {
+        let mut bundle = esbuild(&package.join(name), &folder.join(name));
+        bundle.args(["--format=esm", "--minify"]);
+        run(bundle)?;
+    }
+    let files = [
+        ("wasm", package.join("conflux_bg.wasm")),
+        ("JavaScript", folder.join("browser.js")),
+        ("its worker", folder.join("timer.js")),
+    ];
     let mut total = 0;
-    println!("what a browser downloads, gzip -9:");
-    for name in ["conflux_bg.wasm", "conflux.js", "shell.js", "tabs.js", "timer.js", "browser.js"] {
-        let bytes = fs::read(package.join(name))?;
+    println!("what a browser downloads, minified, gzip -9:");
+    for (what, file) in files {
+        let bytes = fs::read(file)?;
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(&bytes)?;
         let size = encoder.finish()?.len();
         total += size;
-        println!("  {name:<16} {:>8} bytes, {size:>7} gzipped", bytes.len());
+        println!("  {what:<11} {:>8} bytes, {size:>7} gzipped", bytes.len());
     }
-    println!(
-        "  {:<16} {:>8}        {total:>7} gzipped ({:.1} KB)",
-        "total",
-        "",
-        total as f64 / 1000.0
+    println!("  {:<11} {:>8}        {total:>7} gzipped ({:.1} KB)", "total", "", kilo(total));
+    let record = fs::read_to_string(tools::root().join(RECORD))?;
+    let recorded = recorded(&record, build).context("the record of sizes has no such build")?;
+    let message = format!(
+        "the package is {:.1} KB, and {RECORD} says {:.1} KB for the {build} build: find out why, or \
+         write {total} there",
+        kilo(total),
+        kilo(recorded)
     );
+    match has_grown(total, recorded) {
+        true if std::env::var_os("CI").is_some() => bail!(message),
+        true => println!("note: {message}"),
+        false => {}
+    }
     Ok(())
+}
+
+fn kilo(bytes: usize) -> f64 {
+    bytes as f64 / 1000.0
+}
+
+/// The size of a build, from lines of a name and a number.
+fn recorded(record: &str, build: &str) -> Option<usize> {
+    let pairs = record.lines().filter_map(|line| line.split_once(' '));
+    pairs.into_iter().find(|(name, _)| *name == build)?.1.trim().parse().ok()
+}
+
+/// By more than two percent.
+fn has_grown(size: usize, recorded: usize) -> bool {
+    size * 100 > recorded * 102
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_percent_are_forgiven_and_no_more() {
+        assert!(!has_grown(100_000, 100_000) && !has_grown(102_000, 100_000));
+        assert!(has_grown(102_001, 100_000) && !has_grown(5, 100_000));
+    }
+
+    #[test]
+    fn the_record_has_both_builds() {
+        let record = include_str!("../size.txt");
+        assert!(recorded(record, "small") < recorded(record, "plain"));
+        assert!(recorded(record, "small").is_some());
+        assert_eq!(recorded(record, "medium"), None);
+    }
 }

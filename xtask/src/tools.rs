@@ -74,6 +74,26 @@ pub(crate) fn ensure_wasm_target() -> Result<()> {
     )
 }
 
+/// The source of the standard library, and whether it could be had.
+pub(crate) fn ensure_rust_src() -> Result<bool> {
+    let sysroot = output(command("rustc", ["--print", "sysroot"]))?;
+    let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/std");
+    if source.exists() {
+        return Ok(true);
+    }
+    step("adding the source of the standard library");
+    let added = command("rustup", ["component", "add", "rust-src"]).status();
+    Ok(added.is_ok_and(|status| status.success()) && source.exists())
+}
+
+/// Whether the compiler takes these flags.
+pub(crate) fn accepts(flags: &[&str]) -> bool {
+    let mut rustc = command("rustc", flags);
+    rustc.args(["--print", "sysroot"]).env("RUSTC_BOOTSTRAP", "1");
+    rustc.stdout(Stdio::null()).stderr(Stdio::null());
+    rustc.status().is_ok_and(|status| status.success())
+}
+
 /// Checks Node.js and installs the tools from the npm registry, if they are not there or old.
 pub(crate) fn ensure_node() -> Result<()> {
     let version = output(command("node", ["--version"]))
