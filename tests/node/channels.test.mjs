@@ -6,6 +6,7 @@ import http from 'node:http'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
+import { pathToFileURL } from 'node:url'
 import { closeAll, freePort, imported as conflux, leaderOf, methods, packageDir, reduce, until } from './support.mjs'
 
 const require = createRequire(path.join(packageDir, 'package.json'))
@@ -125,6 +126,16 @@ for (const [kind, { start, channel, down }] of Object.entries(kinds)) {
     })
   })
 }
+
+describe('connecting again', () => {
+  it('waits longer each time, up to five seconds, and not all tabs at once', async () => {
+    const { backoff } = await import(pathToFileURL(path.join(packageDir, 'channels.js')).href)
+    assert.deepEqual([backoff(0, 0), backoff(0, 1), backoff(3, 0), backoff(3, 1)], [50, 100, 400, 800])
+    assert.deepEqual([backoff(99, 0), backoff(Infinity, 1)], [2500, 5000])
+    const pauses = new Set(Array.from({ length: 20 }, () => backoff(5)))
+    assert.ok(pauses.size > 1 && [...pauses].every((pause) => pause >= 1600 && pause <= 3200))
+  })
+})
 
 describe('what is wrong with options of channels', () => {
   const make = (channel) => () => conflux({ id: 'a', clusterSize: 1, channel, methods, reduce })

@@ -51,6 +51,24 @@ for (const [what, source] of [['the folder', async () => packageDir], ['the tarb
       assert.equal(out.trim(), "null x [ 'x' ]")
     })
 
+    // The folder is a link, and where it leads the packages are.
+    if (source === tarball) it('says in a sentence which package a channel needs', async () => {
+      const out = await node('peer.mjs', `
+        import conflux from 'conflux-wasm'
+        const options = { id: 'a', clusterSize: 1, methods: {}, reduce: (state = 0) => state }
+        for (const channel of [{ name: 'redis' }, { name: 'socket.io', host: 'http://localhost:1', channel: 'c' }]) {
+          try {
+            conflux({ ...options, channel })
+          } catch (error) {
+            console.log(error.code + ': ' + error.message)
+          }
+        }`)
+      assert.deepEqual(out.trim().split('\n'), [
+        'MISSING_PEER: the channel `redis` needs the npm package redis: npm install redis',
+        'MISSING_PEER: the channel `socket.io` needs the npm package socket.io-client: npm install socket.io-client',
+      ])
+    })
+
     it('holds what it must, and nothing else', async () => {
       const files = await readdir(path.join(folder, 'node_modules/conflux-wasm'))
       assert.deepEqual(files.toSorted(), [
