@@ -510,7 +510,7 @@ impl<S: Clone> TabCore<S> {
             // Subscribers are told of what the own node commits, and of nothing twice.
             let untold = id == self.own;
             match call {
-                Call::Committed(index) if !untold || index <= self.floor.0 => {
+                Call::Committed(new) if !untold || new.at.index <= self.floor.0 => {
                     next = Some(node::Input::Returned(Return::Done));
                 }
                 call => {

@@ -18,7 +18,7 @@ use crate::js::Hooks;
 use crate::js::machine::JsMachine;
 use crate::raft::{NodeId, Time};
 use crate::storage::{self, Batch};
-use crate::store::{Failure, Outcome, Perform, Settled};
+use crate::store::{Call, Committed, Failure, Outcome, Perform, Settled};
 use crate::tenancy::elastic::{self, Record, Registry, Trouble};
 
 #[wasm_bindgen]
@@ -62,6 +62,14 @@ impl Core {
         match self {
             Self::Fixed(core) => core.status(),
             Self::Tabs(core) => core.status(),
+        }
+    }
+
+    /// A node's id, by its number in Raft.
+    fn name_of(&self, node: NodeId) -> String {
+        match self {
+            Self::Fixed(core) => core.name_of(node),
+            Self::Tabs(_) => name(node),
         }
     }
 
@@ -128,6 +136,8 @@ pub struct WebHost {
     hidden: Cell<bool>,
     /// The channel was connected or disconnected.
     moved: Cell<bool>,
+    /// Somebody wants to see each action that is committed.
+    watched: Cell<bool>,
 }
 
 impl WebHost {
@@ -184,6 +194,7 @@ impl WebHost {
                 closing: Cell::new(false),
                 hidden: Cell::new(hidden),
                 moved: Cell::new(false),
+                watched: Cell::new(false),
             }
         });
         host.connect(channel, &id, &options.room)?;
@@ -317,10 +328,28 @@ impl WebHost {
                 self.notify(notice);
             }
             let Some(call) = call else { return };
+            if let Call::Committed(committed) = &call {
+                self.show(committed);
+            }
             self.core.borrow_mut().enter();
             let returned = call.run(&mut JsMachine(&self.hooks));
             output = self.core.borrow_mut().handle(now(), Input::Returned(returned));
         }
+    }
+
+    /// Tells who watches what was committed.
+    fn show(&self, Committed { at, action }: &Committed) {
+        if !self.watched.get() {
+            return;
+        }
+        let by = action.as_ref().map(|(by, _)| self.core.borrow().name_of(*by));
+        let action = action.as_ref().map(|(_, action)| String::from_utf8_lossy(action.as_slice()));
+        let _ = self.hooks.entry(at.index as f64, at.term as f64, by, action.map(Into::into));
+    }
+
+    /// Whether somebody wants to see each action that is committed.
+    pub fn watch(&self, watched: bool) {
+        self.watched.set(watched);
     }
 
     fn flush(&self) {

@@ -27,6 +27,16 @@ extern "C" {
     /// An action was committed here.
     #[wasm_bindgen(method, catch)]
     pub fn committed(this: &Hooks, index: f64) -> Result<(), JsValue>;
+    /// What was committed: where, behind which node it was performed, and the action in JSON; neither for
+    /// a snapshot. Only after [`CoreNode::watch`].
+    #[wasm_bindgen(method, catch)]
+    pub fn entry(
+        this: &Hooks,
+        index: f64,
+        term: f64,
+        node: Option<String>,
+        action: Option<String>,
+    ) -> Result<(), JsValue>;
     /// A perform ended with an action in JSON.
     #[wasm_bindgen(method, catch)]
     pub fn action(this: &Hooks, ticket: f64, action: &str) -> Result<(), JsValue>;

@@ -56,6 +56,11 @@ impl CoreNode {
         self.0.set_faults(paused, isolated);
     }
 
+    /// Whether to call [`Hooks::entry`].
+    pub fn watch(&self, watched: bool) {
+        self.0.watch(watched);
+    }
+
     /// Storage or locks answer.
     ///
     /// # Errors

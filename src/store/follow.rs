@@ -1,7 +1,7 @@
 //! Following the log: the state behind each entry, committing, snapshots.
 
-use super::machine::{Call, Failure};
-use super::session::{Command, Recorded, SessionId, Sessions};
+use super::machine::{Call, Committed, Failure};
+use super::session::{Command, Recorded, Session, SessionId, Sessions};
 use super::{Doing, Item, KEPT, Step, Store, Trouble, decode_snapshot, encode_snapshot};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, Payload, Position, Raft};
@@ -69,7 +69,8 @@ impl<S: Clone> Store<S> {
                 return Some(Call::Reduce { state, action });
             }
             let item = self.tail.pop_front().expect("just seen");
-            let index = item.at.index;
+            let at = item.at;
+            let index = at.index;
             self.applied = index;
             self.log_bytes += item.size;
             // What is no action leaves it as it is.
@@ -86,9 +87,10 @@ impl<S: Clone> Store<S> {
             if let Some(failure) = item.failure {
                 self.troubles.push(Trouble::ReducerFailed(failure));
             }
-            if matches!(command, Command::Action { .. }) {
+            if let Command::Action { session, action, .. } = command {
+                let by = self.sessions.get(session).map_or(0, Session::by);
                 self.doing = Doing::Notifying;
-                return Some(Call::Committed(index));
+                return Some(Call::Committed(Committed { at, action: Some((by, action)) }));
             }
         }
         self.client.settle_in_order(self.applied);
@@ -98,7 +100,7 @@ impl<S: Clone> Store<S> {
     pub(super) fn settle_own(&mut self, index: Index, command: &Command) {
         let mine = self.client.session();
         match command {
-            Command::Open { nonce } => self.client.opened(index, *nonce),
+            Command::Open { nonce, .. } => self.client.opened(index, *nonce),
             Command::Action { session, seq, verdicts, action, .. } if mine == Some(*session) => {
                 for (seq, verdict) in verdicts {
                     self.client.recorded(*seq, index, Recorded::Verdict(verdict.clone()));

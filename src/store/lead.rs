@@ -55,7 +55,7 @@ impl<S: Clone> Store<S> {
     pub(super) fn stage_sessions(&mut self, raft: &Raft) {
         let opens = std::mem::take(&mut self.open_wanted);
         let closes = std::mem::take(&mut self.close_wanted);
-        let opens = opens.into_iter().map(|nonce| Command::Open { nonce });
+        let opens = opens.into_iter().map(|(nonce, by)| Command::Open { nonce, by });
         let closes = closes.into_iter().map(|session| Command::Close { session });
         for command in opens.chain(closes) {
             let encoded = encode(&command);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::raft::{Blob, Index};
+use crate::raft::{Blob, Index, NodeId, Position};
 
 /// Why a perform was rejected: a stable code and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -67,6 +67,15 @@ pub trait Machine {
     fn committed(&mut self, index: Index);
 }
 
+/// What was committed: an action, or, in a snapshot, many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Where it stands in the log.
+    pub at: Position,
+    /// The action, and the node whose session it belongs to. `None` for a snapshot.
+    pub action: Option<(NodeId, Blob)>,
+}
+
 /// User code to run while nothing of the store is borrowed: it may call back into the node. What
 /// it returns goes into the store as the very next input.
 #[derive(Debug)]
@@ -91,7 +100,7 @@ pub enum Call<S> {
     /// [`Machine::load`].
     Load(Blob),
     /// [`Machine::committed`].
-    Committed(Index),
+    Committed(Committed),
 }
 
 /// What a [`Call`] returned.
@@ -117,8 +126,8 @@ impl<S> Call<S> {
             }
             Self::Save(state) => Return::Saved(machine.save(&state)),
             Self::Load(bytes) => Return::State(machine.load(bytes.as_slice())),
-            Self::Committed(index) => {
-                machine.committed(index);
+            Self::Committed(committed) => {
+                machine.committed(committed.at.index);
                 Return::Done
             }
         }

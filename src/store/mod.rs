@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use self::client::{Client, Limits};
 pub use self::client::{Outcome, Perform, Settled};
 use self::judge::{Job, Judge, Part};
-pub use self::machine::{Call, Failure, Machine, Return};
+pub use self::machine::{Call, Committed, Failure, Machine, Return};
 pub use self::message::{Body, Message, Request};
 pub use self::session::{Command, Recorded, Seq, Session, SessionId, Sessions, Verdict};
 use crate::raft::{Blob, Confirmed, Index, NodeId, Payload, Position, Raft, Snapshot, Time};
@@ -179,7 +179,7 @@ pub struct Store<S> {
     outbox: Vec<(NodeId, Message)>,
     troubles: Vec<Trouble>,
     close_wanted: Vec<SessionId>,
-    open_wanted: Vec<u64>,
+    open_wanted: Vec<(u64, NodeId)>,
 }
 
 impl<S: Clone> Store<S> {
@@ -395,7 +395,7 @@ impl<S: Clone> Store<S> {
     fn handle_request(&mut self, from: NodeId, body: Body) {
         let Some(judge) = &mut self.judge else { return };
         match body {
-            Body::Open { nonce } => self.open_wanted.push(nonce),
+            Body::Open { nonce } => self.open_wanted.push((nonce, from)),
             Body::Close { session } => self.close_wanted.push(session),
             Body::Perform { session, ack, first, requests } => {
                 let sessions = &self.tail_sessions;
@@ -456,7 +456,7 @@ impl<S: Clone> Store<S> {
                     self.loaded(last, sessions, state);
                     // Whoever watches this node must hear of its new state.
                     self.doing = Doing::Notifying;
-                    return Step::Call(Call::Committed(last.index));
+                    return Step::Call(Call::Committed(Committed { at: last, action: None }));
                 }
                 Err(failure) => self.cannot_load(failure),
             },

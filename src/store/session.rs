@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::Failure;
 use crate::mistakes::{Mistake, made};
-use crate::raft::{Blob, Index};
+use crate::raft::{Blob, Index, NodeId};
 use crate::sorted::SortedMap;
 
 /// A session's number: the index of the entry that opened it.
@@ -45,6 +45,8 @@ pub enum Command {
     Open {
         /// A random number that only that client knows.
         nonce: u64,
+        /// The node behind which the client is.
+        by: NodeId,
     },
     /// Closes a session.
     Close {
@@ -83,6 +85,7 @@ pub enum Recorded {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     nonce: u64,
+    by: NodeId,
     /// The next perform whose outcome is not recorded.
     next: Seq,
     /// Outcomes that the client has not acknowledged.
@@ -92,6 +95,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// The node behind which the client was when it opened the session.
+    pub fn by(&self) -> NodeId {
+        self.by
+    }
+
     /// The next perform whose outcome is not recorded.
     pub fn next(&self) -> Seq {
         self.next
@@ -164,7 +172,7 @@ impl Sessions {
     /// unknown session, or one whose perform has an outcome already, must not be reduced.
     pub fn apply(&mut self, index: Index, command: &Command) -> bool {
         match command {
-            Command::Open { nonce } => {
+            Command::Open { nonce, by } => {
                 if self.with_nonce(*nonce).is_some() {
                     return false;
                 }
@@ -174,14 +182,20 @@ impl Sessions {
                     self.open.remove(&quiet);
                 }
                 let results = SortedMap::new();
-                self.open.insert(index, Session { nonce: *nonce, next: 1, results, active: index });
+                self.open.insert(
+                    index,
+                    Session { nonce: *nonce, by: *by, next: 1, results, active: index },
+                );
                 true
             }
             Command::Close { session } => self.open.remove(session).is_some(),
             Command::Action { session, seq, ack, verdicts, action, .. } => {
                 if made(Mistake::ExpiredSessionRuns) && !self.open.contains_key(session) {
                     let (nonce, results) = (*session, SortedMap::new());
-                    self.open.insert(*session, Session { nonce, next: 1, results, active: index });
+                    self.open.insert(
+                        *session,
+                        Session { nonce, by: 0, next: 1, results, active: index },
+                    );
                 }
                 let Some(session) = self.open.get_mut(session) else { return false };
                 if session.has_run(*seq) || *seq > MAX_SEQ {
@@ -213,8 +227,8 @@ mod tests {
     fn a_perform_counts_once_and_only_in_a_session_that_is_open() {
         let mut sessions = Sessions::default();
         assert!(!sessions.apply(1, &action(7, 2, 1)), "no such session");
-        assert!(sessions.apply(7, &Command::Open { nonce: 70 }));
-        assert!(!sessions.apply(8, &Command::Open { nonce: 70 }), "asked for twice");
+        assert!(sessions.apply(7, &Command::Open { nonce: 70, by: 1 }));
+        assert!(!sessions.apply(8, &Command::Open { nonce: 70, by: 1 }), "asked for twice");
         assert!(sessions.apply(9, &action(7, 2, 1)));
         assert!(!sessions.apply(10, &action(7, 2, 1)), "sent twice");
         assert!(!sessions.apply(11, &action(7, MAX_SEQ + 1, 1)), "nobody gets there");
@@ -229,7 +243,7 @@ mod tests {
     #[test]
     fn outcomes_are_kept_until_they_are_acknowledged() {
         let mut sessions = Sessions::default();
-        sessions.apply(1, &Command::Open { nonce: 10 });
+        sessions.apply(1, &Command::Open { nonce: 10, by: 1 });
         sessions.apply(2, &action(1, 2, 1));
         let kept = |sessions: &Sessions| -> Vec<Seq> {
             sessions.get(1).expect("open").results().keys().copied().collect()
@@ -245,10 +259,10 @@ mod tests {
     fn the_session_that_was_quiet_for_longest_makes_room() {
         let mut sessions = Sessions::default();
         for index in 1..=Sessions::MAX as Index {
-            sessions.apply(index, &Command::Open { nonce: index });
+            sessions.apply(index, &Command::Open { nonce: index, by: 1 });
         }
         sessions.apply(5_000, &action(1, 2, 1));
-        sessions.apply(5_001, &Command::Open { nonce: 99_999 });
+        sessions.apply(5_001, &Command::Open { nonce: 99_999, by: 1 });
         assert!(sessions.get(1).is_some() && sessions.get(2).is_none());
         assert_eq!(sessions.with_nonce(99_999), Some(5_001));
     }

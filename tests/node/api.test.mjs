@@ -327,8 +327,32 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.deepEqual(heard.members, [['n1', 'n2', 'n3']])
         assert.equal(heard.leader.at(-1), first.status().id)
         assert.ok(heard.status.length > 0)
-        assert.throws(() => some[0].on('weather', () => {}), /knows the events leader, members, status and error/)
+        assert.throws(() => some[0].on('weather', () => {}), /knows the events leader, members, status, error and commit/)
         await closeAll(some)
+      })
+
+      it('on() tells of each commit: where, whose, and what; until it is stopped', async () => {
+        const some = cluster(conflux, 3)
+        const heard = some.map(() => [])
+        const states = []
+        const stops = some.map((node, i) => node.on('commit', (commit) => heard[i].push(commit)))
+        some[2].on('commit', ({ action }) => states.push([action, some[2].getState().at(-1)]))
+        await some[1].perform('append', ['x'])
+        await some[2].perform('append', ['y'])
+        await Promise.all(some.map((node) => node.read()))
+        const { term } = some[0].status()
+        for (const commits of heard) {
+          assert.deepEqual(commits.map(({ nodeId, action, term }) => [nodeId, action, term]), [['n2', 'x', term], ['n3', 'y', term]])
+          assert.ok(commits[0].index < commits[1].index)
+          assert.deepEqual(commits, heard[0], 'the same everywhere')
+        }
+        assert.deepEqual(states, [['x', 'x'], ['y', 'y']], 'the state has it by then')
+        stops[0]()
+        await some[0].perform('append', ['z'])
+        await Promise.all(some.map((node) => node.read()))
+        assert.deepEqual(heard.map((commits) => commits.length), [2, 3, 3])
+        await closeAll(some)
+        assert.doesNotThrow(stops[1], 'also when it is closed')
       })
     })
 

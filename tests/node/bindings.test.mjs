@@ -23,10 +23,8 @@ const { applyMiddleware, combineReducers } = await import('redux')
 const folder = await mkdtemp(path.join(os.tmpdir(), 'conflux-bindings-'))
 await cp(packageDir, path.join(folder, 'node_modules/conflux-wasm'), { recursive: true })
 await symlink(path.resolve('node_modules/react'), path.join(folder, 'node_modules/react'))
-const module = async (name) => {
-  const require = createRequire(path.join(folder, 'index.js'))
-  return import(pathToFileURL(require.resolve(`conflux-wasm/${name}`)).href)
-}
+const require = createRequire(path.join(folder, 'index.js'))
+const module = (name) => import(pathToFileURL(path.join(folder, 'node_modules/conflux-wasm', `${name}.js`)).href)
 const { useConflux } = await module('react')
 const { createStore, reduxOptions } = await module('redux')
 after(async () => {
@@ -134,10 +132,11 @@ describe('useConflux', () => {
   })
 })
 
+const todos = (state = [], action) => (action.type === 'todos/add' ? [...state, action.text] : state)
+const filter = (state = 'all', action) => (action.type === 'filter/set' ? action.filter : state)
+const reducer = combineReducers({ todos, filter })
+
 describe('a store of Redux', () => {
-  const todos = (state = [], action) => (action.type === 'todos/add' ? [...state, action.text] : state)
-  const filter = (state = 'all', action) => (action.type === 'filter/set' ? action.filter : state)
-  const reducer = combineReducers({ todos, filter })
   const channel = { name: 'memory', channel: 'redux' }
   let stores
   before(() => {
@@ -215,5 +214,106 @@ describe('a store of Redux', () => {
     })
     assert.equal(page.text(), 'milk, eggs')
     await page.unmount()
+  })
+
+  it('comes through require, too', () => {
+    assert.equal(require('conflux-wasm/react').useConflux.name, 'useConflux')
+    const { createStore, reduxOptions } = require('conflux-wasm/redux')
+    const store = createStore(stores[0].node)
+    assert.equal(store.getState(), stores[0].getState())
+    assert.equal(typeof reduxOptions, 'function')
+  })
+})
+
+describe('Redux DevTools', () => {
+  /** The extension, as its API is documented: what it is told, and what its user does. */
+  const extension = () => {
+    const connections = []
+    return {
+      connections,
+      connect(options) {
+        const connection = {
+          options,
+          shown: [],
+          errors: [],
+          init: (state) => (connection.shown = [{ action: { type: '@@INIT' }, state }]),
+          send: (action, state) => connection.shown.push({ action, state }),
+          error: (message) => connection.errors.push(message),
+          subscribe: (listener) => (connection.dispatch = (payload) => {
+            const state = connection.shown[payload.actionId]?.state
+            listener({ type: 'DISPATCH', payload, state: state && JSON.stringify(state) })
+          }),
+        }
+        connections.push(connection)
+        return connection
+      },
+    }
+  }
+  let stores
+  before(() => {
+    window.__REDUX_DEVTOOLS_EXTENSION__ = globalThis.__REDUX_DEVTOOLS_EXTENSION__ = extension()
+    const nodes = cluster(conflux, 3, reduxOptions(reducer, {}))
+    stores = nodes.map((node, i) => createStore(node, i === 2 ? { devTools: false } : { devTools: { name: node.status().id } }))
+  })
+  after(async () => {
+    delete globalThis.__REDUX_DEVTOOLS_EXTENSION__
+    await closeAll(stores.map(({ node }) => node))
+  })
+  const connections = () => globalThis.__REDUX_DEVTOOLS_EXTENSION__.connections
+  const add = async (store, text) => {
+    await store.perform({ type: 'todos/add', text })
+    await Promise.all(stores.map(({ node }) => node.read()))
+  }
+
+  it('shows every committed action with index, term and node, on every node that wants it', async () => {
+    const [one, two] = stores
+    await add(one, 'milk')
+    await add(two, 'bread')
+    assert.equal(connections().length, 2, 'one store did not want it')
+    const ids = stores.map(({ node }) => node.status().id)
+    const { term } = one.node.status()
+    for (const [place, { options, shown }] of connections().entries()) {
+      assert.equal(options.name, ids[place])
+      assert.ok(options.features.jump && !options.features.skip && !options.features.dispatch)
+      assert.deepEqual(shown.map(({ action }) => [action.type, action.node, action.term, action.action?.text]), [
+        ['@@INIT', undefined, undefined, undefined],
+        ['todos/add', ids[0], term, 'milk'],
+        ['todos/add', ids[1], term, 'bread'],
+      ])
+      assert.ok(shown[1].action.index < shown[2].action.index && shown[2].action.index <= one.node.status().commitIndex)
+      assert.deepEqual(shown.map(({ state }) => state.todos), [[], ['milk'], ['milk', 'bread']])
+    }
+  })
+
+  it('travels in time in order to look, and in no other way', async () => {
+    const [store, other] = stores
+    const [connection] = connections()
+    let told = 0
+    const stop = store.subscribe(() => told++)
+    connection.dispatch({ type: 'JUMP_TO_ACTION', actionId: 1 })
+    assert.deepEqual([store.getState().todos, told], [['milk'], 1])
+    assert.equal(store.getState(), store.getState(), 'the same until it changes')
+    assert.deepEqual(store.node.getState().todos, ['milk', 'bread'], 'the node is where it was')
+    assert.deepEqual(other.getState().todos, ['milk', 'bread'], 'and so are the others')
+    await add(store, 'eggs')
+    assert.deepEqual(store.getState().todos, ['milk'], 'it looks on')
+    assert.deepEqual(other.getState().todos, ['milk', 'bread', 'eggs'], 'what is dispatched meanwhile counts')
+    connection.dispatch({ type: 'JUMP_TO_STATE', actionId: 3 })
+    assert.equal(store.getState(), store.node.getState(), 'the last one is the present')
+    await add(other, 'salt')
+    assert.deepEqual(store.getState().todos, ['milk', 'bread', 'eggs', 'salt'], 'which goes on')
+    stop()
+  })
+
+  it('begins anew when it is told to keep what is there, and refuses to change it', () => {
+    const [store] = stores
+    const [connection] = connections()
+    for (const type of ['RESET', 'ROLLBACK', 'IMPORT_STATE', 'TOGGLE_ACTION', 'REORDER_ACTION']) connection.dispatch({ type, actionId: 0 })
+    assert.equal(connection.errors.length, 5)
+    assert.match(connection.errors[0], /RESET is refused: what the cluster has committed stays/)
+    connection.dispatch({ type: 'JUMP_TO_ACTION', actionId: 0 })
+    assert.deepEqual(store.getState().todos, [])
+    connection.dispatch({ type: 'COMMIT' })
+    assert.deepEqual([connection.shown.length, store.getState()], [1, store.node.getState()])
   })
 })

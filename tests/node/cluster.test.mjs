@@ -192,6 +192,26 @@ describe('faults', () => {
     await closeAll(nodes)
   })
 
+  it('tells who watches of a snapshot that brought many actions at once', async () => {
+    const nodes = cluster(conflux, 3)
+    const [one, two, away] = nodes
+    await one.perform('append', ['before'])
+    away.simulate({ isolated: true })
+    const seen = []
+    away.on('commit', (commit) => seen.push(commit))
+    // More than a log keeps.
+    const large = 'x'.repeat(600_000)
+    for (const n of [1, 2, 3, 4]) await two.perform('append', [`${n}${large}`])
+    away.simulate({ isolated: false })
+    await away.read()
+    const [first, ...rest] = seen
+    assert.deepEqual([first.nodeId, 'action' in first], [null, false])
+    assert.ok(rest.every(({ nodeId, index }) => nodeId === 'n2' && index > first.index))
+    assert.ok(rest.length < 4, 'some came in the snapshot')
+    assert.deepEqual(away.getState().map((value) => value[0]), ['b', '1', '2', '3', '4'])
+    await closeAll(nodes)
+  })
+
   it('a node that is paused and resumed catches up', async () => {
     const nodes = cluster(conflux, 3)
     const leader = await leaderOf(nodes)

@@ -72,9 +72,10 @@ for (const [what, source] of [['the folder', async () => packageDir], ['the tarb
     it('holds what it must, and nothing else', async () => {
       const files = await readdir(path.join(folder, 'node_modules/conflux-wasm'))
       assert.deepEqual(files.toSorted(), [
-        'LICENSE', 'README.md', 'browser.js', 'channels.js', 'conflux.cjs', 'conflux.js', 'conflux_bg.wasm', 'files.cjs',
-        'index.d.ts', 'node.cjs', 'node.d.cts', 'node.js', 'package.json', 'react.d.ts', 'react.js',
-        'redux.d.ts', 'redux.js', 'shell.cjs', 'shell.js', 'socket.io.cjs', 'socket.io.d.cts', 'socket.io.d.ts', 'socket.io.js',
+        'LICENSE', 'README.md', 'browser.js', 'channels.js', 'conflux.cjs', 'conflux.js', 'conflux_bg.inline.js', 'conflux_bg.wasm', 'files.cjs',
+        'index.d.ts', 'inline.d.ts', 'inline.js', 'node.cjs', 'node.d.cts', 'node.js', 'package.json',
+        'react.cjs', 'react.d.cts', 'react.d.ts', 'react.js', 'redux.cjs', 'redux.d.cts', 'redux.d.ts', 'redux.js',
+        'slim.d.ts', 'slim.js', 'shell.cjs', 'shell.js', 'socket.io.cjs', 'socket.io.d.cts', 'socket.io.d.ts', 'socket.io.js',
         'tabs.js', 'timer.js', 'words.js',
       ].toSorted())
     })

@@ -1,7 +1,9 @@
 // What the types of the bindings must infer, and what they must refuse.
 import conflux from 'conflux-wasm'
+import inline from 'conflux-wasm/inline'
 import { useConflux } from 'conflux-wasm/react'
 import { createStore, reduxOptions } from 'conflux-wasm/redux'
+import { load } from 'conflux-wasm/slim'
 import { enhanceServerForSocketIOChannel } from 'conflux-wasm/socket.io'
 import { createServer } from 'node:http'
 
@@ -42,3 +44,23 @@ store.dispatch({ type: 'add', text: 7 })
 
 const close: () => Promise<void> = enhanceServerForSocketIOChannel(createServer())
 void close
+
+// What is committed, with the methods' own actions.
+node.on('commit', ({ index, nodeId, action }) => {
+  same<typeof index, number>(true)
+  same<typeof nodeId, string | null>(true)
+  same<typeof action, string | undefined>(true)
+})
+createStore(store.node, { devTools: { name: 'todos' }, onError: (error, { type }) => void [error.code, type] })
+// @ts-expect-error the extension is told a name, and nothing else
+createStore(store.node, { devTools: 'todos' })
+
+const tryEntries = async (module: WebAssembly.Module) => {
+  const loaded = await load(fetch('/conflux_bg.wasm'))
+  same<typeof loaded, typeof conflux>(true)
+  same<typeof inline, typeof conflux>(true)
+  await load(module)
+  // @ts-expect-error nothing is no module
+  await load(undefined)
+}
+void tryEntries

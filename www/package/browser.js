@@ -6,5 +6,5 @@ import { browser } from './tabs.js'
 
 await init({ module_or_path: new URL('conflux_bg.wasm', import.meta.url) })
 
-export const conflux = createConflux(CoreNode, browser)
+export const conflux = createConflux(() => CoreNode, browser)
 export default conflux

@@ -21,7 +21,7 @@ export interface ConfluxError extends Error {
    * `NOT_A_MEMBER`, `SIZE_MISMATCH`, `DUPLICATE_ID`, `OTHER_CLUSTER`, `VERSION`, `BAD_FRAME`,
    * `BAD_MESSAGE`, `STORAGE_LOST`, `STORAGE_FAILED`, `STORAGE_LOCKED`, `STORAGE_TAKEN`, `STORAGE_CORRUPT`,
    * `STORAGE_MISMATCH`, `REPLACED`, `DESTROYED`, `RELAY`, `REDIS`, `SOCKET_IO`,
-   * `MISSING_PEER`, `CHANNEL_FAILED`, `INVALID_OPTIONS`,
+   * `MISSING_PEER`, `CANNOT_LOAD`, `CHANNEL_FAILED`, `INVALID_OPTIONS`,
    * `INVALID_ARGUMENT`, `UNSUPPORTED`, or the `code` of an error that a method threw.
    */
   code: string
@@ -207,6 +207,18 @@ export interface Status {
   }
 }
 
+/** What was committed: an action, or, in a snapshot, many. */
+export interface Commit<A> {
+  /** Where it stands in the log. */
+  index: number
+  /** The term of the leader that put it there. */
+  term: number
+  /** The node whose user performed it; of a cluster of tabs, the one that opened the session. `null` for a snapshot. */
+  nodeId: string | null
+  /** Missing for a snapshot, whose actions this node has not seen. */
+  action?: A
+}
+
 type Callback<R> = (error: ConfluxError | null, action?: R) => void
 type Result<F> = F extends (...args: never[]) => infer R ? Returned<R> | undefined : never
 type Args<F> = F extends (...args: infer A) => unknown ? A : never
@@ -253,6 +265,8 @@ export interface Node<State, M extends Methods = Methods> {
   on(event: 'members', callback: (members: string[]) => void): () => void
   on(event: 'status', callback: (status: Status) => void): () => void
   on(event: 'error', callback: (error: ConfluxError) => void): () => void
+  /** Calls `callback` with every action that is committed on this node, before its subscribers. */
+  on(event: 'commit', callback: (commit: Commit<Action<M>>) => void): () => void
   /** For demos and tests: pauses the node as if its tab were frozen, or cuts it off. */
   simulate(faults: { paused?: boolean; isolated?: boolean }): void
   /**

@@ -1,14 +1,23 @@
 // The entry for `require` in Node.js.
 'use strict'
-const { CoreNode } = require('./conflux.cjs')
+const { Files } = require('./files.cjs')
 const { createConflux } = require('./shell.cjs')
 
-const { Files } = require('./files.cjs')
+/** Where a server only renders pages, this is imported and no node is made: so the core waits for the first one. */
+const load = () => {
+  try {
+    return require('./conflux.cjs').CoreNode
+  } catch (error) {
+    const hint = 'if a bundler has moved the package, let it leave conflux-wasm where it is (in Next.js: `serverExternalPackages`)'
+    const message = `the WebAssembly module cannot be loaded: ${error.message}; ${hint}`
+    throw Object.assign(new Error(message, { cause: error }), { code: 'CANNOT_LOAD' })
+  }
+}
 
-const conflux = createConflux(CoreNode, {
+const conflux = createConflux(load, {
   require,
   missing: () => 'a browser, and this is none',
-  files: (options, core) => new Files(options, core, CoreNode.isWhole),
+  files: (options, core) => new Files(options, core, load().isWhole),
 })
 module.exports = conflux
 module.exports.conflux = conflux

@@ -18,6 +18,7 @@ declare namespace conflux {
   export type Options<State, M extends Methods> = api.Options<State, M>
   export type Action<M extends Methods> = api.Action<M>
   export type Status = api.Status
+  export type Commit<A> = api.Commit<A>
   export type Node<State, M extends Methods = Methods> = api.Node<State, M>
 }
 

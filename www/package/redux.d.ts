@@ -38,10 +38,21 @@ export interface ConfluxStore<State, A extends ReduxAction> {
   }
 }
 
-/** A store over a node that was made with `reduxOptions`. `onError` is told of actions that are not committed. */
+/** How a store behaves. */
+export interface StoreOptions<A extends ReduxAction> {
+  /** Told of actions that are not committed. The default writes to the console. */
+  onError?: (error: ConfluxError, action: A) => void
+  /**
+   * Whether the Redux DevTools extension shows every committed action (its index, term and node), and may
+   * look at past states: in this tab only, while the cluster goes on. Default: if it is installed.
+   */
+  devTools?: boolean | { name?: string }
+}
+
+/** A store over a node that was made with `reduxOptions`. */
 export declare function createStore<State, A extends ReduxAction>(
   node: Node<State, Dispatch<A>>,
-  options?: { onError?: (error: ConfluxError, action: A) => void },
+  options?: StoreOptions<A>,
 ): ConfluxStore<State, A>
 
 declare global {

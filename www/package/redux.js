@@ -24,8 +24,67 @@ export const reduxOptions = (reducer, options) => {
   }
 }
 
+/** What the extension may do: look, and take with it what it has seen. */
+const FEATURES = { jump: true, pause: true, export: true, skip: false, reorder: false, dispatch: false, import: false, lock: false, persist: false, test: false }
+
+/** Shows what is committed in the Redux DevTools extension, if it is there. `look` is given a past state, or nothing. */
+const showInDevTools = (node, { name = 'Conflux' }, look) => {
+  const devTools = globalThis.__REDUX_DEVTOOLS_EXTENSION__?.connect({ name, features: FEATURES })
+  if (!devTools) return
+  let shown
+  const begin = () => {
+    shown = 0
+    devTools.init(node.getState())
+  }
+  begin()
+  node.on('commit', ({ index, term, nodeId, action }) => {
+    const type = action === undefined ? '@@conflux/SNAPSHOT' : (action?.type ?? JSON.stringify(action))
+    shown++
+    devTools.send({ type, action, index, term, node: nodeId }, node.getState())
+  })
+  devTools.subscribe(({ type, payload, state }) => {
+    if (type !== 'DISPATCH') return
+    switch (payload.type) {
+      case 'JUMP_TO_STATE':
+      case 'JUMP_TO_ACTION':
+        // The last one is the present, which goes on.
+        look(payload.actionId === shown ? undefined : { state: JSON.parse(state) })
+        break
+      case 'COMMIT':
+        look(undefined)
+        begin()
+        break
+      case 'RESET':
+      case 'ROLLBACK':
+      case 'IMPORT_STATE':
+      case 'TOGGLE_ACTION':
+      case 'REORDER_ACTION':
+        devTools.error(`${payload.type} is refused: what the cluster has committed stays; DevTools can only look at it`)
+    }
+  })
+}
+
 /** @param node made with `reduxOptions` */
-export const createStore = (node, { onError = (error) => console.error('conflux:', error) } = {}) => {
+export const createStore = (node, { onError = (error) => console.error('conflux:', error), devTools = true } = {}) => {
+  /** The past state that DevTools looks at. Nobody else sees it, and the cluster goes on. */
+  let looked
+  const lookers = new Set()
+  const getState = () => (looked ? looked.state : node.getState())
+  const subscribe = (listener) => {
+    const looker = () => listener()
+    lookers.add(looker)
+    const stop = node.subscribe(looker)
+    return () => {
+      lookers.delete(looker)
+      stop()
+    }
+  }
+  if (devTools) {
+    showInDevTools(node, devTools === true ? {} : devTools, (past) => {
+      looked = past
+      for (const looker of [...lookers]) looker()
+    })
+  }
   const perform = (action) => {
     if (typeof action === 'function') {
       throw fail('INVALID_ARGUMENT', 'dispatch() wants a plain object, and got a function: add a middleware for thunks')
@@ -37,8 +96,8 @@ export const createStore = (node, { onError = (error) => console.error('conflux:
   }
   return {
     node,
-    getState: () => node.getState(),
-    subscribe: (listener) => node.subscribe(listener),
+    getState,
+    subscribe,
     /** Gives the action, as Redux does. What becomes of it shows in the state; `perform` tells it. */
     dispatch(action) {
       perform(action).catch((error) => onError(error, action))
@@ -53,9 +112,9 @@ export const createStore = (node, { onError = (error) => console.error('conflux:
     [Symbol.observable ?? '@@observable']() {
       return {
         subscribe(observer) {
-          const tell = () => observer.next?.(node.getState())
+          const tell = () => observer.next?.(getState())
           tell()
-          return { unsubscribe: node.subscribe(tell) }
+          return { unsubscribe: subscribe(tell) }
         },
         [Symbol.observable ?? '@@observable']() {
           return this

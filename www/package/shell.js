@@ -136,8 +136,11 @@ const report = (error) => {
   else console.error(error)
 }
 
-/** @param platform what a browser or Node.js gives to nodes */
-export const createConflux = (CoreNode, platform) => {
+/**
+ * @param load gives the core's class, when the first node needs it
+ * @param platform what a browser or Node.js gives to nodes
+ */
+export const createConflux = (load, platform) => {
   class Conflux {
     #core
     #methods
@@ -205,6 +208,7 @@ export const createConflux = (CoreNode, platform) => {
         throw fail('UNSUPPORTED', 'the storage `file` is for Node.js, and this is a browser: leave `storage` out')
       }
       const hidden = platform.hidden?.() ?? false
+      const CoreNode = load()
       this.#core = new CoreNode(checked, transport, this.#hooks(reduceOnce), initial, hidden)
       if (elastic) this.#tabs = platform.tabs(checked, this.#core)
       if (inFiles) this.#files = platform.files(checked, this.#core)
@@ -246,6 +250,7 @@ export const createConflux = (CoreNode, platform) => {
         perform: refuse,
         read: refuse,
         simulate() {},
+        watch() {},
         destroy() {},
         close() {},
       }
@@ -280,6 +285,11 @@ export const createConflux = (CoreNode, platform) => {
           for (const subscriber of [...this.#subscribers]) {
             if (this.#subscribers.includes(subscriber)) this.#call(subscriber.callback)
           }
+        },
+        entry: (index, term, node, action) => {
+          const entry = { index, term, nodeId: node ?? null }
+          if (action !== undefined) entry.action = JSON.parse(action)
+          this.#emit('commit', entry)
         },
         action: (ticket, action) => {
           let value
@@ -387,19 +397,21 @@ export const createConflux = (CoreNode, platform) => {
     }
 
     on(event, callback) {
-      if (!['leader', 'members', 'status', 'error'].includes(event)) {
-        const message = 'on() knows the events leader, members, status and error'
+      if (!['leader', 'members', 'status', 'error', 'commit'].includes(event)) {
+        const message = 'on() knows the events leader, members, status, error and commit'
         throw fail('INVALID_ARGUMENT', `${message}, and got ${say(event)}`)
       }
       if (typeof callback !== 'function') {
         throw fail('INVALID_ARGUMENT', `on() wants a function, and got ${say(callback)}`)
       }
       const listener = { callback }
-      this.#listeners.set(event, [...(this.#listeners.get(event) ?? []), listener])
-      return () => {
-        const listeners = this.#listeners.get(event) ?? []
-        this.#listeners.set(event, listeners.filter((other) => other !== listener))
+      const change = (listeners) => {
+        this.#listeners.set(event, listeners)
+        // Actions cross over only while somebody looks at them.
+        if (event === 'commit') this.#core.watch(listeners.length > 0)
       }
+      change([...(this.#listeners.get(event) ?? []), listener])
+      return () => change(this.#listeners.get(event).filter((other) => other !== listener))
     }
 
     simulate({ paused, isolated } = {}) {

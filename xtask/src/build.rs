@@ -71,6 +71,13 @@ fn std_for_size() -> Result<bool> {
     Ok(false)
 }
 
+/// What [`package`] packed.
+pub(crate) fn tarball() -> Result<PathBuf> {
+    let mut files =
+        fs::read_dir(tools::target().join("npm"))?.filter_map(|file| Some(file.ok()?.path()));
+    files.find(|file| file.extension().is_some_and(|end| end == "tgz")).context("a tarball")
+}
+
 fn bindings(wasm: &Path) -> Bindgen {
     let mut bindgen = Bindgen::new();
     bindgen.input_path(wasm).out_name("conflux").typescript(false);
@@ -92,7 +99,7 @@ fn optimize(wasm: &Path) -> Result<()> {
     run(optimize)
 }
 
-/// The package's own sources, and the shell once more as a CommonJS module.
+/// The package's own sources, some once more as CommonJS modules, and the WebAssembly module inside a script.
 fn sources(package: &Path) -> Result<()> {
     let from = tools::root().join("www/package");
     for entry in fs::read_dir(&from)? {
@@ -101,9 +108,16 @@ fn sources(package: &Path) -> Result<()> {
             fs::copy(&path, package.join(path.file_name().context("a file name")?))?;
         }
     }
-    let mut bundle = esbuild(&from.join("shell.js"), &package.join("shell.cjs"));
-    bundle.args(["--format=cjs", "--platform=node"]);
-    run(bundle)?;
+    for name in ["shell", "react", "redux"] {
+        let file = package.join(format!("{name}.cjs"));
+        let mut bundle = esbuild(&from.join(format!("{name}.js")), &file);
+        bundle.args(["--format=cjs", "--platform=node", "--external:react"]);
+        run(bundle)?;
+    }
+    let wasm = package.join("conflux_bg.wasm");
+    let mut inline = esbuild(&wasm, &package.join("conflux_bg.inline.js"));
+    inline.args(["--format=esm", "--loader:.wasm=binary", "--target=es2022"]);
+    run(inline)?;
     fs::copy(tools::root().join("LICENSE"), package.join("LICENSE"))?;
     Ok(())
 }

@@ -179,6 +179,42 @@ fn with_paths(
     command
 }
 
+/// The packed package in the tools of other people.
+pub(crate) fn packaging() -> Result<()> {
+    tools::ensure_node()?;
+    let chromium = tools::ensure_chromium()?;
+    let package = build::package()?;
+    let site = serve::site(&package)?;
+    step("other people's tools");
+    let (from, folder) = (tools::root().join("tests/packaging"), tools::target().join("packaging"));
+    // What is installed stays; what earlier runs have written goes.
+    std::fs::create_dir_all(&folder)?;
+    for entry in std::fs::read_dir(&folder)? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("node_modules") {
+            std::fs::remove_dir_all(path)?;
+        }
+    }
+    for name in ["package.json", "package-lock.json"] {
+        std::fs::copy(from.join(name), folder.join(name))?;
+    }
+    serve::copy(&from.join("apps"), &folder)?;
+    for name in ["app.js", "run.js", "page.js", "worker.js"] {
+        std::fs::copy(from.join("apps").join(name), folder.join("vite").join(name))?;
+    }
+    let npm = |args: &[&str]| {
+        let mut npm = command("npm", args);
+        npm.args(["--silent", "--no-audit", "--no-fund"]).current_dir(&folder);
+        run(npm)
+    };
+    npm(&["ci"])?;
+    npm(&["install", "--no-save", "--no-package-lock", &build::tarball()?.display().to_string()])?;
+    step("the package in them");
+    let mut tests = command("node", ["--test", "--test-concurrency=1"]);
+    tests.arg("tests/packaging/packaging.test.mjs").env("CONFLUX_PACKAGING", &folder);
+    run(with_paths(tests, &package, &site, &chromium))
+}
+
 /// The package's types against programs that must compile, and some lines that must not.
 fn types(package: &Path) -> Result<()> {
     let folder = tools::target().join("types");
@@ -187,6 +223,11 @@ fn types(package: &Path) -> Result<()> {
     }
     serve::copy(&tools::root().join("tests/types"), &folder)?;
     serve::copy(package, &folder.join("node_modules/conflux-wasm"))?;
+    // What the bindings' types name.
+    for name in ["@types/react", "csstype", "@types/node", "undici-types"] {
+        let from = tools::root().join("node_modules").join(name);
+        serve::copy(&from, &folder.join("node_modules").join(name))?;
+    }
     let mut tsc = command(&npm_tool("tsc"), ["--project"]);
     tsc.arg(folder);
     run(tsc)

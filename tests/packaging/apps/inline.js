@@ -1,0 +1,4 @@
+import conflux from 'conflux-wasm/inline'
+import { run } from './run.js'
+
+run(conflux)
