@@ -315,6 +315,21 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.equal(follower.status().leaderId, status.id)
       })
 
+      it('a node has these methods, and its status these keys', async () => {
+        const [node] = cluster(conflux, 1)
+        const own = Object.getOwnPropertyNames(Object.getPrototypeOf(node)).toSorted()
+        assert.deepEqual(own, [
+          'close', 'constructor', 'destroy', 'getProvisionalState', 'getState', 'on', 'perform', 'read', 'simulate', 'status', 'subscribe',
+        ])
+        assert.deepEqual(Object.keys(node), [])
+        assert.deepEqual(Object.keys(node.status()).toSorted(), [
+          'adopted', 'clusterSize', 'commitIndex', 'connected', 'counters', 'hidden', 'id', 'isolated', 'lastApplied',
+          'lastIndex', 'leaderId', 'learners', 'matchIndex', 'members', 'paused', 'pending', 'phase', 'present', 'role',
+          'running', 'snapshotIndex', 'term',
+        ])
+        await node.close()
+      })
+
       it('on() tells of leaders, members, status and errors, and can be stopped', async () => {
         const some = cluster(conflux, 3)
         const heard = { leader: [], members: [], status: [] }

@@ -51,6 +51,36 @@ for (const [what, source] of [['the folder', async () => packageDir], ['the tarb
       assert.equal(out.trim(), "null x [ 'x' ]")
     })
 
+    it('exports these names, through import and require', async () => {
+      const pinned = {
+        'conflux-wasm': ['conflux', 'default'],
+        'conflux-wasm/react': ['useConflux'],
+        'conflux-wasm/redux': ['createStore', 'reduxOptions'],
+        'conflux-wasm/socket.io': ['enhanceServerForSocketIOChannel'],
+        'conflux-wasm/inline': ['conflux', 'default'],
+        'conflux-wasm/slim': ['load'],
+      }
+      const out = await node('names.mjs', `
+        import { createRequire } from 'node:module'
+        import { mkdirSync, writeFileSync } from 'node:fs'
+        const require = createRequire(import.meta.url)
+        // React stands in for itself: the hook is not called.
+        mkdirSync('node_modules/react', { recursive: true })
+        writeFileSync('node_modules/react/index.js', 'exports.useCallback = exports.useMemo = exports.useSyncExternalStore = () => {}')
+        const names = {}
+        for (const entry of ${JSON.stringify(Object.keys(pinned))}) {
+          names[entry] = Object.keys(await import(entry)).sort()
+          if (['/inline', '/slim'].some((end) => entry.endsWith(end))) continue
+          const required = Object.keys(require(entry)).sort()
+          if (String(required) !== String(names[entry])) throw new Error(entry + ' requires ' + required)
+        }
+        console.log(JSON.stringify(names))`)
+      assert.deepEqual(JSON.parse(out), pinned)
+      const { exports } = JSON.parse(await readFile(path.join(folder, 'node_modules/conflux-wasm/package.json'), 'utf8'))
+      const entries = Object.keys(pinned).map((entry) => entry.replace('conflux-wasm', '.'))
+      assert.deepEqual(Object.keys(exports), [...entries, './conflux_bg.wasm', './package.json'])
+    })
+
     // The folder is a link, and where it leads the packages are.
     if (source === tarball) it('says in a sentence which package a channel needs', async () => {
       const out = await node('peer.mjs', `

@@ -1,7 +1,5 @@
 import type { conflux } from './index.js'
 
-export type * from './index.js'
-
 /** The module, its bytes, a response that brings it, or its address. The file is `conflux-wasm/conflux_bg.wasm`. */
 export type Source = WebAssembly.Module | BufferSource | Response | URL | string
 

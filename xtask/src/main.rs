@@ -37,6 +37,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         engines: verify::Engines,
     },
+    /// Write the API reference, docs/api, from the types' doc comments.
+    Reference,
     /// Try the packed package in the tools of other people: bundlers, frameworks, checkers.
     Packaging,
     /// Run the core under faults that a seed decides. `--help` says what there is.
@@ -82,6 +84,7 @@ fn run(command: Command) -> Result<()> {
         Command::Build => build::package().map(|_| ()),
         Command::Demo { port, no_open } => serve::demo(port, !no_open),
         Command::Test { engines } => verify::test(engines),
+        Command::Reference => verify::reference(),
         Command::Packaging => verify::packaging(),
         Command::Sim { options } => verify::sim(&options),
         Command::Model { large } => verify::model(large),

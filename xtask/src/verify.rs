@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::tools::{self, cargo, command, npm_tool, output, run, step};
 use crate::{build, serve};
@@ -230,7 +230,43 @@ fn types(package: &Path) -> Result<()> {
     }
     let mut tsc = command(&npm_tool("tsc"), ["--project"]);
     tsc.arg(folder);
-    run(tsc)
+    run(tsc)?;
+    step("the API reference");
+    let written = reference_into(&tools::target().join("reference"))?;
+    let same = written == pages(&tools::root().join(REFERENCE))?;
+    ensure!(same, "{REFERENCE} is not what the types say: run `cargo xtask reference`");
+    Ok(())
+}
+
+/// Where the API reference is, which is made of the types' doc comments.
+const REFERENCE: &str = "docs/api";
+
+/// Writes the API reference.
+pub(crate) fn reference() -> Result<()> {
+    tools::ensure_node()?;
+    reference_into(&tools::root().join(REFERENCE)).map(|_| ())
+}
+
+fn reference_into(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)?;
+    }
+    let mut typedoc = command(&npm_tool("typedoc"), ["--options", "xtask/typedoc.json", "--out"]);
+    typedoc.arg(folder);
+    run(typedoc)?;
+    pages(folder)
+}
+
+/// The names and texts of a folder's files.
+fn pages(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut pages = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().context("a file name")?.into();
+        pages.push((name, std::fs::read_to_string(path)?));
+    }
+    pages.sort();
+    Ok(pages)
 }
 
 /// Measures.
