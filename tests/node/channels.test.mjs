@@ -1,27 +1,16 @@
 // The channels that gaggle documents, with real servers: Redis, and socket.io on an HTTP server.
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import http from 'node:http'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { pathToFileURL } from 'node:url'
+import { startRedis } from './servers.mjs'
 import { closeAll, freePort, imported as conflux, leaderOf, methods, packageDir, reduce, until } from './support.mjs'
 
 const require = createRequire(path.join(packageDir, 'package.json'))
 const { enhanceServerForSocketIOChannel } = require('conflux-wasm/socket.io')
-
-/** A Redis server that keeps nothing. */
-const startRedis = async (port) => {
-  const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-  const server = spawn(process.env.REDIS_SERVER ?? 'redis-server', args, { stdio: ['ignore', 'pipe', 'ignore'] })
-  for await (const chunk of server.stdout) if (String(chunk).includes('Ready to accept')) break
-  return async () => {
-    server.kill('SIGKILL')
-    await once(server, 'exit')
-  }
-}
 
 /** An HTTP server that nodes may speak through. */
 const startSocketIo = async (port) => {

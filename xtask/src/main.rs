@@ -31,6 +31,11 @@ enum Command {
         #[arg(long)]
         no_open: bool,
     },
+    /// Build everything and start one of the examples in www/examples.
+    Example {
+        /// The name of its folder.
+        name: String,
+    },
     /// Run every test: native, Node.js, and a real browser.
     Test {
         /// Which browsers: Chromium, or `all`, with Firefox, WebKit, and what takes Chromium minutes.
@@ -83,6 +88,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Build => build::package().map(|_| ()),
         Command::Demo { port, no_open } => serve::demo(port, !no_open),
+        Command::Example { name } => serve::example(&name),
         Command::Test { engines } => verify::test(engines),
         Command::Reference => verify::reference(),
         Command::Packaging => verify::packaging(),

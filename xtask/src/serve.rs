@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::build;
 use crate::tools::{self, cargo, command, run, step};
@@ -32,6 +32,32 @@ pub(crate) fn demo(port: u16, open: bool) -> Result<()> {
     let status = child.wait()?;
     ensure!(status.success(), "the relay ended: {status}");
     Ok(())
+}
+
+/// Builds the package, installs it in a copy of an example, and starts that until it is interrupted.
+pub(crate) fn example(name: &str) -> Result<()> {
+    let examples = tools::root().join("www/examples");
+    let from = examples.join(name);
+    if !from.join("package.json").is_file() {
+        let names = fs::read_dir(&examples)?.filter_map(|entry| {
+            let entry = entry.ok()?;
+            entry.path().is_dir().then(|| entry.file_name().to_string_lossy().into_owned())
+        });
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        bail!("there is no example `{name}`: there are {}", names.join(", "));
+    }
+    build::package()?;
+    let folder = tools::target().join("examples").join(name);
+    copy(&from, &folder)?;
+    step("installing what the example needs");
+    let mut install = command("npm", ["install", "--silent", "--no-audit", "--no-fund"]);
+    install.arg(build::tarball()?).current_dir(&folder);
+    run(install)?;
+    step("npm start");
+    let mut start = command("npm", ["start"]);
+    start.current_dir(&folder);
+    run(start)
 }
 
 /// The demo's files and the package, as the relay serves them.

@@ -183,6 +183,7 @@ fn with_paths(
 pub(crate) fn packaging() -> Result<()> {
     tools::ensure_node()?;
     let chromium = tools::ensure_chromium()?;
+    tools::ensure_redis()?;
     let package = build::package()?;
     let site = serve::site(&package)?;
     step("other people's tools");
@@ -199,6 +200,7 @@ pub(crate) fn packaging() -> Result<()> {
         std::fs::copy(from.join(name), folder.join(name))?;
     }
     serve::copy(&from.join("apps"), &folder)?;
+    serve::copy(&tools::root().join("www/examples"), &folder.join("examples"))?;
     for name in ["app.js", "run.js", "page.js", "worker.js"] {
         std::fs::copy(from.join("apps").join(name), folder.join("vite").join(name))?;
     }
@@ -211,7 +213,10 @@ pub(crate) fn packaging() -> Result<()> {
     npm(&["install", "--no-save", "--no-package-lock", &build::tarball()?.display().to_string()])?;
     step("the package in them");
     let mut tests = command("node", ["--test", "--test-concurrency=1"]);
-    tests.arg("tests/packaging/packaging.test.mjs").env("CONFLUX_PACKAGING", &folder);
+    for name in ["packaging.test.mjs", "examples.test.mjs"] {
+        tests.arg(tools::root().join("tests/packaging").join(name));
+    }
+    tests.env("CONFLUX_PACKAGING", &folder);
     run(with_paths(tests, &package, &site, &chromium))
 }
 

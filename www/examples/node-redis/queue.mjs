@@ -1,0 +1,38 @@
+// A queue of jobs that all workers agree on. Who claims one has it alone, because the leader decides.
+import conflux from 'conflux-wasm'
+
+export const join = (id) =>
+  conflux({
+    id,
+    members: ['ada', 'bob', 'cem'],
+    channel: { name: 'redis', channelName: 'jobs', connectionString: process.env.REDIS_URL },
+    methods: {
+      add: (names) => ({ type: 'ADDED', names }),
+      claim(worker) {
+        const job = this.getProvisionalState().find(({ worker }) => worker === null)
+        return job && { type: 'CLAIMED', name: job.name, worker }
+      },
+      finish(name, worker) {
+        const job = this.getProvisionalState().find((job) => job.name === name)
+        // It was taken for dead, and somebody else has the job by now.
+        if (job?.worker !== worker || job.done) return new Error(`${name} is not ${worker}'s any more`)
+        return { type: 'FINISHED', name }
+      },
+      release: (worker) => ({ type: 'RELEASED', worker }),
+    },
+    reduce(jobs = [], action) {
+      const change = (concerns, what) => jobs.map((job) => (concerns(job) ? { ...job, ...what } : job))
+      switch (action?.type) {
+        case 'ADDED':
+          return [...jobs, ...action.names.map((name) => ({ name, worker: null, done: false }))]
+        case 'CLAIMED':
+          return change(({ name }) => name === action.name, { worker: action.worker })
+        case 'FINISHED':
+          return change(({ name }) => name === action.name, { done: true })
+        case 'RELEASED':
+          return change(({ worker, done }) => worker === action.worker && !done, { worker: null })
+        default:
+          return jobs
+      }
+    },
+  })

@@ -1,0 +1,42 @@
+// One worker: claims jobs until all are done.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { join } from './queue.mjs'
+
+const [, , id] = process.argv
+const node = join(id)
+
+// Whoever started us asks for something to be performed, and says when to leave: the last one of three could not
+// find out alone that all is done.
+process.on('message', async ([name, ...args]) => {
+  if (name === 'leave') {
+    await node.close()
+    process.disconnect()
+    return
+  }
+  await node.perform(name, args)
+  process.send(['performed', name])
+})
+
+/** Waits until the state is another than this one. */
+const changed = async (state) => {
+  if (node.getState() !== state) return
+  await new Promise((resolve) => {
+    const stop = node.subscribe(() => resolve(stop()))
+  })
+}
+
+await node.read()
+for (;;) {
+  const jobs = node.getState()
+  if (jobs.length > 0 && jobs.every(({ done }) => done)) break
+  const claimed = await node.perform('claim', [id])
+  if (!claimed) {
+    await changed(jobs)
+    continue
+  }
+  // The work itself.
+  await sleep(150)
+  await node.perform('finish', [claimed.name, id]).catch((error) => console.log(error.message))
+  process.send(['finished', claimed.name])
+}
+process.send(['result', node.getState()])

@@ -1,0 +1,8 @@
+// The ten lines that make a store of one page the store of all tabs.
+import conflux from 'conflux-wasm'
+import { createStore, reduxOptions } from 'conflux-wasm/redux'
+import { reducer } from './reducer.js'
+
+export const node = conflux(reduxOptions(reducer, { cluster: 'todos', channel: { name: 'broadcast' } }))
+
+export const store = createStore(node, { onError: (error) => alert(error.message) })
