@@ -341,6 +341,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         await some[0].perform('append', ['x'])
         assert.deepEqual(heard.members, [['n1', 'n2', 'n3']])
         assert.equal(heard.leader.at(-1), first.status().id)
+        assert.ok(heard.leader.every((id, i) => id !== heard.leader[i - 1]), 'each change once')
         assert.ok(heard.status.length > 0)
         assert.throws(() => some[0].on('weather', () => {}), /knows the events leader, members, status, error and commit/)
         await closeAll(some)

@@ -149,6 +149,7 @@ export const createConflux = (load, platform) => {
     #nextTicket = 1
     #subscribers = []
     #listeners = new Map()
+    #leaderId = null
     #closing
     #closed
     #destroying = false
@@ -453,7 +454,8 @@ export const createConflux = (load, platform) => {
         if (this.#listeners.get('error')?.length) this.#emit('error', error)
         else console.warn(`conflux: ${message} (${code})`)
       } else if (kind === 'leader') {
-        this.#emit('leader', status.leaderId)
+        // A term without a leader may be over by the time that it is told.
+        if (status.leaderId !== this.#leaderId) this.#emit('leader', (this.#leaderId = status.leaderId))
       } else if (kind === 'members') {
         this.#emit('members', status.members)
       } else if (kind === 'closed') {

@@ -89,7 +89,7 @@ fn run(command: Command) -> Result<()> {
         Command::Build => build::package().map(|_| ()),
         Command::Demo { port, no_open } => serve::demo(port, !no_open),
         Command::Example { name } => serve::example(&name),
-        Command::Test { engines } => verify::test(engines),
+        Command::Test { engines } => verify::test(engines).map(|_| ()),
         Command::Reference => verify::reference(),
         Command::Packaging => verify::packaging(),
         Command::Sim { options } => verify::sim(&options),

@@ -17,8 +17,8 @@ pub(crate) enum Engines {
     All,
 }
 
-/// Runs every test.
-pub(crate) fn test(engines: Engines) -> Result<()> {
+/// Runs every test. Gives the package that was tested.
+pub(crate) fn test(engines: Engines) -> Result<PathBuf> {
     // First what can be missing, so that it is missed at once.
     tools::ensure_node()?;
     let chromium = tools::ensure_chromium()?;
@@ -41,7 +41,7 @@ pub(crate) fn test(engines: Engines) -> Result<()> {
     if engines == Engines::All {
         other_engines(&package, &site, &chromium)?;
     }
-    Ok(())
+    Ok(package)
 }
 
 /// Clusters of tabs in Firefox and WebKit, and what takes Chromium a window or minutes.
@@ -182,10 +182,13 @@ fn with_paths(
 /// The packed package in the tools of other people.
 pub(crate) fn packaging() -> Result<()> {
     tools::ensure_node()?;
+    packaging_of(&build::package()?)
+}
+
+fn packaging_of(package: &Path) -> Result<()> {
     let chromium = tools::ensure_chromium()?;
     tools::ensure_redis()?;
-    let package = build::package()?;
-    let site = serve::site(&package)?;
+    let site = serve::site(package)?;
     step("other people's tools");
     let (from, folder) = (tools::root().join("tests/packaging"), tools::target().join("packaging"));
     // What is installed stays; what earlier runs have written goes.
@@ -217,7 +220,7 @@ pub(crate) fn packaging() -> Result<()> {
         tests.arg(tools::root().join("tests/packaging").join(name));
     }
     tests.env("CONFLUX_PACKAGING", &folder);
-    run(with_paths(tests, &package, &site, &chromium))
+    run(with_paths(tests, package, &site, &chromium))
 }
 
 /// The package's types against programs that must compile, and some lines that must not.
@@ -297,5 +300,5 @@ pub(crate) fn ci() -> Result<()> {
     run(cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     let wasm = ["clippy", "-p", "conflux-wasm", "--lib", "--target", tools::WASM];
     run(cargo(wasm.into_iter().chain(["--", "-D", "warnings"])))?;
-    test(Engines::Chromium)
+    packaging_of(&test(Engines::Chromium)?)
 }
