@@ -1,5 +1,5 @@
 //! How frames travel: through an object of the shell's, which has the channels by name, or through one of
-//! the user's own. A channel may lose, repeat, delay and reorder frames.
+//! the user's own. A channel may lose, repeat, delay and reorder frames; one that throws has lost some.
 
 use wasm_bindgen::prelude::*;
 
@@ -27,20 +27,20 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     fn broadcast(this: &Channel, frame: js_sys::Uint8Array) -> Result<(), JsValue>;
     /// Disconnects; nothing is sent or received any more.
-    #[wasm_bindgen(method)]
-    pub fn disconnect(this: &Channel);
+    #[wasm_bindgen(method, catch)]
+    pub fn disconnect(this: &Channel) -> Result<(), JsValue>;
     /// Takes in frames for one more id, of a node that runs here as well.
-    #[wasm_bindgen(method)]
-    pub fn listen(this: &Channel, id: &str);
+    #[wasm_bindgen(method, catch)]
+    pub fn listen(this: &Channel, id: &str) -> Result<(), JsValue>;
     /// Takes in no more of them.
-    #[wasm_bindgen(method)]
-    pub fn unlisten(this: &Channel, id: &str);
+    #[wasm_bindgen(method, catch)]
+    pub fn unlisten(this: &Channel, id: &str) -> Result<(), JsValue>;
     /// Lets go of what may keep the page from standing still: nothing is sent or received.
-    #[wasm_bindgen(method)]
-    pub fn pause(this: &Channel);
+    #[wasm_bindgen(method, catch)]
+    pub fn pause(this: &Channel) -> Result<(), JsValue>;
     /// Goes on after `pause`.
-    #[wasm_bindgen(method)]
-    pub fn resume(this: &Channel);
+    #[wasm_bindgen(method, catch)]
+    pub fn resume(this: &Channel) -> Result<(), JsValue>;
 }
 
 impl Channel {

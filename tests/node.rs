@@ -10,7 +10,8 @@ use conflux::raft::{
     Snapshot, Time, Wants,
 };
 use conflux::store::{
-    self, Call, Command, Failure, Machine, Message, Outcome, Perform, Return, Settled, Trouble,
+    self, Call, Command, Failure, Machine, Message, Outcome, Perform, Performer, Return, Settled,
+    Trouble,
 };
 
 type State = Rc<u64>;
@@ -64,7 +65,7 @@ fn nonce(output: &Output<State>) -> u64 {
 /// Has a session, and asks for a read; gives the read's number.
 fn read(node: &mut Node<State>) -> u64 {
     let output = follow(node, &[]);
-    let opened = [Command::Open { nonce: nonce(&output), by: 1 }];
+    let opened = [Command::Open { nonce: nonce(&output), by: Performer::default() }];
     let _ = follow(node, &opened);
     let output = handle(node, Input::Read { ticket: 5 });
     let ask = |(_, packet): &(u64, Packet)| match packet {
@@ -94,8 +95,10 @@ fn an_answer_to_a_read_of_a_former_self_is_for_nobody() {
 #[test]
 fn what_acknowledges_a_write_waits_for_it() {
     let mut node = restarted(1);
-    let output =
-        follow(&mut node, &[Command::Open { nonce: 7, by: 1 }, Command::Close { session: 1 }]);
+    let output = follow(
+        &mut node,
+        &[Command::Open { nonce: 7, by: Performer::default() }, Command::Close { session: 1 }],
+    );
     let seq = output.persist.last().expect("entries").seq;
     let replies = |output: &Output<State>| {
         let reply =
@@ -346,7 +349,7 @@ fn a_state_that_cannot_be_saved_is_reported_and_the_log_stays() {
 #[test]
 fn a_reducer_that_fails_on_what_is_committed_leaves_the_state() {
     let mut rig = Rig::new(3, "reduce", Saved::default(), |_| ());
-    let open = encode(&Command::Open { nonce: 9, by: 1 });
+    let open = encode(&Command::Open { nonce: 9, by: Performer::default() });
     let commands = [open, action(1, "good"), action(2, "bad"), b"garbage".to_vec(), action(3, "x")];
     let entries = (1..).zip(&commands).map(|(index, data)| Rig::command(index, data)).collect();
     rig.append(0, entries);
@@ -414,7 +417,10 @@ fn client(limit: fn(&mut store::Config)) -> Rig {
         Packet::Store(Message { body: store::Body::Open { nonce }, .. }) => Some(*nonce),
         _ => None,
     });
-    let open = encode(&Command::Open { nonce: nonce.expect("it asks for a session"), by: 1 });
+    let open = encode(&Command::Open {
+        nonce: nonce.expect("it asks for a session"),
+        by: Performer::default(),
+    });
     rig.append(0, vec![Rig::command(1, &open)]);
     rig.sent.clear();
     rig
@@ -649,7 +655,7 @@ fn what_was_given_up_holds_nobody_up() {
 
 /// A log of so many actions behind the opening of a session, which nobody knows to be committed.
 fn long(actions: u64) -> Saved {
-    let open = Rig::command(1, &encode(&Command::Open { nonce: 1, by: 1 }));
+    let open = Rig::command(1, &encode(&Command::Open { nonce: 1, by: Performer::default() }));
     let actions = (1..=actions).map(|seq| Rig::command(seq + 1, &action(seq, "x")));
     let entries = [open].into_iter().chain(actions).collect();
     Saved { hard: HardState { term: 1, vote: None }, snapshot: None, entries }

@@ -9,7 +9,7 @@ pub use super::mail::Letter;
 use super::mail::{Address, Mail};
 pub use super::words::{Counters, Effect, Input, Notice, Output, Phase, Settings, Status};
 use crate::node::{self, Durability, Node, Packet};
-use crate::raft::{self, NodeId, Persist, PersistSeq, RoleName, Saved, Time};
+use crate::raft::{self, Persist, PersistSeq, RoleName, Saved, Time};
 use crate::sorted::SortedSet;
 use crate::storage::file;
 use crate::store::{Failure, Outcome, Settled, Trouble};
@@ -105,12 +105,6 @@ impl<S: Clone> HostCore<S> {
     /// The set of members, once the cluster has formed.
     pub fn set(&self) -> Option<&Set> {
         self.tenancy.set()
-    }
-
-    /// A node's id, by its number in Raft.
-    pub fn name_of(&self, number: NodeId) -> String {
-        let member = self.tenancy.member(number, self.node.raft());
-        member.map_or_else(|| number.to_string(), |member| member.id)
     }
 
     /// Where the node stands.

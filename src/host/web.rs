@@ -16,7 +16,7 @@ use super::tabs::{TabCore, name};
 use crate::channel::Channel;
 use crate::js::Hooks;
 use crate::js::machine::JsMachine;
-use crate::raft::{NodeId, Time};
+use crate::raft::{Blob, NodeId, Time};
 use crate::storage::{self, Batch};
 use crate::store::{Call, Committed, Failure, Outcome, Perform, Settled};
 use crate::tenancy::elastic::{self, Record, Registry, Trouble};
@@ -62,14 +62,6 @@ impl Core {
         match self {
             Self::Fixed(core) => core.status(),
             Self::Tabs(core) => core.status(),
-        }
-    }
-
-    /// A node's id, by its number in Raft.
-    fn name_of(&self, node: NodeId) -> String {
-        match self {
-            Self::Fixed(core) => core.name_of(node),
-            Self::Tabs(_) => name(node),
         }
     }
 
@@ -315,7 +307,7 @@ impl WebHost {
                 if notice == Notice::Closed {
                     self.flush();
                     if let Some(channel) = self.channel.take() {
-                        channel.disconnect();
+                        let _ = channel.disconnect();
                     }
                     let this = self.this.as_ptr();
                     let gone = LIVE.with_borrow_mut(|live| {
@@ -342,9 +334,14 @@ impl WebHost {
         if !self.watched.get() {
             return;
         }
-        let by = action.as_ref().map(|(by, _)| self.core.borrow().name_of(*by));
-        let action = action.as_ref().map(|(_, action)| String::from_utf8_lossy(action.as_slice()));
-        let _ = self.hooks.entry(at.index as f64, at.term as f64, by, action.map(Into::into));
+        let text = |blob: &Blob| String::from_utf8_lossy(blob.as_slice()).into_owned();
+        // Members of a fixed cluster have names, and nodes of tabs have numbers.
+        let by = action.as_ref().map(|(by, _)| match by.name.len() {
+            0 => name(by.id),
+            _ => text(&by.name),
+        });
+        let action = action.as_ref().map(|(_, action)| text(action));
+        let _ = self.hooks.entry(at.index as f64, at.term as f64, by, action);
     }
 
     /// Whether somebody wants to see each action that is committed.
@@ -362,8 +359,10 @@ impl WebHost {
         }
         for effect in std::mem::take(&mut *self.effects.borrow_mut()) {
             match effect {
-                Effect::Listen(id) => channel.iter().for_each(|channel| channel.listen(&id)),
-                Effect::Unlisten(id) => channel.iter().for_each(|channel| channel.unlisten(&id)),
+                Effect::Listen(id) => channel.iter().for_each(|channel| drop(channel.listen(&id))),
+                Effect::Unlisten(id) => {
+                    channel.iter().for_each(|channel| drop(channel.unlisten(&id)));
+                }
                 Effect::Record { seq, begins, bytes } => {
                     self.hooks.record(seq as f64, begins, bytes);
                 }
@@ -483,12 +482,12 @@ impl WebHost {
         self.inbox.borrow_mut().push(Input::Suspend);
         self.pump();
         // A message for a page in the back/forward cache would throw it out of there.
-        self.channel.borrow().iter().for_each(|channel| channel.pause());
+        self.channel.borrow().iter().for_each(|channel| drop(channel.pause()));
     }
 
     /// Goes on after [`WebHost::suspend`].
     pub fn resume(&self) {
-        self.channel.borrow().iter().for_each(|channel| channel.resume());
+        self.channel.borrow().iter().for_each(|channel| drop(channel.resume()));
         self.enqueue(Input::Resume);
     }
 

@@ -49,6 +49,12 @@ impl From<Vec<u8>> for Blob {
     }
 }
 
+impl Default for Blob {
+    fn default() -> Self {
+        Self::from("")
+    }
+}
+
 impl From<&[u8]> for Blob {
     fn from(bytes: &[u8]) -> Self {
         Self(bytes.into())

@@ -38,6 +38,10 @@ struct Kept {
     data: Vec<u8>,
 }
 
+/// The first byte of what has term and vote, with which every record begins. The first format had none: there
+/// the byte is a term's, and small.
+const FORMAT: u8 = 0xC2;
+
 fn bytes(value: &impl Serialize) -> Vec<u8> {
     postcard::to_allocvec(value).expect("memory takes it")
 }
@@ -52,7 +56,7 @@ impl Batch {
         });
         let entries = &persist.entries;
         Self {
-            hard: persist.hard.as_ref().map(bytes),
+            hard: persist.hard.as_ref().map(|hard| bytes(&(FORMAT, hard))),
             snapshot: kept.as_ref().map(bytes),
             first: entries.first().map(|entry| entry.at.index),
             entries: (!entries.is_empty()).then(|| bytes(entries)),
@@ -68,6 +72,9 @@ impl Batch {
 /// Why a record cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Corrupt {
+    /// It was written by an older or newer Conflux, whose entries and snapshots are others.
+    #[error("another release of Conflux has written it (format {0}; this one reads {FORMAT})")]
+    Format(u8),
     /// Its bytes make no sense.
     #[error("the bytes of its {0} are not what was written")]
     Bytes(&'static str),
@@ -86,8 +93,11 @@ pub fn restore<'a>(
     snapshot: Option<&[u8]>,
     values: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Saved, Corrupt> {
-    let hard = hard.map(postcard::from_bytes::<HardState>).transpose();
-    let hard = hard.map_err(|_| Corrupt::Bytes("term"))?.unwrap_or_default();
+    if let Some(format) = hard.and_then(|bytes| bytes.first()).filter(|byte| **byte != FORMAT) {
+        return Err(Corrupt::Format(*format));
+    }
+    let hard = hard.map(postcard::from_bytes::<(u8, HardState)>).transpose();
+    let (_, hard) = hard.map_err(|_| Corrupt::Bytes("term"))?.unwrap_or_default();
     let unpack = |bytes: &[u8]| {
         let kept: Kept = postcard::from_bytes(bytes).ok()?;
         Snapshot::unpack(kept.last, &kept.data)
@@ -169,7 +179,10 @@ mod tests {
         let both = [one.as_slice(), three.as_slice()];
         assert_eq!(restore(None, None, both).map(|_| ()), Err(Corrupt::Gap(3)));
         let garbage: &[u8] = &[0xff; 3];
-        assert!(matches!(restore(Some(garbage), None, []), Err(Corrupt::Bytes("term"))));
+        let hard = |bytes: &[u8]| restore(Some(bytes), None, []).map(|saved| saved.hard.term);
+        assert_eq!(hard(&[FORMAT, 7, 0]), Ok(7));
+        assert_eq!(hard(&[FORMAT, 0xff]), Err(Corrupt::Bytes("term")));
+        assert_eq!(hard(&[7, 0]), Err(Corrupt::Format(7)), "as the first format had it");
         assert!(matches!(restore(None, Some(garbage), []), Err(Corrupt::Bytes("snapshot"))));
         assert!(matches!(restore(None, None, [garbage]), Err(Corrupt::Bytes("log"))));
         assert!(restore(None, None, []).expect("nothing").entries.is_empty());

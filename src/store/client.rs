@@ -463,6 +463,12 @@ impl Client {
         {
             self.timeouts.pop();
         }
+        // Those that are settled and ring late, behind others that are pending.
+        if self.timeouts.len() > 2 * self.pending.len() + 64 {
+            let mut timeouts = std::mem::take(&mut self.timeouts);
+            timeouts.retain(|Reverse((_, seq))| self.get(*seq).is_some());
+            self.timeouts = timeouts;
+        }
         let ready = |read: &PendingRead| read.index.is_some_and(|index| index <= applied);
         let settled = &mut self.settled;
         self.reads.retain(|_, read| {
@@ -509,5 +515,40 @@ fn push_parts(
             data: Blob::from(&bytes[offset..end]),
         });
         offset = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeouts_of_what_is_settled_do_not_pile_up() {
+        let limits = Limits {
+            max_message_bytes: 1000,
+            max_action_bytes: 1000,
+            max_pending_bytes: 1000,
+            retry: 100,
+        };
+        let mut client = Client::new(limits, 1);
+        let perform = |ticket, timeout| Perform {
+            ticket,
+            method: "add".into(),
+            args: "[]".into(),
+            timeout: Some(timeout),
+        };
+        // There is always one pending that rings earlier than those that are settled.
+        client.perform(0, perform(0, 10));
+        for round in 1..1000 {
+            client.perform(round, perform(2 * round - 1, 1_000_000));
+            client.perform(round, perform(2 * round, 10));
+            for seq in [2 * round - 1, 2 * round] {
+                client.recorded(seq, round, Recorded::Verdict(Verdict::Nothing));
+            }
+            client.settle_in_order(round);
+            assert_eq!((client.waiting(), client.take_settled().len()), (1, 2));
+            assert!(client.timeouts.len() <= 67, "{}", client.timeouts.len());
+            assert_eq!(client.deadline(), Some(round + 10));
+        }
     }
 }

@@ -88,7 +88,7 @@ impl<S: Clone> Store<S> {
                 self.troubles.push(Trouble::ReducerFailed(failure));
             }
             if let Command::Action { session, action, .. } = command {
-                let by = self.sessions.get(session).map_or(0, Session::by);
+                let by = self.sessions.get(session).map(Session::by).cloned().unwrap_or_default();
                 self.doing = Doing::Notifying;
                 return Some(Call::Committed(Committed { at, action: Some((by, action)) }));
             }

@@ -1,7 +1,7 @@
 //! Leading: judging performs, staging what they bring, proposing it as one append.
 
 use super::judge::{Job, Task};
-use super::machine::{Call, Failure};
+use super::machine::{Call, Failure, Performer};
 use super::message::Request;
 use super::session::{Command, Session, Verdict};
 use super::{Doing, Item, KEPT, Staged, Step, Store, encode};
@@ -55,7 +55,11 @@ impl<S: Clone> Store<S> {
     pub(super) fn stage_sessions(&mut self, raft: &Raft) {
         let opens = std::mem::take(&mut self.open_wanted);
         let closes = std::mem::take(&mut self.close_wanted);
-        let opens = opens.into_iter().map(|(nonce, by)| Command::Open { nonce, by });
+        let name =
+            |id| raft.members().get(id).map_or_else(Blob::default, |m| m.name.as_str().into());
+        let opens = opens
+            .into_iter()
+            .map(|(nonce, id)| Command::Open { nonce, by: Performer { id, name: name(id) } });
         let closes = closes.into_iter().map(|session| Command::Close { session });
         for command in opens.chain(closes) {
             let encoded = encode(&command);

@@ -72,8 +72,17 @@ pub trait Machine {
 pub struct Committed {
     /// Where it stands in the log.
     pub at: Position,
-    /// The action, and the node whose session it belongs to. `None` for a snapshot.
-    pub action: Option<(NodeId, Blob)>,
+    /// The action, and whose it is. `None` for a snapshot.
+    pub action: Option<(Performer, Blob)>,
+}
+
+/// The node behind which a session was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Performer {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name as a member then, which may be empty: it may be gone by the time that somebody asks.
+    pub name: Blob,
 }
 
 /// User code to run while nothing of the store is borrowed: it may call back into the node. What

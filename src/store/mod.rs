@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use self::client::{Client, Limits};
 pub use self::client::{Outcome, Perform, Settled};
 use self::judge::{Job, Judge, Part};
-pub use self::machine::{Call, Committed, Failure, Machine, Return};
+pub use self::machine::{Call, Committed, Failure, Machine, Performer, Return};
 pub use self::message::{Body, Message, Request};
 pub use self::session::{Command, Recorded, Seq, Session, SessionId, Sessions, Verdict};
 use crate::raft::{Blob, Confirmed, Index, NodeId, Payload, Position, Raft, Snapshot, Time};

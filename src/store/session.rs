@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::Failure;
+use super::machine::{Failure, Performer};
 use crate::mistakes::{Mistake, made};
-use crate::raft::{Blob, Index, NodeId};
+use crate::raft::{Blob, Index};
 use crate::sorted::SortedMap;
 
 /// A session's number: the index of the entry that opened it.
@@ -46,7 +46,7 @@ pub enum Command {
         /// A random number that only that client knows.
         nonce: u64,
         /// The node behind which the client is.
-        by: NodeId,
+        by: Performer,
     },
     /// Closes a session.
     Close {
@@ -85,7 +85,7 @@ pub enum Recorded {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     nonce: u64,
-    by: NodeId,
+    by: Performer,
     /// The next perform whose outcome is not recorded.
     next: Seq,
     /// Outcomes that the client has not acknowledged.
@@ -96,8 +96,8 @@ pub struct Session {
 
 impl Session {
     /// The node behind which the client was when it opened the session.
-    pub fn by(&self) -> NodeId {
-        self.by
+    pub fn by(&self) -> &Performer {
+        &self.by
     }
 
     /// The next perform whose outcome is not recorded.
@@ -184,7 +184,7 @@ impl Sessions {
                 let results = SortedMap::new();
                 self.open.insert(
                     index,
-                    Session { nonce: *nonce, by: *by, next: 1, results, active: index },
+                    Session { nonce: *nonce, by: by.clone(), next: 1, results, active: index },
                 );
                 true
             }
@@ -194,11 +194,22 @@ impl Sessions {
                     let (nonce, results) = (*session, SortedMap::new());
                     self.open.insert(
                         *session,
-                        Session { nonce, by: 0, next: 1, results, active: index },
+                        Session {
+                            nonce,
+                            by: Performer::default(),
+                            next: 1,
+                            results,
+                            active: index,
+                        },
                     );
                 }
                 let Some(session) = self.open.get_mut(session) else { return false };
                 if session.has_run(*seq) || *seq > MAX_SEQ {
+                    return false;
+                }
+                // As a leader writes them; so each is added behind the last.
+                let seqs = verdicts.iter().map(|(seq, _)| *seq);
+                if !seqs.chain([*seq]).is_sorted_by(|a, b| a < b) {
                     return false;
                 }
                 session.active = index;
@@ -218,6 +229,10 @@ impl Sessions {
 mod tests {
     use super::*;
 
+    fn open(nonce: u64) -> Command {
+        Command::Open { nonce, by: Performer::default() }
+    }
+
     fn action(session: SessionId, seq: Seq, ack: Seq) -> Command {
         let verdicts = vec![(seq - 1, Verdict::Nothing)];
         Command::Action { version: 1, session, seq, ack, verdicts, action: "x".into() }
@@ -227,8 +242,8 @@ mod tests {
     fn a_perform_counts_once_and_only_in_a_session_that_is_open() {
         let mut sessions = Sessions::default();
         assert!(!sessions.apply(1, &action(7, 2, 1)), "no such session");
-        assert!(sessions.apply(7, &Command::Open { nonce: 70, by: 1 }));
-        assert!(!sessions.apply(8, &Command::Open { nonce: 70, by: 1 }), "asked for twice");
+        assert!(sessions.apply(7, &open(70)));
+        assert!(!sessions.apply(8, &open(70)), "asked for twice");
         assert!(sessions.apply(9, &action(7, 2, 1)));
         assert!(!sessions.apply(10, &action(7, 2, 1)), "sent twice");
         assert!(!sessions.apply(11, &action(7, MAX_SEQ + 1, 1)), "nobody gets there");
@@ -241,9 +256,23 @@ mod tests {
     }
 
     #[test]
+    fn verdicts_out_of_order_are_nobody_s() {
+        let mut sessions = Sessions::default();
+        sessions.apply(1, &open(10));
+        let carrying = |seqs: &[Seq]| {
+            let verdicts = seqs.iter().map(|seq| (*seq, Verdict::Nothing)).collect();
+            Command::Action { version: 1, session: 1, seq: 5, ack: 1, verdicts, action: "x".into() }
+        };
+        for seqs in [&[2, 1][..], &[2, 2], &[5], &[6]] {
+            assert!(!sessions.apply(2, &carrying(seqs)), "{seqs:?}");
+        }
+        assert!(sessions.apply(2, &carrying(&[1, 3])));
+    }
+
+    #[test]
     fn outcomes_are_kept_until_they_are_acknowledged() {
         let mut sessions = Sessions::default();
-        sessions.apply(1, &Command::Open { nonce: 10, by: 1 });
+        sessions.apply(1, &open(10));
         sessions.apply(2, &action(1, 2, 1));
         let kept = |sessions: &Sessions| -> Vec<Seq> {
             sessions.get(1).expect("open").results().keys().copied().collect()
@@ -259,10 +288,10 @@ mod tests {
     fn the_session_that_was_quiet_for_longest_makes_room() {
         let mut sessions = Sessions::default();
         for index in 1..=Sessions::MAX as Index {
-            sessions.apply(index, &Command::Open { nonce: index, by: 1 });
+            sessions.apply(index, &open(index));
         }
         sessions.apply(5_000, &action(1, 2, 1));
-        sessions.apply(5_001, &Command::Open { nonce: 99_999, by: 1 });
+        sessions.apply(5_001, &open(99_999));
         assert!(sessions.get(1).is_some() && sessions.get(2).is_none());
         assert_eq!(sessions.with_nonce(99_999), Some(5_001));
     }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// What every frame begins with.
 pub const MAGIC: [u8; 3] = *b"Cfx";
 /// The version of everything behind it. A node refuses other versions.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// The largest frame, in bytes: what a relay passes on.
 pub const MAX_FRAME: usize = 1 << 20;
 /// A frame is closed when it has grown past this, so that one more message always fits.

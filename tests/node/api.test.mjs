@@ -54,6 +54,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.throws(wrong({ id: 5 }), /`id` must be a string, and is 5/)
         assert.throws(wrong({ clusterSize: 'three' }), /whole number from 1 to 63, and is "three"/)
         assert.throws(wrong({ channel: { name: 'pigeon' } }), /one of memory, broadcast, websocket, redis, socket\.io, custom, and is "pigeon"/)
+        assert.throws(wrong({ channel: { name: 'toString' } }), /one of memory, .* and is "toString"/)
         assert.throws(wrong({ methods: { append: 'x' } }), /`methods.append` must be a function, and is "x"/)
         assert.throws(wrong({ reduce: {} }), /`reduce` must be a function, and is an object/)
         assert.throws(wrong({ electionTimeout: { min: 10, max: 20 } }), /greater than `heartbeatInterval`/)

@@ -237,10 +237,13 @@ describe('Redux DevTools', () => {
           shown: [],
           errors: [],
           init: (state) => (connection.shown = [{ action: { type: '@@INIT' }, state }]),
-          send: (action, state) => connection.shown.push({ action, state }),
+          // As the extension does it: what has a field `action` is taken for that and the time around it.
+          send: (sent, state) => connection.recording && connection.shown.push({ action: sent.action ?? sent, state }),
+          recording: true,
           error: (message) => connection.errors.push(message),
           subscribe: (listener) => (connection.dispatch = (payload) => {
-            const state = connection.shown[payload.actionId]?.state
+            const state = connection.shown[payload.actionId ?? payload.index]?.state
+            if (payload.type === 'PAUSE_RECORDING') connection.recording = !payload.status
             listener({ type: 'DISPATCH', payload, state: state && JSON.stringify(state) })
           }),
         }
@@ -275,12 +278,13 @@ describe('Redux DevTools', () => {
     for (const [place, { options, shown }] of connections().entries()) {
       assert.equal(options.name, ids[place])
       assert.ok(options.features.jump && !options.features.skip && !options.features.dispatch)
-      assert.deepEqual(shown.map(({ action }) => [action.type, action.node, action.term, action.action?.text]), [
+      assert.deepEqual(shown.map(({ action: { type, text, '@@conflux': at } }) => [type, text, at?.node, at?.term]), [
         ['@@INIT', undefined, undefined, undefined],
-        ['todos/add', ids[0], term, 'milk'],
-        ['todos/add', ids[1], term, 'bread'],
+        ['todos/add', 'milk', ids[0], term],
+        ['todos/add', 'bread', ids[1], term],
       ])
-      assert.ok(shown[1].action.index < shown[2].action.index && shown[2].action.index <= one.node.status().commitIndex)
+      const [, first, second] = shown.map(({ action }) => action['@@conflux']?.index)
+      assert.ok(first < second && second <= one.node.status().commitIndex)
       assert.deepEqual(shown.map(({ state }) => state.todos), [[], ['milk'], ['milk', 'bread']])
     }
   })
@@ -292,16 +296,23 @@ describe('Redux DevTools', () => {
     const stop = store.subscribe(() => told++)
     connection.dispatch({ type: 'JUMP_TO_ACTION', actionId: 1 })
     assert.deepEqual([store.getState().todos, told], [['milk'], 1])
-    assert.equal(store.getState(), store.getState(), 'the same until it changes')
+    assert.equal(store.getState(), connection.shown[1].state, 'the very state, not a copy')
     assert.deepEqual(store.node.getState().todos, ['milk', 'bread'], 'the node is where it was')
     assert.deepEqual(other.getState().todos, ['milk', 'bread'], 'and so are the others')
     await add(store, 'eggs')
     assert.deepEqual(store.getState().todos, ['milk'], 'it looks on')
     assert.deepEqual(other.getState().todos, ['milk', 'bread', 'eggs'], 'what is dispatched meanwhile counts')
-    connection.dispatch({ type: 'JUMP_TO_STATE', actionId: 3 })
+    connection.dispatch({ type: 'JUMP_TO_STATE', index: 3 })
     assert.equal(store.getState(), store.node.getState(), 'the last one is the present')
     await add(other, 'salt')
     assert.deepEqual(store.getState().todos, ['milk', 'bread', 'eggs', 'salt'], 'which goes on')
+    connection.dispatch({ type: 'PAUSE_RECORDING', status: true })
+    await add(other, 'oil')
+    connection.dispatch({ type: 'PAUSE_RECORDING', status: false })
+    await store.perform({ type: 'nobody/knows', action: 'a field of this name' })
+    assert.equal(connection.shown.at(-1).action.action, 'a field of this name')
+    connection.dispatch({ type: 'JUMP_TO_ACTION', actionId: connection.shown.length - 1 })
+    assert.equal(store.getState(), store.node.getState(), 'also when some were not recorded')
     stop()
   })
 

@@ -248,6 +248,19 @@ describe('websocket', () => {
     await closeAll([...one, ...two])
   })
 
+  it('takes a class that does not count what it has not sent, and without a class says so', async () => {
+    class Plain extends WebSocket {
+      get bufferedAmount() {
+        return undefined
+      }
+    }
+    const nodes = ['a', 'b', 'c'].map((id) => node(id, 3, { ...channel('plain'), WebSocket: Plain }))
+    await works(nodes)
+    await closeAll(nodes)
+    if (typeof globalThis.WebSocket === 'function') return
+    assert.throws(() => node('a', 1, { ...channel('none'), WebSocket: null }), { code: 'UNSUPPORTED' })
+  })
+
   it('comes back by itself when the relay restarts; nothing acknowledged is lost', async () => {
     const nodes = ['a', 'b', 'c'].map((id) => node(id, 3, channel('restart')))
     await works(nodes)

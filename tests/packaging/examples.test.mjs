@@ -39,7 +39,7 @@ describe('examples', () => {
   let browser
   before(async () => {
     // Vite serves what is in the workspace, and this makes one of it.
-    await writeFile(path.join(process.env.CONFLUX_PACKAGING, 'pnpm-workspace.yaml'), '')
+    await writeFile(path.join(process.env.CONFLUX_PACKAGING, 'lerna.json'), '{}')
     browser = await launch()
   })
   after(async () => {

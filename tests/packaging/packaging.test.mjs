@@ -230,7 +230,7 @@ describe('Next.js', () => {
 describe('what checks packages', () => {
   it('publint has nothing to say', async () => {
     const { publint } = await tool('publint')
-    const { messages } = await publint({ pkgDir: installed, strict: true })
+    const { messages } = await publint({ pkgDir: installed, strict: true, pack: 'npm' })
     assert.deepEqual(messages, [])
   })
 

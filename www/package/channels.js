@@ -168,14 +168,17 @@ const seal = (to, frame) => {
 }
 
 /** Through a relay, across browsers and machines. Connects again by itself. */
-const websocket = ({ url, WebSocket = globalThis.WebSocket }, platform, tell) => {
+const websocket = ({ url, WebSocket: own }, platform, tell) => {
+  const WebSocket = own ?? globalThis.WebSocket
   let socket
+  let wasOpen = false
   let closed = false
   let attempt = 0
   let retry
   const isOpen = () => socket?.readyState === 1
   const send = (to, frame) => {
-    if (isOpen() && socket.bufferedAmount < MAX_BUFFERED) socket.send(seal(to, frame))
+    // A class of the user's own may not count.
+    if (isOpen() && !(socket.bufferedAmount >= MAX_BUFFERED)) socket.send(seal(to, frame))
   }
   return {
     get connected() {
@@ -191,7 +194,8 @@ const websocket = ({ url, WebSocket = globalThis.WebSocket }, platform, tell) =>
       const address = `${url}${url.includes('?') ? '&' : '?'}${query}`
       const again = (code, reason) => {
         if (closed) return
-        changed()
+        if (wasOpen) changed()
+        wasOpen = false
         // 4000 and above, and policy violations, are the relay's own words.
         if (code >= 4000 || code === 1008 || code === 1009) {
           tell('RELAY', `the relay closed the connection: ${reason} (${code})`)
@@ -211,6 +215,7 @@ const websocket = ({ url, WebSocket = globalThis.WebSocket }, platform, tell) =>
         socket.binaryType = 'arraybuffer'
         socket.onopen = () => {
           attempt = 0
+          wasOpen = true
           changed()
         }
         socket.onmessage = ({ data }) => {
@@ -270,15 +275,21 @@ const redis = ({ connectionString: url }, platform, tell) => {
     },
     disconnect() {
       closed = true
-      for (const one of [publisher, subscriber]) one.destroy()
+      for (const one of [publisher, subscriber]) {
+        try {
+          one.destroy()
+        } catch {
+          // It was never connected, or is not any more.
+        }
+      }
     },
     send: (to, frame) => publish(`${all}:${to}`, frame),
     broadcast: (frame) => publish(all, frame),
   }
 }
 
-const socketIo = ({ host, io = globalThis.io }, platform, tell) => {
-  const connect = io ?? peer(platform, 'socket.io', 'socket.io-client', platform.require ? '' : ', and pass its `io` as `channel.io`').io
+const socketIo = ({ host, io }, platform, tell) => {
+  const connect = io ?? globalThis.io ?? peer(platform, 'socket.io', 'socket.io-client', platform.require ? '' : ', and pass its `io` as `channel.io`').io
   const down = outage(tell, 'SOCKET_IO', `the socket.io server at ${host}`)
   let socket
   const emit = (to, frame) => {

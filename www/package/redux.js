@@ -27,32 +27,42 @@ export const reduxOptions = (reducer, options) => {
 /** What the extension may do: look, and take with it what it has seen. */
 const FEATURES = { jump: true, pause: true, export: true, skip: false, reorder: false, dispatch: false, import: false, lock: false, persist: false, test: false }
 
+/** How many past states are kept to be looked at. The extension shows fifty. */
+const KEPT = 100
+
 /** Shows what is committed in the Redux DevTools extension, if it is there. `look` is given a past state, or nothing. */
 const showInDevTools = (node, { name = 'Conflux' }, look) => {
   const devTools = globalThis.__REDUX_DEVTOOLS_EXTENSION__?.connect({ name, features: FEATURES })
   if (!devTools) return
-  let shown
-  const begin = () => {
-    shown = 0
-    devTools.init(node.getState())
+  /** The states that were shown, by what the extension makes of them: it gives back no more than that. */
+  const states = new Map()
+  const keep = (state) => {
+    const key = JSON.stringify(state)
+    states.delete(key)
+    states.set(key, state)
+    if (states.size > KEPT) states.delete(states.keys().next().value)
+    return state
   }
-  begin()
+  devTools.init(keep(node.getState()))
   node.on('commit', ({ index, term, nodeId, action }) => {
-    const type = action === undefined ? '@@conflux/SNAPSHOT' : (action?.type ?? JSON.stringify(action))
-    shown++
-    devTools.send({ type, action, index, term, node: nodeId }, node.getState())
+    const own = isPlain(action) ? action : {}
+    const type = action === undefined ? '@@conflux/SNAPSHOT' : (own.type ?? JSON.stringify(action))
+    // The form that the extension leaves as it is; otherwise it takes a field `action` for the whole.
+    const shown = { ...own, type, '@@conflux': { index, term, node: nodeId } }
+    devTools.send({ type: 'PERFORM_ACTION', action: shown, timestamp: Date.now() }, keep(node.getState()))
   })
   devTools.subscribe(({ type, payload, state }) => {
     if (type !== 'DISPATCH') return
     switch (payload.type) {
       case 'JUMP_TO_STATE':
       case 'JUMP_TO_ACTION':
-        // The last one is the present, which goes on.
-        look(payload.actionId === shown ? undefined : { state: JSON.parse(state) })
+        // What is the same as the present is the present, which goes on.
+        if (state === JSON.stringify(node.getState())) look(undefined)
+        else look({ state: states.has(state) ? states.get(state) : JSON.parse(state) })
         break
       case 'COMMIT':
         look(undefined)
-        begin()
+        devTools.init(keep(node.getState()))
         break
       case 'RESET':
       case 'ROLLBACK':

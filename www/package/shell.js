@@ -218,9 +218,9 @@ export const createConflux = (load, platform) => {
 
     /** What carries frames. */
     #transport(options) {
-      const make = CHANNELS[options?.name]
       // The core says what is wrong.
-      if (!make) return undefined
+      if (typeof options?.name !== 'string' || !Object.hasOwn(CHANNELS, options.name)) return undefined
+      const make = CHANNELS[options.name]
       if (options.name === 'custom') {
         for (const name of ['connect', 'disconnect', 'send', 'broadcast']) {
           const value = options[name]

@@ -71,11 +71,14 @@ pub(crate) fn site(package: &Path) -> Result<PathBuf> {
     Ok(site)
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder with all that is in it, but for what npm has installed there.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
+        if entry.file_name() == "node_modules" {
+            continue;
+        }
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             copy(&entry.path(), &target)?;

@@ -21,16 +21,16 @@ export const join = (id) =>
       release: (worker) => ({ type: 'RELEASED', worker }),
     },
     reduce(jobs = [], action) {
-      const change = (concerns, what) => jobs.map((job) => (concerns(job) ? { ...job, ...what } : job))
+      const change = (concerns, what) => jobs.map((job) => (concerns(job) ? { ...job, ...what(job) } : job))
       switch (action?.type) {
         case 'ADDED':
-          return [...jobs, ...action.names.map((name) => ({ name, worker: null, done: false }))]
+          return [...jobs, ...action.names.map((name) => ({ name, worker: null, done: 0 }))]
         case 'CLAIMED':
-          return change(({ name }) => name === action.name, { worker: action.worker })
+          return change(({ name }) => name === action.name, () => ({ worker: action.worker }))
         case 'FINISHED':
-          return change(({ name }) => name === action.name, { done: true })
+          return change(({ name }) => name === action.name, ({ done }) => ({ done: done + 1 }))
         case 'RELEASED':
-          return change(({ worker, done }) => worker === action.worker && !done, { worker: null })
+          return change(({ worker, done }) => worker === action.worker && done === 0, () => ({ worker: null }))
         default:
           return jobs
       }

@@ -37,9 +37,11 @@ const start = (name) => {
 
 const report = () => {
   console.log()
-  for (const { name, worker } of results.get('ada')) log(worker, name)
+  const result = results.get('ada')
+  for (const { name, worker } of result) log(worker, name)
   const same = new Set([...results.values()].map((result) => JSON.stringify(result))).size === 1
-  console.log(`\n${jobs.length} jobs, each done once; ${same ? 'all three agree' : 'they do not agree, which must not be'}.`)
+  const once = result.every(({ done }) => done === 1)
+  console.log(`\n${result.length} jobs, ${once ? 'each done once' : 'not each done once'}; ${same ? 'all three agree' : 'they do not agree'}.`)
   for (const worker of workers.values()) worker.send(['leave'])
 }
 

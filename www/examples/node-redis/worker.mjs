@@ -25,10 +25,13 @@ const changed = async (state) => {
   })
 }
 
+// Nobody is there to work for.
+process.on('disconnect', () => process.exit())
+
 await node.read()
 for (;;) {
   const jobs = node.getState()
-  if (jobs.length > 0 && jobs.every(({ done }) => done)) break
+  if (jobs.length > 0 && jobs.every(({ done }) => done > 0)) break
   const claimed = await node.perform('claim', [id])
   if (!claimed) {
     await changed(jobs)
@@ -36,7 +39,11 @@ for (;;) {
   }
   // The work itself.
   await sleep(150)
-  await node.perform('finish', [claimed.name, id]).catch((error) => console.log(error.message))
-  process.send(['finished', claimed.name])
+  try {
+    await node.perform('finish', [claimed.name, id])
+    process.send(['finished', claimed.name])
+  } catch (error) {
+    console.log(error.message)
+  }
 }
 process.send(['result', node.getState()])
