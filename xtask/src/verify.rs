@@ -102,7 +102,7 @@ pub(crate) fn coverage() -> Result<()> {
     let mut merge = command(&tool("llvm-profdata")?.display().to_string(), ["merge", "--sparse"]);
     merge.arg(&profiles).arg("-o").arg(&data);
     run(merge)?;
-    let modules = ["src/raft", "src/store", "src/node", "src/tenancy", "src/wire"];
+    let modules = ["src/raft", "src/store", "src/node", "src/tenancy", "src/wire", "src/sorted.rs"];
     let cov = |what: &str| -> Result<std::process::Command> {
         let mut cov = command(&tool("llvm-cov")?.display().to_string(), [what]);
         cov.arg(format!("--instr-profile={}", data.display())).arg(&binaries[0]);
