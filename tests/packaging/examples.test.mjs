@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { readFile, readdir, symlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { promisify } from 'node:util'
+import { promisify, stripVTControlCharacters } from 'node:util'
 import { launch } from '../browser/support.mjs'
 import { freePort } from '../node/support.mjs'
 import { startRedis } from '../node/servers.mjs'
@@ -20,7 +20,8 @@ const start = async (name, args = [], env = {}) => {
   let text = ''
   for await (const chunk of child.stdout) {
     text += chunk
-    const found = /http:\/\/[\w.]+:\d+/.exec(text)
+    // In colours, where a tool takes its output for a terminal's.
+    const found = /http:\/\/[\w.]+:\d+/.exec(stripVTControlCharacters(text))
     if (!found) continue
     child.stdout.resume()
     const stop = async () => {

@@ -215,7 +215,7 @@ fn packaging_of(package: &Path) -> Result<()> {
     npm(&["ci"])?;
     npm(&["install", "--no-save", "--no-package-lock", &build::tarball()?.display().to_string()])?;
     step("the package in them");
-    let mut tests = command("node", ["--test", "--test-concurrency=1"]);
+    let mut tests = command("node", ["--test", "--test-concurrency=1", "--test-timeout=300000"]);
     for name in ["packaging.test.mjs", "examples.test.mjs"] {
         tests.arg(tools::root().join("tests/packaging").join(name));
     }
