@@ -60,3 +60,6 @@ declare global {
     readonly observable: symbol
   }
 }
+
+// Nothing but what says so is exported.
+export {}
