@@ -665,21 +665,25 @@ fn roomy(config: &mut store::Config) {
     config.compact_bytes = 1 << 20;
 }
 
+/// How many entries are followed of a log whose end is not known to be committed.
+const FOLLOWED: u64 = 2 * store::KEPT as u64;
+
 #[test]
 fn of_a_long_log_few_states_are_kept() {
-    let actions = 3 * store::KEPT as u64;
+    let actions = 5 * store::KEPT as u64;
     let mut rig = Rig::new(3, "", long(actions), roomy);
-    assert_eq!((rig.state(), **rig.node.store().provisional()), (0, actions));
-    assert_eq!(rig.machine.made.len() as u64, actions, "each is reduced once");
-    assert!(rig.alive() <= store::KEPT + 1, "{}", rig.alive());
+    // The first entry opens the session.
+    assert_eq!((rig.state(), **rig.node.store().provisional()), (0, FOLLOWED - 1));
     // A leader commits it, half and half.
     for commit in [actions / 2, actions + 1] {
         let prev = Position::new(actions + 1, 1);
         let wants = Wants::Answer;
         rig.receive(2, 2, Body::Append { prev, commit, round: 0, entries: vec![], wants });
-        assert_eq!((rig.state(), **rig.node.store().provisional()), (commit - 1, actions));
-        assert!(rig.alive() <= store::KEPT + 2, "{}", rig.alive());
+        let followed = (commit - 1 + FOLLOWED).min(actions);
+        assert_eq!((rig.state(), **rig.node.store().provisional()), (commit - 1, followed));
+        assert!(rig.alive() as u64 <= FOLLOWED + 2, "{}", rig.alive());
     }
+    assert_eq!(rig.machine.made.len() as u64, actions, "each is reduced once");
     assert_eq!(rig.machine.committed, (2..=actions + 1).collect::<Vec<_>>(), "each is told once");
     let store = rig.node.store();
     assert!(Rc::ptr_eq(store.committed(), store.provisional()), "one state, one reference");
@@ -687,15 +691,16 @@ fn of_a_long_log_few_states_are_kept() {
 
 #[test]
 fn of_a_long_log_the_end_is_replaced() {
-    let (actions, kept) = (2 * store::KEPT as u64, store::KEPT as u64);
-    for from in [kept / 2, kept, kept + 1, kept + 2, actions] {
+    let actions = FOLLOWED + 500;
+    for from in [FOLLOWED / 2, FOLLOWED - 2, FOLLOWED - 1, FOLLOWED, FOLLOWED + 1, actions] {
         let mut rig = Rig::new(3, "", long(actions), roomy);
         let prev = Position::new(from, 1);
         let at = Position::new(from + 1, 2);
         let payload = Payload::Command(action(from, "y").into());
         let (entries, wants) = (vec![Entry { at, payload }], Wants::Answer);
         rig.receive(2, 2, Body::Append { prev, commit: 0, round: 0, entries, wants });
-        assert_eq!((rig.state(), **rig.node.store().provisional()), (0, from));
+        let followed = from.min(FOLLOWED - 1);
+        assert_eq!((rig.state(), **rig.node.store().provisional()), (0, followed));
         let (prev, wants) = (at, Wants::Answer);
         rig.receive(
             2,
@@ -707,7 +712,38 @@ fn of_a_long_log_the_end_is_replaced() {
 }
 
 #[test]
-fn a_reducer_that_fails_does_so_again_when_its_state_was_not_kept() {
+fn a_leader_that_does_not_know_yet_what_is_in_its_log_takes_nothing() {
+    let actions = FOLLOWED + 500;
+    let mut rig = Rig::new(3, "", long(actions), roomy);
+    rig.wait(600);
+    rig.receive(2, 2, Body::PreVoteReply { granted: true });
+    rig.receive(2, 2, Body::VoteReply { granted: true });
+    assert!(rig.node.raft().expect("started").is_leader());
+    // The client of the session asks again for what stands behind, and for one thing more.
+    let request = || store::Request { method: Some("add".into()), args: "x".into() };
+    let term = rig.node.raft().expect("started").term();
+    let body = || store::Body::Perform {
+        session: 1,
+        ack: 1,
+        first: FOLLOWED,
+        requests: (FOLLOWED..=actions + 1).map(|_| request()).collect(),
+    };
+    let ask = |rig: &mut Rig| {
+        let packet = Packet::Store(Message { term, body: body() });
+        rig.handle(Input::Receive { from: 3, packet });
+    };
+    ask(&mut rig);
+    assert_eq!(rig.node.raft().expect("started").log().last().index, actions + 2, "a no-op");
+    let matched = actions + 2;
+    let result = AppendResult::Accepted { matched };
+    rig.receive(2, term, Body::AppendReply { round: 0, result });
+    assert_eq!(rig.state(), actions);
+    ask(&mut rig);
+    assert_eq!(**rig.node.store().provisional(), actions + 1, "the one thing more");
+}
+
+#[test]
+fn a_reducer_that_fails_in_a_long_log_is_told_of_once() {
     let mut saved = long(store::KEPT as u64 + 10);
     for index in [3, store::KEPT + 5, store::KEPT + 10] {
         let seq = saved.entries[index].at.index - 1;

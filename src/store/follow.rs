@@ -2,7 +2,7 @@
 
 use super::machine::{Call, Committed, Failure};
 use super::session::{Command, Recorded, Session, SessionId, Sessions};
-use super::{Doing, Item, KEPT, Step, Store, Trouble, decode_snapshot, encode_snapshot};
+use super::{Doing, FOLLOWED, Item, Step, Store, Trouble, decode_snapshot, encode_snapshot};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, Payload, Position, Raft};
 
@@ -62,19 +62,12 @@ impl<S: Clone> Store<S> {
     /// Applies the next committed entry whose state is known.
     pub(super) fn apply(&mut self, commit: Index) -> Option<Call<S>> {
         while self.tail.front().is_some_and(|item| item.at.index <= commit) {
-            let item = self.tail.front().expect("just seen");
-            if let (None, Some(action)) = (&item.state, item.action()) {
-                let (state, action) = (self.committed.clone(), action.clone());
-                self.doing = Doing::Again;
-                return Some(Call::Reduce { state, action });
-            }
             let item = self.tail.pop_front().expect("just seen");
             let at = item.at;
             let index = at.index;
             self.applied = index;
             self.log_bytes += item.size;
-            // What is no action leaves it as it is.
-            self.committed = item.state.unwrap_or_else(|| self.committed.clone());
+            self.committed = item.state;
             let Some(command) = item.command.filter(|_| item.counts) else { continue };
             self.sessions.apply(index, &command);
             self.settle_own(index, &command);
@@ -111,10 +104,21 @@ impl<S: Clone> Store<S> {
         }
     }
 
-    /// Takes in the next entry of the log that has no state yet.
+    /// The last entry of the log whose state is known.
+    pub(super) fn followed(&self) -> Index {
+        self.tail.back().map_or(self.applied, |item| item.at.index)
+    }
+
+    /// Whether that is the last one.
+    pub(super) fn has_followed(&self, raft: &Raft) -> bool {
+        self.followed() >= raft.log().last().index
+    }
+
+    /// Takes in the next entry of the log that has no state yet. Of a long log whose end is not committed, as a
+    /// node finds it when it starts, only so many: each state may be a copy of a long list.
     pub(super) fn follow_log(&mut self, raft: &Raft) -> Option<Call<S>> {
-        loop {
-            let next = self.tail.back().map_or(self.applied, |item| item.at.index) + 1;
+        while self.tail.len() < FOLLOWED {
+            let next = self.followed() + 1;
             let entry = raft.entry(next)?;
             debug_assert!(self.staged.is_empty(), "staged commands are the end of the log");
             let mut item = Item {
@@ -122,7 +126,7 @@ impl<S: Clone> Store<S> {
                 command: None,
                 counts: false,
                 size: entry.payload.size(),
-                state: None,
+                state: (),
                 failure: None,
             };
             if let Payload::Command(data) = &entry.payload {
@@ -141,6 +145,7 @@ impl<S: Clone> Store<S> {
             }
             self.push_item(item, Ok(state));
         }
+        None
     }
 
     pub(super) fn push_item(&mut self, item: Item<()>, result: Result<S, Failure>) {
@@ -152,33 +157,13 @@ impl<S: Clone> Store<S> {
             }
             Err(failure) => Some(failure),
         };
-        let state = (self.tail.len() < KEPT).then(|| self.tip.clone());
+        let state = self.tip.clone();
         self.tail.push_back(Item { at, command, counts, size, state, failure });
     }
 
-    /// The first entry of the tail was reduced once more, because its state was not kept.
-    pub(super) fn reduced_again(&mut self, result: Result<S, Failure>) {
-        let is_last = self.tail.len() == 1;
-        let item = self.tail.front_mut().expect("it was reduced");
-        let state = result.unwrap_or_else(|failure| {
-            item.failure = Some(failure);
-            self.committed.clone()
-        });
-        if is_last {
-            // One state, one reference.
-            self.tip = state.clone();
-        }
-        item.state = Some(state);
-    }
-
-    /// Entries at the end of the tail, or what was staged behind it, are gone. What is left without a
-    /// state at its end is followed anew.
+    /// Entries at the end of the tail, or what was staged behind it, are gone.
     pub(super) fn rewind(&mut self) {
-        while self.tail.back().is_some_and(|item| item.state.is_none()) {
-            self.tail.pop_back();
-        }
-        let last = self.tail.back().and_then(|item| item.state.as_ref());
-        self.tip = last.unwrap_or(&self.committed).clone();
+        self.tip = self.tail.back().map_or(&self.committed, |item| &item.state).clone();
         self.rebuild_tail_sessions();
     }
 

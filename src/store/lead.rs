@@ -11,7 +11,8 @@ use crate::raft::{Blob, Index, Payload, Position, Raft, Refused};
 impl<S: Clone> Store<S> {
     /// The leader's part: judge the next perform, or propose and confirm what was judged.
     pub(super) fn lead(&mut self, raft: &Raft) -> Step<S> {
-        let Some(judge) = self.judge.as_mut().filter(|_| !self.broken) else { return Step::Idle };
+        let is_able = !self.broken && self.has_followed(raft);
+        let Some(judge) = self.judge.as_mut().filter(|_| is_able) else { return Step::Idle };
         if raft.takes_proposals() {
             while self.tail.len() + self.staged.len() < KEPT
                 && let Some(job) = judge.take_job()
@@ -149,7 +150,7 @@ impl<S: Clone> Store<S> {
             let at = Position::new(index, raft.term());
             let size = staged.size();
             let Staged { command, state, .. } = staged;
-            let (command, state) = (Some(command), Some(state));
+            let command = Some(command);
             self.tail.push_back(Item { at, command, counts: true, size, state, failure: None });
         }
     }

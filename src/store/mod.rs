@@ -11,8 +11,8 @@
 //!    each entry; the last of them is the provisional state. When entries are cut off, their states go
 //!    with them.
 //! 3. When an entry is committed, its state becomes the committed state; nothing is reduced again.
-//!    Only [`KEPT`] states wait at most, since each may be a copy of a large list: what stands behind
-//!    them in a long tail, as a node finds it when it starts, is reduced once more when it is committed.
+//!    Only so many states wait, since each may be a copy of a large list: what stands behind them in a
+//!    long tail, as a node finds it when it starts, is reduced when those before it are committed.
 //!
 //! Sessions make a perform that is sent twice run once; `session`, `client` and `judge` say how.
 
@@ -38,6 +38,9 @@ use crate::wire::hash64;
 /// How many states wait for their entries to be committed. A leader judges no more performs while it has
 /// so many.
 pub const KEPT: usize = 512;
+/// How far a log is followed whose end is not known to be committed: further than a leader goes, so that
+/// its own entries always find room.
+const FOLLOWED: usize = 2 * KEPT;
 
 /// The settings of a store.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +69,7 @@ impl Default for Config {
             max_message_bytes: 256 << 10,
             max_pending_bytes: 16 << 20,
             retry: 300,
-            compact_bytes: 1 << 20,
+            compact_bytes: 256 << 10,
             version: 1,
             max_sessions: Sessions::MAX,
         }
@@ -125,8 +128,7 @@ struct Item<S> {
     /// The command counts: it is an action that is to be reduced, or a change of the sessions.
     counts: bool,
     size: usize,
-    /// `None` when too many wait before it.
-    state: Option<S>,
+    state: S,
     failure: Option<Failure>,
 }
 
@@ -144,8 +146,6 @@ enum Doing {
     Nothing,
     /// An entry of the log is reduced; the item lacks its state.
     Entry(Item<()>),
-    /// The next entry to apply is reduced once more.
-    Again,
     Judging(Job),
     /// A judged action is reduced before it is proposed.
     Staging(Job, Command, Blob),
@@ -237,7 +237,8 @@ impl<S: Clone> Store<S> {
         &self.committed
     }
 
-    /// The committed state plus every uncommitted action of this node's log.
+    /// The committed state plus every uncommitted action of this node's log; or, where there are very many,
+    /// as a node finds it when it starts, the first of them.
     pub fn provisional(&self) -> &S {
         &self.tip
     }
@@ -383,7 +384,7 @@ impl<S: Clone> Store<S> {
                     self.client.handle_read_at(id, index, self.applied);
                 }
             }
-            body => self.handle_request(from, body),
+            body => self.handle_request(raft, from, body),
         }
     }
 
@@ -392,7 +393,11 @@ impl<S: Clone> Store<S> {
     }
 
     /// A client's message to the leader.
-    fn handle_request(&mut self, from: NodeId, body: Body) {
+    fn handle_request(&mut self, raft: &Raft, from: NodeId, body: Body) {
+        // Until it knows what is in its log it would judge again what stands there. They ask again.
+        if !self.has_followed(raft) {
+            return;
+        }
         let Some(judge) = &mut self.judge else { return };
         match body {
             Body::Open { nonce } => self.open_wanted.push((nonce, from)),
@@ -416,14 +421,23 @@ impl<S: Clone> Store<S> {
     /// What to do next. Called again and again until it says [`Step::Idle`] or [`Step::Call`].
     pub fn step(&mut self, raft: &Raft) -> Step<S> {
         debug_assert!(matches!(self.doing, Doing::Nothing), "user code has not returned");
-        if let Some(call) = self.load().or_else(|| self.apply(raft.commit_index())) {
-            return Step::Call(call);
+        loop {
+            if let Some(call) = self.load().or_else(|| self.apply(raft.commit_index())) {
+                return Step::Call(call);
+            }
+            let from = self.followed();
+            if let Some(call) = self.follow_log(raft) {
+                return Step::Call(call);
+            }
+            // Entries that need no user code have been followed just now, and may be committed.
+            if let Some(call) = self.apply(raft.commit_index()) {
+                return Step::Call(call);
+            }
+            if self.followed() == from {
+                break;
+            }
         }
-        if let Some(call) = self.follow_log(raft) {
-            return Step::Call(call);
-        }
-        // Entries that need no user code have been followed just now, and may be committed.
-        if let Some(call) = self.apply(raft.commit_index()).or_else(|| self.save(raft)) {
+        if let Some(call) = self.save(raft) {
             return Step::Call(call);
         }
         self.lead(raft)
@@ -436,7 +450,6 @@ impl<S: Clone> Store<S> {
     pub fn handle_return(&mut self, raft: &Raft, returned: Return<S>) -> Step<S> {
         match (std::mem::replace(&mut self.doing, Doing::Nothing), returned) {
             (Doing::Entry(item), Return::State(result)) => self.push_item(item, result),
-            (Doing::Again, Return::State(result)) => self.reduced_again(result),
             (Doing::Judging(job), Return::Judged(result)) => {
                 return self.judged(raft, job, result);
             }
@@ -477,7 +490,7 @@ impl Doing {
     fn name(&self) -> &'static str {
         match self {
             Self::Nothing => "nobody",
-            Self::Entry(_) | Self::Again => "an entry",
+            Self::Entry(_) => "an entry",
             Self::Judging(_) => "a perform",
             Self::Staging(..) => "an action",
             Self::Saving(_) => "a snapshot to save",
