@@ -153,14 +153,17 @@ impl Client {
         self.next_seq - self.pending.len() as Seq
     }
 
+    fn place(&self, seq: Seq) -> Option<usize> {
+        usize::try_from(seq.checked_sub(self.first())?).ok()
+    }
+
     fn get(&self, seq: Seq) -> Option<&Pending> {
-        let at = seq.checked_sub(self.first())?;
-        self.pending.get(usize::try_from(at).ok()?)?.as_ref()
+        self.pending.get(self.place(seq)?)?.as_ref()
     }
 
     fn get_mut(&mut self, seq: Seq) -> Option<&mut Pending> {
-        let at = seq.checked_sub(self.first())?;
-        self.pending.get_mut(usize::try_from(at).ok()?)?.as_mut()
+        let at = self.place(seq)?;
+        self.pending.get_mut(at)?.as_mut()
     }
 
     pub(super) fn perform(&mut self, now: Time, perform: Perform) {
@@ -202,6 +205,13 @@ impl Client {
 
     /// Rejects everything that waits.
     pub(super) fn fail_all(&mut self, failure: &Failure) {
+        self.fail_performs(failure);
+        for (_, read) in std::mem::take(&mut self.reads) {
+            self.settle(read.ticket, Outcome::Failed(failure.clone()));
+        }
+    }
+
+    fn fail_performs(&mut self, failure: &Failure) {
         for pending in std::mem::take(&mut self.pending).into_iter().flatten() {
             if !pending.abandoned {
                 self.settle(pending.perform.ticket, Outcome::Failed(failure.clone()));
@@ -209,9 +219,6 @@ impl Client {
         }
         (self.pending_bytes, self.gaps) = (0, 0);
         self.timeouts.clear();
-        for (_, read) in std::mem::take(&mut self.reads) {
-            self.settle(read.ticket, Outcome::Failed(failure.clone()));
-        }
     }
 
     fn settle(&mut self, ticket: u64, outcome: Outcome) {
@@ -361,7 +368,7 @@ impl Client {
     /// This node has applied the entry that closed its session, and every one before it: whatever has
     /// no fate by now never ran and never will.
     pub(super) fn expired(&mut self) {
-        self.start_over(Failure::new(
+        self.start_over(&Failure::new(
             "SESSION_EXPIRED",
             "the session of this node was closed, and the perform was not run: perform it again",
         ));
@@ -369,21 +376,15 @@ impl Client {
 
     /// The session is gone, and so are its results: nobody can tell any more what ran.
     fn lost(&mut self) {
-        self.start_over(Failure::new(
+        self.start_over(&Failure::new(
             "OUTCOME_UNKNOWN",
             "the session of this node was closed while it was away: the perform may have taken \
              effect, so look at the state before you perform it again",
         ));
     }
 
-    fn start_over(&mut self, failure: Failure) {
-        for pending in std::mem::take(&mut self.pending).into_iter().flatten() {
-            if !pending.abandoned {
-                self.settle(pending.perform.ticket, Outcome::Failed(failure.clone()));
-            }
-        }
-        (self.pending_bytes, self.gaps) = (0, 0);
-        self.timeouts.clear();
+    fn start_over(&mut self, failure: &Failure) {
+        self.fail_performs(failure);
         self.nonce = self.rng.next_u64();
         self.session = None;
         self.next_seq = 1;

@@ -113,11 +113,17 @@ export const startSite = async () => {
   }
 }
 
-/** Opens one tab of a cluster of tabs. `id` goes into the values that it performs. */
-export const openTab = async (context, origin, name, id, more = {}) => {
+/** Opens a page whose errors are the test's. */
+export const openPage = async (context, address) => {
   const page = await context.newPage()
   page.on('pageerror', (error) => assert.fail(`the page threw: ${error.stack}`))
-  await page.goto(`${origin}/page.html?${new URLSearchParams({ name, id, ...more })}`)
+  await page.goto(address)
+  return page
+}
+
+/** Opens one tab of a cluster of tabs. `id` goes into the values that it performs. */
+export const openTab = async (context, origin, name, id, more = {}) => {
+  const page = await openPage(context, `${origin}/page.html?${new URLSearchParams({ name, id, ...more })}`)
   // Hidden pages draw nothing, so it is a timer that looks.
   await page.waitForFunction('window.tab !== undefined', null, { polling: 50 })
   return page

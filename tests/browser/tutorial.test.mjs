@@ -8,7 +8,7 @@ import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import { packageDir } from '../node/support.mjs'
-import { launch } from './support.mjs'
+import { launch, openPage } from './support.mjs'
 
 const run = promisify(execFile)
 const text = await readFile('docs/tutorial.md', 'utf8')
@@ -43,12 +43,7 @@ describe('the tutorial', () => {
 
   it('does what it says', async () => {
     const context = await browser.newContext()
-    const open = async () => {
-      const page = await context.newPage()
-      page.on('pageerror', (error) => assert.fail(error.stack))
-      await page.goto(address)
-      return page
-    }
+    const open = () => openPage(context, address)
     const add = async (page, thing) => {
       await page.fill('input', thing)
       await page.press('input', 'Enter')

@@ -6,7 +6,7 @@ import { readFile, readdir, symlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { promisify, stripVTControlCharacters } from 'node:util'
-import { launch } from '../browser/support.mjs'
+import { launch, openPage } from '../browser/support.mjs'
 import { freePort } from '../node/support.mjs'
 import { startRedis } from '../node/servers.mjs'
 
@@ -52,13 +52,7 @@ describe('examples', () => {
   /** Two tabs of one browser. */
   const twoTabs = async (address) => {
     const context = await browser.newContext()
-    const open = async () => {
-      const page = await context.newPage()
-      page.on('pageerror', (error) => assert.fail(error.stack))
-      await page.goto(address)
-      return page
-    }
-    return { context, tabs: [await open(), await open()] }
+    return { context, tabs: [await openPage(context, address), await openPage(context, address)] }
   }
   const shows = (page, text) => page.waitForFunction((text) => document.body.innerText.includes(text), text, { timeout: 20_000 })
   const submit = async (page, text) => {
@@ -127,8 +121,7 @@ describe('examples', () => {
     await one.waitForFunction(() => !document.body.innerText.includes('write'))
     await one.close()
     await two.close()
-    const three = await context.newPage()
-    await three.goto(address)
+    const three = await openPage(context, address)
     await shows(three, 'read')
     await context.close()
     await stop()

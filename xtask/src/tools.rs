@@ -61,10 +61,15 @@ pub(crate) fn step(what: &str) {
     eprintln!("\n── {what}");
 }
 
+/// Where the compiler has its libraries and tools, by target.
+pub(crate) fn rustlib() -> Result<PathBuf> {
+    let sysroot = output(command("rustc", ["--print", "sysroot"]))?;
+    Ok(Path::new(sysroot.trim()).join("lib/rustlib"))
+}
+
 /// Adds Rust's wasm target where it is missing.
 pub(crate) fn ensure_wasm_target() -> Result<()> {
-    let sysroot = output(command("rustc", ["--print", "sysroot"]))?;
-    if Path::new(sysroot.trim()).join("lib/rustlib").join(WASM).exists() {
+    if rustlib()?.join(WASM).exists() {
         return Ok(());
     }
     step("adding the wasm target");
@@ -76,8 +81,7 @@ pub(crate) fn ensure_wasm_target() -> Result<()> {
 
 /// The source of the standard library, and whether it could be had.
 pub(crate) fn ensure_rust_src() -> Result<bool> {
-    let sysroot = output(command("rustc", ["--print", "sysroot"]))?;
-    let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/std");
+    let source = rustlib()?.join("src/rust/library/std");
     if source.exists() {
         return Ok(true);
     }

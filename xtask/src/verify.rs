@@ -71,9 +71,8 @@ fn mistakes() -> Result<()> {
 pub(crate) fn coverage() -> Result<()> {
     let rustup = command("rustup", ["component", "add", "llvm-tools"]);
     run(rustup).context("coverage needs LLVM's tools, which rustup adds")?;
-    let sysroot = output(command("rustc", ["--print", "sysroot"]))?;
+    let lib = tools::rustlib()?;
     let tool = |name: &str| -> Result<PathBuf> {
-        let lib = Path::new(sysroot.trim()).join("lib/rustlib");
         let hosts = std::fs::read_dir(&lib)?.filter_map(|host| Some(host.ok()?.path()));
         let tools = hosts.map(|host| host.join("bin").join(name));
         let mut found = tools.filter(|path| path.is_file());
