@@ -6,7 +6,7 @@
 //! - `js`: what JavaScript sees (only on wasm)
 //! - [`host`], runs nodes in a tab or a Node.js process
 //! - `channel`: how frames travel (only on wasm)
-//! - [`tenancy`], which nodes are a cluster
+//! - [`formation`], which nodes are a cluster
 //! - [`node`], one node: Raft, the store, and the order of their effects
 //! - [`store`], the replicated state container
 //! - [`raft`], consensus
@@ -18,8 +18,8 @@
 //! `raft`, `store`, `node`, `tenancy`, `wire` and `host::core` are pure: time and seed come in as
 //! arguments, effects go out as values. A test sees to it.
 
-#[cfg(target_arch = "wasm32")]
-pub mod channel;
+pub mod elastic;
+pub mod formation;
 pub mod host;
 #[cfg(target_arch = "wasm32")]
 pub mod js;
@@ -29,5 +29,4 @@ pub mod raft;
 pub mod sorted;
 pub mod storage;
 pub mod store;
-pub mod tenancy;
 pub mod wire;

@@ -2,10 +2,10 @@
 //! the tabs' simulator's.
 #![allow(missing_docs)]
 
-use conflux::raft::{NodeId, Payload, Raft, Saved};
-use conflux::tenancy::elastic::{
-    Body, Effect, Elastic, Fence, Input, Message, Record, Registry, Trouble, View, admit,
+use conflux::elastic::{
+    Body, Effect, Elastic, Fence, Input, Message, Record, Registry, StopReason, View, admit,
 };
+use conflux::raft::{NodeId, Payload, Raft, Saved};
 
 /// A host whose nodes have no Raft to look at.
 struct Nothing;
@@ -43,7 +43,7 @@ impl Rig {
         self.give(Input::Loaded { node, record })
     }
 
-    fn hear(&mut self, host: u64, count: u64, body: Body) -> Vec<Effect> {
+    fn receive(&mut self, host: u64, count: u64, body: Body) -> Vec<Effect> {
         self.give(Input::Message(Message { host, count, body }))
     }
 
@@ -65,7 +65,7 @@ impl Rig {
 
 fn said(effects: &[Effect]) -> Vec<&Body> {
     let said = effects.iter().filter_map(|effect| match effect {
-        Effect::Say(body) => Some(body),
+        Effect::Broadcast(body) => Some(body),
         _ => None,
     });
     said.collect()
@@ -130,7 +130,7 @@ fn a_free_node_is_taken_before_a_new_one_is_made_and_the_others_are_adopted() {
     assert_eq!(shown(&rig.granted(5)), ["Load(5)"]);
     let first = rig.loaded(5, 7);
     assert!(first.iter().any(|e| matches!(e, Effect::Run { node: 5, own: true, epoch: 2, .. })));
-    assert_eq!(said(&first)[0], &Body::Took { node: 5 });
+    assert_eq!(said(&first)[0], &Body::Acquired { node: 5 });
     let second = rig.loaded(3, 7);
     assert!(second.iter().any(|e| matches!(e, Effect::Run { node: 3, own: false, .. })));
     assert_eq!(rig.elastic.running().collect::<Vec<_>>(), [3, 5]);
@@ -145,14 +145,16 @@ fn a_granted_lock_without_a_record_means_gone() {
         Some(Record { incarnation: 6, epoch: 2, saved: Saved::default() }),
     ] {
         let mut rig = Rig::settled(&[2]);
-        rig.hear(50, 1, hello(9, &[9]));
+        rig.receive(50, 1, hello(9, &[9]));
         assert_eq!(shown(&rig.granted(9)), ["Load(9)"]);
         let effects = rig.give(Input::Loaded { node: 9, record });
-        assert_eq!(said(&effects), [&Body::Vanished { node: 9 }]);
+        assert_eq!(said(&effects), [&Body::Deleted { node: 9 }]);
         assert!(effects.iter().any(|effect| matches!(effect, Effect::Delete(9))));
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::Run { .. })));
         assert_eq!(shown(&rig.give(Input::Deleted(9))), ["Unlock(9)"]);
-        assert!(rig.hear(50, 2, hello(8, &[8])).iter().any(|e| matches!(e, Effect::AwaitLock(8))));
+        assert!(
+            rig.receive(50, 2, hello(8, &[8])).iter().any(|e| matches!(e, Effect::AwaitLock(8)))
+        );
     }
 }
 
@@ -160,18 +162,18 @@ fn a_granted_lock_without_a_record_means_gone() {
 fn a_lock_that_is_granted_says_that_its_holder_is_dead() {
     let mut rig = Rig::settled(&[2]);
     // To hear of hosts for the first time says nothing of their death.
-    let effects = rig.hear(50, 1, hello(9, &[9]));
+    let effects = rig.receive(50, 1, hello(9, &[9]));
     assert_eq!(shown(&effects), ["AwaitLock(9)"]);
-    let effects = rig.hear(60, 1, Body::Took { node: 9 });
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Gone(9))), "{effects:?}");
+    let effects = rig.receive(60, 1, Body::Acquired { node: 9 });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::PeerDown(9))), "{effects:?}");
     // Nor does it count twice, nor does an older greeting that comes late.
-    rig.hear(60, 3, hello(4, &[4, 9]));
+    rig.receive(60, 3, hello(4, &[4, 9]));
     assert!(rig.elastic.is_adopted(9));
-    rig.hear(60, 2, hello(4, &[4]));
+    rig.receive(60, 2, hello(4, &[4]));
     assert!(rig.elastic.is_adopted(9));
     // Who says goodbye has let go of all.
-    let effects = rig.hear(60, 4, Body::Bye);
-    let gone: Vec<_> = effects.iter().filter(|e| matches!(e, Effect::Gone(_))).collect();
+    let effects = rig.receive(60, 4, Body::Goodbye);
+    let gone: Vec<_> = effects.iter().filter(|e| matches!(e, Effect::PeerDown(_))).collect();
     assert_eq!(gone.len(), 2);
 }
 
@@ -180,8 +182,8 @@ fn a_host_that_has_lost_its_own_node_begins_anew_and_another_one_is_queued_for()
     let mut rig = Rig::settled(&[2, 3]);
     let effects = rig.give(Input::Lost(3));
     assert_eq!(shown(&effects[..3]), ["Stop(3)", "Unlock(3)", "AwaitLock(3)"]);
-    let effects = rig.hear(60, 1, Body::Took { node: 2 });
-    assert_eq!(shown(&effects), ["Gone(2)", "Stop(2)", "UnlockAll", "ReadRegistry"]);
+    let effects = rig.receive(60, 1, Body::Acquired { node: 2 });
+    assert_eq!(shown(&effects), ["PeerDown(2)", "Stop(2)", "UnlockAll", "ReadRegistry"]);
     assert_eq!(rig.elastic.own(), None);
     // What was asked before is answered to nobody.
     assert!(rig.loaded(2, 7).is_empty());
@@ -192,9 +194,9 @@ fn a_host_that_has_lost_its_own_node_begins_anew_and_another_one_is_queued_for()
 fn a_host_that_is_suspended_lets_go_of_everything_and_goes_on_later() {
     let mut rig = Rig::settled(&[2, 3]);
     let effects = rig.give(Input::Suspend);
-    assert_eq!(shown(&effects), ["Say(Bye)", "Stop(2)", "Stop(3)", "UnlockAll"]);
+    assert_eq!(shown(&effects), ["Broadcast(Goodbye)", "Stop(2)", "Stop(3)", "UnlockAll"]);
     assert_eq!(rig.elastic.deadline(), None);
-    assert!(rig.hear(50, 1, hello(9, &[9])).is_empty(), "nothing is asked for meanwhile");
+    assert!(rig.receive(50, 1, hello(9, &[9])).is_empty(), "nothing is asked for meanwhile");
     assert_eq!(shown(&rig.give(Input::Suspend)), ["UnlockAll"]);
     assert_eq!(shown(&rig.give(Input::Start)), ["ReadRegistry"]);
     assert!(rig.give(Input::Start).is_empty(), "once is enough");
@@ -202,22 +204,22 @@ fn a_host_that_is_suspended_lets_go_of_everything_and_goes_on_later() {
 
 #[test]
 fn trouble_with_storage_is_the_end_and_is_told_once() {
-    let over = |input, trouble| {
+    let over = |input, reason| {
         let mut rig = Rig::settled(&[2]);
         let effects = rig.give(input);
-        assert_eq!(shown(&effects).last(), Some(&format!("Over({trouble:?})")));
+        assert_eq!(shown(&effects).last(), Some(&format!("Stopped({reason:?})")));
         assert!(effects.iter().any(|effect| matches!(effect, Effect::Stop(2))));
         assert!(effects.iter().any(|effect| matches!(effect, Effect::UnlockAll)));
         assert!(rig.give(Input::Start).is_empty(), "there is no way back");
         effects
     };
-    let full = Trouble::StorageFailed("QuotaExceededError".into());
-    over(Input::Broken(full.clone()), full);
-    over(Input::Broken(Trouble::StorageLost), Trouble::StorageLost);
-    let effects = over(Input::Destroy, Trouble::Destroyed);
-    assert_eq!(shown(&effects[..2]), ["Say(Destroyed)", "DeleteAll"]);
+    let full = StopReason::StorageFailed("QuotaExceededError".into());
+    over(Input::Failed(full.clone()), full);
+    over(Input::Failed(StopReason::StorageLost), StopReason::StorageLost);
+    let effects = over(Input::Destroy, StopReason::Destroyed);
+    assert_eq!(shown(&effects[..2]), ["Broadcast(Destroyed)", "DeleteAll"]);
     let message = Message { host: 50, count: 1, body: Body::Destroyed };
-    let effects = over(Input::Message(message), Trouble::Destroyed);
+    let effects = over(Input::Message(message), StopReason::Destroyed);
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::DeleteAll)), "that is another's");
 }
 
@@ -232,9 +234,9 @@ fn writes_count_only_under_the_newest_epoch() {
 fn absurd_greetings_are_ignored() {
     let mut rig = Rig::settled(&[2]);
     let many: Vec<_> = (10..2_000).collect();
-    assert!(rig.hear(50, 1, hello(10, &many)).is_empty());
-    assert!(rig.hear(50, 1, hello(10, &[0])).iter().all(|e| !matches!(e, Effect::AwaitLock(0))));
+    assert!(rig.receive(50, 1, hello(10, &many)).is_empty());
+    assert!(rig.receive(50, 1, hello(10, &[0])).iter().all(|e| !matches!(e, Effect::AwaitLock(0))));
     // A change of the members cannot be had by messages alone.
     let changes = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Change { .. }));
-    assert!(!changes(&rig.hear(51, 1, hello(11, &[11]))));
+    assert!(!changes(&rig.receive(51, 1, hello(11, &[11]))));
 }

@@ -7,7 +7,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::host_cluster::{Disk, Hosts, size};
-use conflux::host::core::Phase;
+use conflux::host::types::Phase;
 use conflux::store::Outcome;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -179,7 +179,7 @@ impl Run {
                 "seed {seed}"
             );
             assert_eq!(self.hosts.state(&id), state, "seed {seed}: {id} differs");
-            assert_eq!(host.core.node().store().waiting(), 0, "seed {seed}: {id} still waits");
+            assert_eq!(host.core.own().store().waiting(), 0, "seed {seed}: {id} still waits");
         }
         let times = |value: &String| state.iter().filter(|other| *other == value).count();
         for value in &self.acknowledged {

@@ -8,8 +8,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use common::golden::run_scripts;
+use conflux::formation::{Body, Event, Formation, Member, Message, Output, Plan, Refusal, Set, To};
 use conflux::raft::Time;
-use conflux::tenancy::{Body, Event, Member, Message, Output, Plan, Refusal, Set, Tenancy, To};
 
 #[derive(goldenscript::Command)]
 enum Command {
@@ -50,7 +50,7 @@ enum Command {
 #[derive(Default)]
 struct Runner {
     now: Time,
-    nodes: BTreeMap<String, (Tenancy, String)>,
+    nodes: BTreeMap<String, (Formation, String)>,
     network: VecDeque<(Member, String, Message)>,
     names: BTreeMap<u64, String>,
     frozen: BTreeSet<String>,
@@ -99,7 +99,7 @@ impl Runner {
                 }
                 // The frame says for which start it is; the host drops those for earlier ones.
                 To::Member(member) => {
-                    let lives = |(t, _): &(Tenancy, String)| t.me().nonce == member.nonce;
+                    let lives = |(t, _): &(Formation, String)| t.me().nonce == member.nonce;
                     let lives = self.nodes.get(&member.id).is_some_and(lives);
                     if lives { vec![member.id] } else { vec![] }
                 }
@@ -151,9 +151,9 @@ impl goldenscript::Runner for Runner {
                     _ => return Err("either a size or members".into()),
                 };
                 self.starts += 1;
-                let mut tenancy = Tenancy::new(id.clone(), plan, self.now, self.starts);
-                let output = tenancy.handle_tick(self.now);
-                self.nodes.insert(id.clone(), (tenancy, "forming".into()));
+                let mut formation = Formation::new(id.clone(), plan, self.now, self.starts);
+                let output = formation.handle_tick(self.now);
+                self.nodes.insert(id.clone(), (formation, "forming".into()));
                 self.execute(id, output);
             }
             Command::Kill(id) => {
@@ -164,9 +164,9 @@ impl goldenscript::Runner for Runner {
                 self.now += ms;
                 let awake = |id: &&String| !self.frozen.contains(*id);
                 for id in self.nodes.keys().filter(awake).cloned().collect::<Vec<_>>() {
-                    let (tenancy, _) = self.nodes.get_mut(&id).expect("a node");
-                    if tenancy.deadline().is_some_and(|deadline| deadline <= self.now) {
-                        let output = tenancy.handle_tick(self.now);
+                    let (formation, _) = self.nodes.get_mut(&id).expect("a node");
+                    if formation.deadline().is_some_and(|deadline| deadline <= self.now) {
+                        let output = formation.handle_tick(self.now);
                         self.execute(&id, output);
                     }
                 }
@@ -198,8 +198,8 @@ impl goldenscript::Runner for Runner {
             }
             Command::OtherSet(from, to) => {
                 let nonce = self.nodes[from].0.me().nonce;
-                let (tenancy, _) = self.nodes.get_mut(to).ok_or("no such node")?;
-                let output = tenancy.handle_other_set(nonce);
+                let (formation, _) = self.nodes.get_mut(to).ok_or("no such node")?;
+                let output = formation.handle_other_set(nonce);
                 let why = |(_, m): &(To, Message)| match &m.body {
                     Body::Refuse { why, .. } => *why == Refusal::OtherSet,
                     _ => false,

@@ -10,8 +10,8 @@ use conflux::raft::{
     Snapshot, Time, Wants,
 };
 use conflux::store::{
-    self, Call, Command, Failure, Machine, Message, Outcome, Perform, Performer, Return, Settled,
-    Trouble,
+    self, Call, Command, Failure, Fault, Machine, Message, Outcome, Perform, Performer, Return,
+    Settled,
 };
 
 type State = Rc<u64>;
@@ -49,7 +49,7 @@ fn follow(node: &mut Node<State>, commands: &[Command]) -> Output<State> {
     };
     let entries: Vec<_> = (1..).zip(commands).map(entry).collect();
     let (prev, commit) = (Position::default(), entries.len() as u64);
-    let body = Body::Append { prev, commit, round: 0, entries, wants: Wants::Answer };
+    let body = Body::Append { prev, commit, round: 0, entries, wants: Wants::Reply };
     let packet = Packet::Raft(raft::Message { term: 1, body });
     handle(node, Input::Receive { from: 2, packet })
 }
@@ -164,7 +164,7 @@ struct Rig {
     machine: Counter,
     now: Time,
     settled: Vec<Settled>,
-    troubles: Vec<Trouble>,
+    faults: Vec<Fault>,
     sent: Vec<(u64, Packet)>,
 }
 
@@ -177,7 +177,7 @@ impl Rig {
             machine: Counter { fail, ..Counter::default() },
             now: 0,
             settled: Vec::new(),
-            troubles: Vec::new(),
+            faults: Vec::new(),
             sent: Vec::new(),
         };
         let config = Config::new(1, Members::voters(1..=nodes));
@@ -192,8 +192,8 @@ impl Rig {
             self.settled.extend(output.settled);
             self.sent.extend(output.send);
             for event in output.events {
-                if let Event::Trouble(trouble) = event {
-                    self.troubles.push(trouble);
+                if let Event::Fault(fault) = event {
+                    self.faults.push(fault);
                 }
             }
             next = output.call.map(|call| Input::Returned(call.run(&mut self.machine)));
@@ -242,7 +242,7 @@ impl Rig {
     fn append(&mut self, prev: u64, entries: Vec<Entry>) {
         let commit = prev + entries.len() as u64;
         let prev = Position::new(prev, prev.min(1));
-        self.receive(2, 1, Body::Append { prev, commit, round: 0, entries, wants: Wants::Answer });
+        self.receive(2, 1, Body::Append { prev, commit, round: 0, entries, wants: Wants::Reply });
     }
 }
 
@@ -297,7 +297,7 @@ fn broken(nodes: u64) -> Saved {
 fn a_node_that_cannot_read_its_snapshot_votes_and_judges_nothing() {
     let mut rig = Rig::new(1, "", broken(1), |_| ());
     let bad = Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read");
-    assert_eq!(rig.troubles, [Trouble::CannotLoad(bad)]);
+    assert_eq!(rig.faults, [Fault::CannotLoad(bad)]);
     rig.wait(600);
     assert!(rig.node.raft().is_some_and(raft::Raft::is_leader), "there is nobody else");
     rig.perform(1, "add", "x");
@@ -327,7 +327,7 @@ fn a_state_that_cannot_be_loaded_is_reported() {
     let snapshot =
         Some(Snapshot { last: Position::new(5, 1), members: Members::voters([1, 2, 3]), data });
     let rig = Rig::new(3, "", Saved { snapshot, ..broken(3) }, |_| ());
-    assert_eq!(rig.troubles, [Trouble::CannotLoad(Failure::new("NO_NUMBER", "no"))]);
+    assert_eq!(rig.faults, [Fault::CannotLoad(Failure::new("NO_NUMBER", "no"))]);
     assert!(rig.node.store().is_broken());
 }
 
@@ -337,11 +337,9 @@ fn a_state_that_cannot_be_saved_is_reported_and_the_log_stays() {
     for ticket in 1..=20 {
         rig.perform(ticket, "add", "0123456789");
     }
-    let reports = rig.troubles.len();
+    let reports = rig.faults.len();
     assert!((1..20).contains(&reports), "once for each growth, not for each action: {reports}");
-    assert!(
-        rig.troubles.iter().all(|t| matches!(t, Trouble::CannotSave(f) if f.code == "NO_JSON"))
-    );
+    assert!(rig.faults.iter().all(|t| matches!(t, Fault::CannotSave(f) if f.code == "NO_JSON")));
     assert_eq!(rig.node.raft().map(|raft| raft.log().base().index), Some(0));
     assert_eq!((rig.state(), rig.settled.len()), (20, 20), "work goes on");
 }
@@ -355,8 +353,8 @@ fn a_reducer_that_fails_on_what_is_committed_leaves_the_state() {
     rig.append(0, entries);
     assert_eq!(rig.state(), 2, "the first and the last");
     assert_eq!(rig.node.store().applied(), 5);
-    let failed = Trouble::ReducerFailed(Failure::new("REDUCER_FAILED", "no"));
-    assert_eq!(rig.troubles, [failed, Trouble::BadEntry(4)]);
+    let failed = Fault::ReducerFailed(Failure::new("REDUCER_FAILED", "no"));
+    assert_eq!(rig.faults, [failed, Fault::BadEntry(4)]);
 }
 
 #[test]
@@ -497,7 +495,7 @@ fn performs_are_sent_in_as_few_messages_as_fit() {
     for (length, parts) in [(40, 0), (41, 1), (60, 1), (61, 2), (120, 2), (121, 3)] {
         let mut rig = client(|config| config.max_message_bytes = 60);
         rig.perform(1, "abcd", &"x".repeat(length));
-        let part = |body: &store::Body| matches!(body, store::Body::Part { .. });
+        let part = |body: &store::Body| matches!(body, store::Body::Chunk { .. });
         assert_eq!(said(&mut rig).iter().filter(|b| part(b)).count(), parts, "{length} bytes");
     }
 }
@@ -508,7 +506,7 @@ fn what_the_leader_has_is_not_sent_again_and_silence_is_not_endless() {
     rig.perform(1, "abcd", &"x".repeat(150));
     let offsets = |bodies: Vec<store::Body>| -> Vec<u64> {
         let offset = |body| match body {
-            store::Body::Part { offset, .. } => offset,
+            store::Body::Chunk { offset, .. } => offset,
             body => panic!("{body:?}"),
         };
         bodies.into_iter().map(offset).collect()
@@ -572,7 +570,7 @@ fn a_perform_in_parts_is_put_together_once() {
     let (mut rig, session) = judge(|config| config.max_action_bytes = 6);
     let part = |rig: &mut Rig, seq, total, offset, data: &str| {
         let (method, data) = ("add".to_string(), Blob::from(data));
-        let body = store::Body::Part { session, ack: 1, seq, method, total, offset, data };
+        let body = store::Body::Chunk { session, ack: 1, seq, method, total, offset, data };
         let packet = Packet::Store(Message { term: 1, body });
         rig.handle(Input::Receive { from: 3, packet });
         let received = said(rig).into_iter().find_map(|body| match body {
@@ -666,18 +664,18 @@ fn roomy(config: &mut store::Config) {
 }
 
 /// How many entries are followed of a log whose end is not known to be committed.
-const FOLLOWED: u64 = 2 * store::KEPT as u64;
+const FOLLOWED: u64 = 2 * store::MAX_TAIL as u64;
 
 #[test]
 fn of_a_long_log_few_states_are_kept() {
-    let actions = 5 * store::KEPT as u64;
+    let actions = 5 * store::MAX_TAIL as u64;
     let mut rig = Rig::new(3, "", long(actions), roomy);
     // The first entry opens the session.
     assert_eq!((rig.state(), **rig.node.store().provisional()), (0, FOLLOWED - 1));
     // A leader commits it, half and half.
     for commit in [actions / 2, actions + 1] {
         let prev = Position::new(actions + 1, 1);
-        let wants = Wants::Answer;
+        let wants = Wants::Reply;
         rig.receive(2, 2, Body::Append { prev, commit, round: 0, entries: vec![], wants });
         let followed = (commit - 1 + FOLLOWED).min(actions);
         assert_eq!((rig.state(), **rig.node.store().provisional()), (commit - 1, followed));
@@ -697,11 +695,11 @@ fn of_a_long_log_the_end_is_replaced() {
         let prev = Position::new(from, 1);
         let at = Position::new(from + 1, 2);
         let payload = Payload::Command(action(from, "y").into());
-        let (entries, wants) = (vec![Entry { at, payload }], Wants::Answer);
+        let (entries, wants) = (vec![Entry { at, payload }], Wants::Reply);
         rig.receive(2, 2, Body::Append { prev, commit: 0, round: 0, entries, wants });
         let followed = from.min(FOLLOWED - 1);
         assert_eq!((rig.state(), **rig.node.store().provisional()), (0, followed));
-        let (prev, wants) = (at, Wants::Answer);
+        let (prev, wants) = (at, Wants::Reply);
         rig.receive(
             2,
             2,
@@ -744,32 +742,32 @@ fn a_leader_that_does_not_know_yet_what_is_in_its_log_takes_nothing() {
 
 #[test]
 fn a_reducer_that_fails_in_a_long_log_is_told_of_once() {
-    let mut saved = long(store::KEPT as u64 + 10);
-    for index in [3, store::KEPT + 5, store::KEPT + 10] {
+    let mut saved = long(store::MAX_TAIL as u64 + 10);
+    for index in [3, store::MAX_TAIL + 5, store::MAX_TAIL + 10] {
         let seq = saved.entries[index].at.index - 1;
         saved.entries[index].payload = Payload::Command(action(seq, "bad").into());
     }
     let last = saved.entries.last().expect("many").at;
     let mut rig = Rig::new(3, "reduce", saved, roomy);
-    let good = store::KEPT as u64 + 7;
+    let good = store::MAX_TAIL as u64 + 7;
     assert_eq!(**rig.node.store().provisional(), good);
-    let (commit, wants) = (last.index, Wants::Answer);
+    let (commit, wants) = (last.index, Wants::Reply);
     rig.receive(2, 2, Body::Append { prev: last, commit, round: 0, entries: vec![], wants });
     assert_eq!((rig.state(), **rig.node.store().provisional()), (good, good));
-    let failure = Trouble::ReducerFailed(Failure::new("REDUCER_FAILED", "no"));
-    assert_eq!(rig.troubles, vec![failure; 3], "each is told once");
+    let failure = Fault::ReducerFailed(Failure::new("REDUCER_FAILED", "no"));
+    assert_eq!(rig.faults, vec![failure; 3], "each is told once");
 }
 
 #[test]
 fn a_leader_judges_no_more_than_its_followers_can_keep() {
     let mut rig = leading(roomy);
-    let many = 2 * store::KEPT as u64 + 5;
+    let many = 2 * store::MAX_TAIL as u64 + 5;
     let perform =
         |ticket| Perform { ticket, method: "add".into(), args: "x".into(), timeout: None };
     rig.handle(Input::Perform((0..many).map(perform).collect()));
-    for so_far in [store::KEPT as u64, 2 * store::KEPT as u64, many] {
+    for so_far in [store::MAX_TAIL as u64, 2 * store::MAX_TAIL as u64, many] {
         assert_eq!(**rig.node.store().provisional(), so_far);
-        assert!(rig.alive() <= store::KEPT + 1, "{}", rig.alive());
+        assert!(rig.alive() <= store::MAX_TAIL + 1, "{}", rig.alive());
         accept(&mut rig);
         assert_eq!((rig.state(), rig.settled.len() as u64), (so_far, so_far));
     }

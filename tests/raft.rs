@@ -3,9 +3,9 @@
 #![allow(missing_docs)]
 
 use conflux::raft::{
-    AppendResult, Body, Config, Confirmed, Entry, Event, Index, Input, Invalid, Members, Message,
-    NodeId, Outgoing, Output, Payload, Position, Raft, Refused, RoleName, Saved, Snapshot, Term,
-    Wants, Whole,
+    AppendResult, Body, Chunked, Config, Confirmed, Entry, Event, Index, Input, Invalid, Members,
+    Message, NodeId, Outgoing, Output, Payload, Position, Raft, Refused, RoleName, Saved, Snapshot,
+    Term, Wants,
 };
 
 fn node(id: NodeId, nodes: u64) -> Raft {
@@ -21,7 +21,7 @@ fn entry(index: Index, term: Term) -> Entry {
 }
 
 fn append(prev: Position, commit: Index, entries: Vec<Entry>) -> Body {
-    Body::Append { prev, commit, round: 7, entries, wants: Wants::Answer }
+    Body::Append { prev, commit, round: 7, entries, wants: Wants::Reply }
 }
 
 fn zero() -> Position {
@@ -149,11 +149,11 @@ fn an_answer_to_an_earlier_term_confirms_nothing() {
     assert_eq!(*message, late);
     let Body::AppendReply { round, result } = message.body else { panic!("another answer") };
     assert_eq!((round, result), (0, AppendResult::Rejected { prev: 0, hint: zero() }));
-    let of = Whole::Snapshot { last: Position::new(3, 3) };
-    let piece = Body::Piece { of, total: 2, offset: 0, round: 7, data: "ab".into() };
+    let of = Chunked::Snapshot { last: Position::new(3, 3) };
+    let piece = Body::Chunk { of, total: 2, offset: 0, round: 7, data: "ab".into() };
     let output = receive(&mut follower, 2, 2, 4, piece);
     let body = &output.messages[0].message.body;
-    assert_eq!(*body, Body::PieceReply { of, offset: 0, round: 0 });
+    assert_eq!(*body, Body::ChunkReply { of, offset: 0, round: 0 });
 
     // The leader of the new term takes it for what it is: no proof, and no offence.
     let mut leader = node(2, 3);
@@ -217,19 +217,19 @@ fn the_log_check_is_made_at_the_commit_index_too() {
     assert_eq!(answer(&output), AppendResult::Rejected { prev: 2, hint });
 }
 
-fn piece(of: Whole, total: u64, offset: u64, data: &str) -> Body {
-    Body::Piece { of, total, offset, round: 0, data: data.into() }
+fn piece(of: Chunked, total: u64, offset: u64, data: &str) -> Body {
+    Body::Chunk { of, total, offset, round: 0, data: data.into() }
 }
 
 #[test]
 fn pieces_that_do_not_fit_their_whole_are_refused() {
-    let snapshot = |index, term| Whole::Snapshot { last: Position::new(index, term) };
+    let snapshot = |index, term| Chunked::Snapshot { last: Position::new(index, term) };
     let of = snapshot(9, 1);
     let bad = [
-        (piece(of, 2, 1, "ab"), Invalid::Piece),
-        (piece(of, 2, u64::MAX, "ab"), Invalid::Piece),
-        (piece(of, 5, 1, ""), Invalid::Piece),
-        (piece(of, (1 << 30) + 1, 0, "ab"), Invalid::Piece),
+        (piece(of, 2, 1, "ab"), Invalid::Chunk),
+        (piece(of, 2, u64::MAX, "ab"), Invalid::Chunk),
+        (piece(of, 5, 1, ""), Invalid::Chunk),
+        (piece(of, (1 << 30) + 1, 0, "ab"), Invalid::Chunk),
         (piece(of, 2, 0, "ab"), Invalid::Snapshot),
         (piece(of, 0, 0, ""), Invalid::Snapshot),
         (piece(snapshot(0, 1), 2, 0, "ab"), Invalid::Entries),
@@ -244,7 +244,7 @@ fn pieces_that_do_not_fit_their_whole_are_refused() {
         assert!(output.messages.is_empty());
     }
     // The largest, the last byte and nothing at all fit.
-    let entry = Whole::Entry { prev: Position::default(), at: Position::new(1, 1) };
+    let entry = Chunked::Entry { prev: Position::default(), at: Position::new(1, 1) };
     for body in [piece(of, 1 << 30, 0, "ab"), piece(of, 3, 0, "ab"), piece(entry, 0, 0, "")] {
         let mut raft = node(1, 3);
         let output = receive(&mut raft, 1, 2, 1, body.clone());
@@ -255,9 +255,9 @@ fn pieces_that_do_not_fit_their_whole_are_refused() {
 #[test]
 fn pieces_of_two_wholes_are_not_mixed() {
     let mut raft = node(1, 3);
-    let of = |index| Whole::Snapshot { last: Position::new(index, 1) };
+    let of = |index| Chunked::Snapshot { last: Position::new(index, 1) };
     let have = |output: Output| match output.messages[0].message.body {
-        Body::PieceReply { offset, .. } => offset,
+        Body::ChunkReply { offset, .. } => offset,
         ref body => panic!("{body:?}"),
     };
     assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 6, 0, "ab"))), 2);
@@ -275,7 +275,7 @@ fn a_piece_of_what_is_here_already_is_acknowledged_whole() {
     let _ = receive(&mut raft, 1, 2, 1, append(zero(), 2, entries));
     let last = Position::new(2, 1);
     let _ = raft.handle(1, Input::Compact { last, data: "state".into() });
-    let of = |prev, at| Whole::Entry { prev: Position::new(prev, prev.min(1)), at };
+    let of = |prev, at| Chunked::Entry { prev: Position::new(prev, prev.min(1)), at };
     // Compacted; in the log; newer than the log and next to it; with a gap.
     let at = Position::new(1, 1);
     let output = receive(&mut raft, 1, 2, 1, piece(of(0, at), 9, 0, "x"));
@@ -286,7 +286,7 @@ fn a_piece_of_what_is_here_already_is_acknowledged_whole() {
     let of_next = of(3, Position::new(4, 1));
     let output = receive(&mut raft, 1, 2, 1, piece(of_next, 9, 0, "x"));
     let body = &output.messages[0].message.body;
-    assert_eq!(*body, Body::PieceReply { of: of_next, offset: 1, round: 0 });
+    assert_eq!(*body, Body::ChunkReply { of: of_next, offset: 1, round: 0 });
     let output = receive(&mut raft, 1, 2, 1, piece(of(8, Position::new(9, 1)), 9, 0, "x"));
     let hint = Position::new(3, 1);
     assert_eq!(answer(&output), AppendResult::Rejected { prev: 8, hint });
@@ -420,11 +420,11 @@ fn a_piece_that_was_never_sent_cannot_be_acknowledged() {
     let term = leader.term();
     let _ = receive(&mut leader, now, 2, term, accepted(1));
     let output = propose(&mut leader, now, &"x".repeat(150));
-    let Body::Piece { of, total: 150, offset: 0, .. } = to(&output, 2)[0] else { panic!("pieces") };
+    let Body::Chunk { of, total: 150, offset: 0, .. } = to(&output, 2)[0] else { panic!("pieces") };
     for (offset, why) in
-        [(150, Some(Invalid::Piece)), (u64::MAX, Some(Invalid::Piece)), (100, None)]
+        [(150, Some(Invalid::Chunk)), (u64::MAX, Some(Invalid::Chunk)), (100, None)]
     {
-        let body = Body::PieceReply { of: *of, offset, round: 0 };
+        let body = Body::ChunkReply { of: *of, offset, round: 0 };
         let output = receive(&mut leader, now, 2, term, body);
         assert_eq!(error(&output), why, "{offset}");
         assert_eq!(to(&output, 2).len(), usize::from(why.is_none()), "{offset}");
@@ -542,11 +542,11 @@ fn a_piece_is_sent_again_when_a_later_heartbeat_is_answered() {
     let term = leader.term();
     let _ = receive(&mut leader, now, 2, term, accepted(1));
     let output = propose(&mut leader, now, &"x".repeat(150));
-    assert!(matches!(to(&output, 2)[0], Body::Piece { offset: 0, .. }));
+    assert!(matches!(to(&output, 2)[0], Body::Chunk { offset: 0, .. }));
     for (later, pieces) in [(1, 0), (49, 0), (50, 1)] {
         let _ = leader.handle(now + later, Input::Tick);
         let output = receive(&mut leader, now + later, 2, term, accepted(1));
-        let piece = |body: &&&Body| matches!(body, Body::Piece { offset: 0, .. });
+        let piece = |body: &&&Body| matches!(body, Body::Chunk { offset: 0, .. });
         assert_eq!(to(&output, 2).iter().filter(piece).count(), pieces, "{later} ms later");
     }
 }
@@ -571,7 +571,7 @@ fn a_round_counts_only_when_storage_was_seen_to_be_the_nodes_own() {
         commit: 0,
         round,
         entries: vec![],
-        wants: Wants::Answer,
+        wants: Wants::Reply,
     };
     let _ = receive(&mut follower, 1, 2, 1, beat(0));
     let output = receive(&mut follower, 2, 2, 1, beat(1));

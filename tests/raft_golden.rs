@@ -12,7 +12,7 @@ use conflux::raft::{Change, Input, NodeId};
 
 #[derive(goldenscript::Command)]
 enum Command {
-    /// Starts a cluster: `cluster 3 max_message=100 max_inflight=2 max_uncommitted=64 rest=10000`.
+    /// Starts a cluster: `cluster 3 max_message=100 max_inflight=2 max_uncommitted=64 quiesce=10000`.
     Cluster {
         size: u64,
         #[arg(key)]
@@ -22,7 +22,7 @@ enum Command {
         #[arg(key)]
         max_uncommitted: Option<usize>,
         #[arg(key)]
-        rest: Option<u64>,
+        quiesce: Option<u64>,
     },
     /// Lets a node's clock run to its deadline, which makes it stand for election.
     Campaign(NodeId),
@@ -40,7 +40,7 @@ enum Command {
     /// Asks a node for a change of the members: `change 1 add 4`.
     Change(NodeId, String, NodeId),
     /// Tells a node that another one's host is dead.
-    Gone(NodeId, NodeId),
+    PeerDown(NodeId, NodeId),
     /// Tells a node that something waits there for the others.
     Wake(NodeId),
     /// Saves a node's state and cuts its log there.
@@ -97,14 +97,14 @@ impl goldenscript::Runner for Runner {
     ) -> Result<String, Box<dyn Error>> {
         let cluster = &mut self.0;
         match command {
-            Command::Cluster { size, max_message, max_inflight, max_uncommitted, rest } => {
+            Command::Cluster { size, max_message, max_inflight, max_uncommitted, quiesce } => {
                 *cluster = Cluster::new(*size, 1);
                 let config = &mut cluster.config;
                 config.max_message_bytes = max_message.unwrap_or(config.max_message_bytes);
                 config.max_inflight = max_inflight.unwrap_or(config.max_inflight);
                 config.max_uncommitted_bytes =
                     max_uncommitted.unwrap_or(config.max_uncommitted_bytes);
-                config.rest = *rest;
+                config.quiesce_interval = *quiesce;
                 cluster.start_all();
             }
             Command::Campaign(id) => {
@@ -125,7 +125,7 @@ impl goldenscript::Runner for Runner {
             Command::Transfer(id, to) => cluster.handle(*id, Input::Transfer(*to)),
             Command::Join(id) => cluster.join(*id),
             Command::Wake(id) => cluster.handle(*id, Input::Wake),
-            Command::Gone(id, other) => cluster.handle(*id, Input::Gone(*other)),
+            Command::PeerDown(id, other) => cluster.handle(*id, Input::PeerDown(*other)),
             Command::Change(id, how, whom) => {
                 let change = match how.as_str() {
                     "add" => Change::Add { id: *whom, name: String::new() },

@@ -5,11 +5,12 @@
 mod common;
 
 use common::host_cluster::{Hosts, size};
-use conflux::host::core::{Input, Letter, Notice, Phase};
+use conflux::formation;
+use conflux::host::transport;
+use conflux::host::types::{Input, Notice, Phase};
 use conflux::node::Packet;
 use conflux::raft::Blob;
 use conflux::store::{Body, Failure, Message, Outcome, Perform, Request, Sessions};
-use conflux::tenancy;
 use conflux::wire::{FrameWriter, Header, hash64};
 
 fn three() -> Hosts {
@@ -22,13 +23,13 @@ fn follower(hosts: &Hosts) -> String {
 }
 
 /// Brings messages to a node as if another one had sent them.
-fn forge(hosts: &mut Hosts, from: &str, to: &str, letters: &[Letter]) {
+fn forge(hosts: &mut Hosts, from: &str, to: &str, messages: &[transport::Message]) {
     let set = hosts.host(to).core.set().expect("formed").clone();
     let nonce = |id: &str| set.members().iter().find(|m| m.id == id).expect("a member").nonce;
     let cluster = hash64(&[b"test"]);
     let header = Header { cluster, set: set.hash(), from: nonce(from), to: nonce(to), version: 1 };
     let mut writer = FrameWriter::new(header);
-    letters.iter().for_each(|letter| writer.push(letter));
+    messages.iter().for_each(|message| writer.push(message));
     for frame in writer.finish() {
         hosts.handle(to, Input::Frame(frame));
     }
@@ -121,7 +122,7 @@ fn a_deposed_leader_tells_no_verdict_of_a_state_that_is_past() {
             hosts.cut.insert((other.clone(), old.clone()));
         }
         let leads = |hosts: &Hosts, id: &str| {
-            hosts.host(id).core.node().raft().is_some_and(|raft| raft.is_leader())
+            hosts.host(id).core.own().raft().is_some_and(|raft| raft.is_leader())
         };
         while !others.iter().any(|other| leads(&hosts, other)) {
             hosts.advance(1);
@@ -504,13 +505,13 @@ fn messages_with_impossible_ids_and_numbers_are_ignored() {
     let mut hosts = three();
     let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
     let term = hosts.host(&leader).core.status().term;
-    let session = hosts.host(&id).core.node().store().session().expect("a session");
+    let session = hosts.host(&id).core.own().store().session().expect("a session");
     let request = || Request { method: Some("append".into()), args: Blob::from("evil") };
-    let hello = tenancy::Body::Hello { size: 3, bound: None, ask: true };
-    let store = |body| Letter::Node(Packet::Store(Message { term, body }));
+    let hello = formation::Body::Hello { size: 3, bound: None, ask: true };
+    let store = |body| transport::Message::Node(Packet::Store(Message { term, body }));
     let form = |id: String| {
-        let from = tenancy::Member { id, nonce: 7 };
-        Letter::Form(tenancy::Message { from, body: hello.clone() })
+        let from = formation::Member { id, nonce: 7 };
+        transport::Message::Formation(formation::Message { from, body: hello.clone() })
     };
     let perform = |ack, first| Body::Perform { session, ack, first, requests: vec![request(); 3] };
     let letters = [
@@ -519,7 +520,7 @@ fn messages_with_impossible_ids_and_numbers_are_ignored() {
         store(perform(u64::MAX, 1)),
         store(perform(1, u64::MAX)),
         store(perform(1, u64::MAX - 1)),
-        store(Body::Part {
+        store(Body::Chunk {
             session,
             ack: 1,
             seq: u64::MAX,
@@ -548,7 +549,7 @@ fn performs_of_a_session_that_has_expired_are_rejected_and_never_run() {
     let settled = hosts.perform(&id, "append", "before");
     hosts.run(100);
     assert!(hosts.host(&id).outcome(settled).is_some());
-    let session = hosts.host(&id).core.node().store().session();
+    let session = hosts.host(&id).core.own().store().session();
     // Cut off with a perform under way, while more sessions are opened than there may be.
     for node in [&leader, &other] {
         hosts.cut.insert((id.clone(), node.clone()));
@@ -556,7 +557,9 @@ fn performs_of_a_session_that_has_expired_are_rejected_and_never_run() {
     }
     let expired = hosts.perform(&id, "append", "expired");
     let term = hosts.host(&leader).core.status().term;
-    let open = |nonce| Letter::Node(Packet::Store(Message { term, body: Body::Open { nonce } }));
+    let open = |nonce| {
+        transport::Message::Node(Packet::Store(Message { term, body: Body::Open { nonce } }))
+    };
     let opens: Vec<_> = (0..Sessions::MAX as u64 + 10).map(|i| open(1_000_000 + i)).collect();
     forge(&mut hosts, &other, &leader, &opens);
     hosts.deliver_all();
@@ -566,7 +569,7 @@ fn performs_of_a_session_that_has_expired_are_rejected_and_never_run() {
     let after = hosts.perform(&id, "append", "after");
     hosts.run(1000);
     assert_eq!(hosts.host(&id).outcome(after), Some(&Outcome::Action("after".into())));
-    assert_ne!(hosts.host(&id).core.node().store().session(), session);
+    assert_ne!(hosts.host(&id).core.own().store().session(), session);
     assert_eq!(hosts.state(&leader), ["before", "after"]);
 }
 
@@ -584,7 +587,9 @@ fn who_learns_of_its_closed_session_by_a_snapshot_cannot_tell_what_ran() {
     let ran = hosts.perform(&id, "append", "ran");
     let term = hosts.host(&leader).core.status().term;
     hosts.deliver_all();
-    let open = |nonce| Letter::Node(Packet::Store(Message { term, body: Body::Open { nonce } }));
+    let open = |nonce| {
+        transport::Message::Node(Packet::Store(Message { term, body: Body::Open { nonce } }))
+    };
     let opens: Vec<_> = (0..Sessions::MAX as u64 + 10).map(|i| open(1_000_000 + i)).collect();
     forge(&mut hosts, &other, &leader, &opens);
     hosts.deliver_all();

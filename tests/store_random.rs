@@ -8,7 +8,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::host_cluster::{Hosts, size};
-use conflux::host::core::Phase;
+use conflux::host::types::Phase;
 use conflux::store::Outcome;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -97,8 +97,8 @@ fn check(hosts: &Hosts, asked: &Asked, seed: u64) {
     let state = hosts.state(first);
     for (id, other) in &hosts.hosts {
         assert_eq!(hosts.state(id), state, "seed {seed}: {id} and {first} differ");
-        assert_eq!(other.core.node().store().provisional(), host.core.node().store().committed());
-        assert!(other.core.node().store().waiting() == 0, "seed {seed}: {id} still waits");
+        assert_eq!(other.core.own().store().provisional(), host.core.own().store().committed());
+        assert!(other.core.own().store().waiting() == 0, "seed {seed}: {id} still waits");
         assert!(other.machine.notified.windows(2).all(|w| w[0] < w[1]), "told in order");
     }
     for ((id, ticket), value) in asked {

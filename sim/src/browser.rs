@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use conflux::host::core::Effect as HostEffect;
-use conflux::host::core::Input;
+use conflux::elastic::{self, Effect, Fence, Record, Registry, StopReason, admit};
+use conflux::host::types::Effect as HostEffect;
+use conflux::host::types::Input;
 use conflux::raft::NodeId;
-use conflux::tenancy::elastic::{self, Effect, Fence, Record, Registry, Trouble, admit};
 
 use crate::disk::{Disk, Write};
 use crate::machine::State;
@@ -22,8 +22,8 @@ pub type Database = NodeId;
 pub struct Request {
     /// Who.
     pub page: Page,
-    /// In which life of its host.
-    pub life: u32,
+    /// In which generation of its host.
+    pub generation: u32,
     /// What.
     pub effect: HostEffect,
     /// It has begun: it may be durable, and nothing behind it runs before it ends.
@@ -69,23 +69,23 @@ pub struct Browser {
     pub answers: Vec<Answer>,
 }
 
-fn tenancy(life: u32, input: elastic::Input) -> Input<State> {
-    Input::Tenancy { life, input }
+fn tenancy(generation: u32, input: elastic::Input) -> Input<State> {
+    Input::Elastic { generation, input }
 }
 
 impl Browser {
     /// A page asks something of storage or locks. Gives the database whose queue has grown.
     pub fn ask(&mut self, page: Page, effect: HostEffect) -> Option<Database> {
-        let (life, database) = match &effect {
-            HostEffect::Write { life, node, .. } => (*life, *node),
-            HostEffect::Tenancy { life, effect } => match effect {
-                Effect::ReadRegistry | Effect::Found(_) | Effect::Register(_) => (*life, 0),
-                Effect::DeleteAll => (*life, 0),
+        let (generation, database) = match &effect {
+            HostEffect::Write { generation, node, .. } => (*generation, *node),
+            HostEffect::Elastic { generation, effect } => match effect {
+                Effect::ReadRegistry | Effect::Found(_) | Effect::Register(_) => (*generation, 0),
+                Effect::DeleteAll => (*generation, 0),
                 Effect::Load(node) | Effect::Delete(node) | Effect::Create { node, .. } => {
-                    (*life, *node)
+                    (*generation, *node)
                 }
                 lock => {
-                    self.lock(page, *life, lock);
+                    self.lock(page, *generation, lock);
                     return None;
                 }
             },
@@ -93,24 +93,24 @@ impl Browser {
                 return None;
             }
         };
-        let request = Request { page, life, effect, begun: false };
+        let request = Request { page, generation, effect, begun: false };
         self.queues.entry(database).or_default().push_back(request);
         Some(database)
     }
 
-    fn lock(&mut self, page: Page, life: u32, effect: &Effect) {
+    fn lock(&mut self, page: Page, generation: u32, effect: &Effect) {
         match effect {
             Effect::TryLock(node) => {
                 let lock = self.locks.entry(*node).or_default();
                 let granted = lock.holder.is_none() && lock.queue.is_empty();
                 if granted {
-                    lock.holder = Some((page, life));
+                    lock.holder = Some((page, generation));
                 }
-                let input = tenancy(life, elastic::Input::Lock { node: *node, granted });
+                let input = tenancy(generation, elastic::Input::Lock { node: *node, granted });
                 self.answers.push(Answer { page, input });
             }
             Effect::AwaitLock(node) => {
-                self.locks.entry(*node).or_default().queue.push_back((page, life));
+                self.locks.entry(*node).or_default().queue.push_back((page, generation));
                 self.grant(*node);
             }
             Effect::StealLock(node) => {
@@ -119,12 +119,12 @@ impl Browser {
                     return;
                 }
                 lock.queue.retain(|(waiter, _)| *waiter != page);
-                if let Some((holder, life)) = lock.holder.replace((page, life)) {
-                    let input = tenancy(life, elastic::Input::Lost(*node));
+                if let Some((holder, generation)) = lock.holder.replace((page, generation)) {
+                    let input = tenancy(generation, elastic::Input::Lost(*node));
                     self.answers.push(Answer { page: holder, input });
                 }
                 let granted = elastic::Input::Lock { node: *node, granted: true };
-                self.answers.push(Answer { page, input: tenancy(life, granted) });
+                self.answers.push(Answer { page, input: tenancy(generation, granted) });
             }
             Effect::Unlock(node) => self.release(*node, page),
             Effect::UnlockAll => self.release_all(page),
@@ -153,9 +153,9 @@ impl Browser {
         if lock.holder.is_some() {
             return;
         }
-        if let Some((page, life)) = lock.queue.pop_front() {
-            lock.holder = Some((page, life));
-            let input = tenancy(life, elastic::Input::Lock { node, granted: true });
+        if let Some((page, generation)) = lock.queue.pop_front() {
+            lock.holder = Some((page, generation));
+            let input = tenancy(generation, elastic::Input::Lock { node, granted: true });
             self.answers.push(Answer { page, input });
         }
     }
@@ -179,8 +179,8 @@ impl Browser {
 
     /// Does what a request asks for, in one transaction.
     pub fn carry_out(&mut self, request: Request) -> Option<Answer> {
-        let Request { page, life, effect, .. } = request;
-        let answer = |input| Some(Answer { page, input: tenancy(life, input) });
+        let Request { page, generation, effect, .. } = request;
+        let answer = |input| Some(Answer { page, input: tenancy(generation, input) });
         let effect = match effect {
             HostEffect::Write { node, epoch, persist, .. } => {
                 let stored = self.nodes.get_mut(&node);
@@ -189,15 +189,15 @@ impl Browser {
                         let seq = persist.seq;
                         stored.disk.start(Write::Raft(persist));
                         stored.disk.finish();
-                        Some(Answer { page, input: Input::Persisted { life, node, seq } })
+                        Some(Answer { page, input: Input::Persisted { generation, node, seq } })
                     }
                     (Err(Fence::NoRecord), _) if self.registry.is_none() => {
-                        answer(elastic::Input::Broken(Trouble::StorageLost))
+                        answer(elastic::Input::Failed(StopReason::StorageLost))
                     }
                     _ => answer(elastic::Input::Lost(node)),
                 };
             }
-            HostEffect::Tenancy { effect, .. } => effect,
+            HostEffect::Elastic { effect, .. } => effect,
             HostEffect::Listen(_) | HostEffect::Unlisten(_) | HostEffect::Record { .. } => {
                 return None;
             }
@@ -213,7 +213,7 @@ impl Browser {
                     registry.nodes.push(node);
                     answer(elastic::Input::Registered(node))
                 }
-                None => answer(elastic::Input::Broken(Trouble::StorageLost)),
+                None => answer(elastic::Input::Failed(StopReason::StorageLost)),
             },
             Effect::Load(node) => {
                 let record = self.nodes.get_mut(&node).map(|stored| {

@@ -4,8 +4,8 @@
 
 use std::collections::VecDeque;
 
+use conflux::formation::Set;
 use conflux::raft::{Entry, HardState, Index, Persist, PersistSeq, Position, Saved, Snapshot};
-use conflux::tenancy::Set;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 

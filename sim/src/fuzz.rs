@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use conflux::host::core::Letter;
-use conflux::host::options::{self, Kind, Value};
+use conflux::formation::{self, Formation, Member, Plan, Refusal, Set};
+use conflux::host::options::{self, Value};
+use conflux::host::transport;
+use conflux::host::types::Kind;
 use conflux::node::{Durability, Input, Node, Packet};
 use conflux::raft::{
-    AppendResult, Blob, Body, Config, Entry, Index, Members, Message, Payload, Position, Saved,
-    Time, Wants, Whole,
+    AppendResult, Blob, Body, Chunked, Config, Entry, Index, Members, Message, Payload, Position,
+    Saved, Time, Wants,
 };
 use conflux::store::{self, Failure, Machine, Perform, Request, Verdict};
-use conflux::tenancy::{self, Member, Plan, Refusal, Set, Tenancy};
 use conflux::wire::{self, FrameWriter, Header, relay};
 use serde::ser::{Serialize, SerializeTuple as _, Serializer};
 
@@ -100,16 +101,16 @@ pub fn frame(data: &[u8]) {
         writer.push(&Raw(rest));
         writer.finish().remove(0)
     };
-    let Ok((header, letters)) = wire::read::<Letter>(&frame) else { return };
+    let Ok((header, messages)) = wire::read::<transport::Message>(&frame) else { return };
     let mut writer = FrameWriter::new(header);
-    letters.iter().for_each(|letter| writer.push(letter));
+    messages.iter().for_each(|message| writer.push(message));
     let mut again = Vec::new();
     for frame in writer.finish() {
-        let (same, more) = wire::read::<Letter>(&frame).expect("our own frame");
+        let (same, more) = wire::read::<transport::Message>(&frame).expect("our own frame");
         assert_eq!(same, header);
         again.extend(more);
     }
-    assert_eq!(again, letters);
+    assert_eq!(again, messages);
 }
 
 /// Envelopes, which the relay opens: what is opened can be sealed again, and is the same.
@@ -196,7 +197,7 @@ impl Victim {
             for (_, packet) in output.send {
                 let mut writer =
                     FrameWriter::new(Header { cluster: 1, set: 2, from: 3, to: 4, version: 1 });
-                writer.push(&Letter::Node(packet));
+                writer.push(&transport::Message::Node(packet));
                 for frame in writer.finish() {
                     assert!(frame.len() <= wire::MAX_FRAME, "a frame of {} bytes", frame.len());
                 }
@@ -231,13 +232,12 @@ impl Victim {
             2 | 3 => {
                 let entries = (1..=4).map(entry).collect();
                 let prev = Position::default();
-                let body =
-                    Body::Append { prev, commit: 2, round: 1, entries, wants: Wants::Answer };
+                let body = Body::Append { prev, commit: 2, round: 1, entries, wants: Wants::Reply };
                 self.receive(2, 1, body);
                 if role == 3 {
-                    let of = Whole::Snapshot { last: Position::new(9, 1) };
+                    let of = Chunked::Snapshot { last: Position::new(9, 1) };
                     let data = Blob::from("ab");
-                    self.receive(2, 1, Body::Piece { of, total: 5, offset: 0, round: 1, data });
+                    self.receive(2, 1, Body::Chunk { of, total: 5, offset: 0, round: 1, data });
                 }
             }
             4 => self.wait(),
@@ -312,8 +312,8 @@ fn raft_message(source: &mut Source<'_>) -> Message {
         Entry { at, payload }
     };
     let whole = |source: &mut Source<'_>| match source.below(2) {
-        0 => Whole::Snapshot { last: source.position() },
-        _ => Whole::Entry { prev: source.position(), at: source.position() },
+        0 => Chunked::Snapshot { last: source.position() },
+        _ => Chunked::Entry { prev: source.position(), at: source.position() },
     };
     let term = source.number();
     let body = match source.below(9) {
@@ -326,7 +326,7 @@ fn raft_message(source: &mut Source<'_>) -> Message {
             commit: source.number(),
             round: source.number(),
             entries: source.list(5, entry),
-            wants: [Wants::Answer, Wants::Nothing, Wants::Rest][source.below(3) as usize],
+            wants: [Wants::Reply, Wants::NoReply, Wants::Quiesce][source.below(3) as usize],
         },
         5 => {
             let result = match source.below(2) {
@@ -335,7 +335,7 @@ fn raft_message(source: &mut Source<'_>) -> Message {
             };
             Body::AppendReply { round: source.number(), result }
         }
-        6 => Body::Piece {
+        6 => Body::Chunk {
             of: whole(source),
             total: source.number(),
             offset: source.number(),
@@ -343,7 +343,7 @@ fn raft_message(source: &mut Source<'_>) -> Message {
             data: source.bytes().into(),
         },
         7 => {
-            Body::PieceReply { of: whole(source), offset: source.number(), round: source.number() }
+            Body::ChunkReply { of: whole(source), offset: source.number(), round: source.number() }
         }
         _ => Body::TimeoutNow,
     };
@@ -373,7 +373,7 @@ fn store_message(source: &mut Source<'_>) -> store::Message {
             first: source.number(),
             requests: source.list(5, request),
         },
-        3 => store::Body::Part {
+        3 => store::Body::Chunk {
             session: source.number(),
             ack: source.number(),
             seq: source.number(),
@@ -401,7 +401,7 @@ pub fn forming(data: &[u8]) {
         0 => Plan::Size(usize::from(source.below(3)) + 1),
         _ => Plan::Ids(["a", "b"].map(String::from).into_iter().collect()),
     };
-    let mut node = Tenancy::new("a".into(), plan, 0, 1);
+    let mut node = Formation::new("a".into(), plan, 0, 1);
     let mut now = 0;
     while !source.is_over() {
         // Who waits to be taken in may still be refused.
@@ -424,7 +424,7 @@ pub fn forming(data: &[u8]) {
     }
 }
 
-fn forming_message(source: &mut Source<'_>, node: &Tenancy) -> tenancy::Message {
+fn forming_message(source: &mut Source<'_>, node: &Formation) -> formation::Message {
     let member = |source: &mut Source<'_>| match source.below(8) {
         0 => node.me().clone(),
         1 => Member { id: source.text(), nonce: source.number() },
@@ -439,20 +439,21 @@ fn forming_message(source: &mut Source<'_>, node: &Tenancy) -> tenancy::Message 
     let from = member(source);
     let bound = |source: &mut Source<'_>| (source.below(2) > 0).then(|| source.number());
     let body = match source.below(7) {
-        0 | 1 => tenancy::Body::Hello {
+        0 | 1 => formation::Body::Hello {
             size: source.number(),
             bound: bound(source),
             ask: source.below(2) > 0,
         },
-        2 => tenancy::Body::Propose { set: set(source) },
-        3 => tenancy::Body::Formed { set: set(source) },
-        4 => tenancy::Body::Goodbye,
-        5 => tenancy::Body::Welcome { set: set(source) },
-        _ => {
-            tenancy::Body::Refuse { why: Refusal::OtherSet, members: source.list(3, Source::text) }
-        }
+        2 => formation::Body::Propose { set: set(source) },
+        3 => formation::Body::Formed { set: set(source) },
+        4 => formation::Body::Goodbye,
+        5 => formation::Body::Welcome { set: set(source) },
+        _ => formation::Body::Refuse {
+            why: Refusal::OtherSet,
+            members: source.list(3, Source::text),
+        },
     };
-    tenancy::Message { from, body }
+    formation::Message { from, body }
 }
 
 /// The options parser: whatever comes, an answer.
@@ -461,16 +462,14 @@ pub fn options(data: &[u8]) {
     let value = value(&mut source, 3);
     match options::parse(&value) {
         Ok(options) => {
-            let ((min, max), beat) = match &options.settings {
-                Kind::Fixed(settings) => {
-                    assert!(settings.plan.size() > 0 && !settings.id.is_empty());
-                    (settings.election_timeout, settings.heartbeat_interval)
+            let settings = &options.settings;
+            match &settings.kind {
+                Kind::Fixed { id, plan } => assert!(plan.size() > 0 && !id.is_empty()),
+                Kind::Elastic { max_voters } => {
+                    assert!(*max_voters > 0 && !settings.cluster.is_empty());
                 }
-                Kind::Elastic(settings) => {
-                    assert!(settings.max_voters > 0 && !settings.cluster.is_empty());
-                    (settings.election_timeout, settings.heartbeat_interval)
-                }
-            };
+            }
+            let ((min, max), beat) = (settings.election_timeout, settings.heartbeat_interval);
             assert!(beat < min && min <= max);
         }
         Err(failure) => assert!(!failure.code.is_empty() && !failure.message.is_empty()),

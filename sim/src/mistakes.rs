@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use conflux::mistakes::{Mistake, make};
 
-use crate::spread::spread;
+use crate::parallel::for_each_seed;
 use crate::{tabs, world};
 
 /// A mistake that was found.
@@ -36,7 +36,7 @@ fn is_of_tenancy(mistake: Mistake) -> bool {
 pub fn find(mistake: Mistake, seeds: u64) -> Option<Found> {
     make(Some(mistake));
     let found = Mutex::new(None::<Found>);
-    spread(1.., None, |seed| {
+    for_each_seed(1.., None, |seed| {
         let first = found.lock().expect("no panic").as_ref().map(|found| found.seed);
         if seed > seeds || first.is_some_and(|first| first < seed) {
             return false;

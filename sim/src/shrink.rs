@@ -1,6 +1,6 @@
 //! A smaller run that fails as well.
 
-use crate::weather::Fault;
+use crate::conditions::Fault;
 use crate::world::{Plan, Report, run};
 
 /// Tries fewer nodes, fewer faults and fewer steps, as long as the run still fails. Whatever is left

@@ -8,8 +8,8 @@ use std::panic::catch_unwind;
 use conflux::mistakes::{Mistake, make};
 use conflux_sim::mistakes::find;
 use conflux_sim::model::{check, raft};
+use conflux_sim::parallel::quiet_panics;
 use conflux_sim::shrink::shrink;
-use conflux_sim::spread::quiet_panics;
 use conflux_sim::world::{Plan, run};
 
 /// Within so many seeds every mistake must show.

@@ -1,7 +1,7 @@
 //! The simulator as a test: some seeds, always the same.
 #![allow(missing_docs)]
 
-use conflux_sim::weather::{Fault, Faults};
+use conflux_sim::conditions::{Fault, Faults};
 use conflux_sim::world::{Plan, Report, run};
 
 /// Seeds that once failed, and what they showed. What a seed brings changes with the simulator, so

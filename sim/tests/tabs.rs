@@ -1,7 +1,7 @@
 //! Elastic clusters under faults that seeds decide. `cargo xtask sim --tabs` runs more of them.
 #![allow(missing_docs)]
 
-use conflux_sim::spread::quiet_panics;
+use conflux_sim::parallel::quiet_panics;
 use conflux_sim::tabs::{Plan, run};
 
 /// Seeds that once showed a mistake in what these tests are for.

@@ -1,100 +1,128 @@
-//! What a host does, without a browser: forming, one node, frames. Pure like the modules below it,
-//! so that the same code runs in tabs, in Node.js and in native tests.
+//! A host: it runs nodes in a tab or a Node.js process, for every kind of cluster. Pure like the modules
+//! below it, so that the same code runs in tabs, in Node.js, in native tests and in the simulator.
+//!
+//! What differs between kinds of cluster is behind [`Cluster`]: how a node comes to be. Everything else
+//! is here: the queue of work, the nodes, their frames, the phases, closing, and what the user is told.
+//!
+//! While user code runs, everything else waits in the queue; what the code returns comes first.
 
 use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
-
-pub use super::mail::Letter;
-use super::mail::{Address, Mail};
-pub use super::words::{Counters, Effect, Input, Notice, Output, Phase, Settings, Status};
-use crate::node::{self, Durability, Node, Packet};
-use crate::raft::{self, Persist, PersistSeq, RoleName, Saved, Time};
-use crate::sorted::SortedSet;
-use crate::storage::file;
-use crate::store::{Failure, Outcome, Settled, Trouble};
-use crate::tenancy::{self, Refusal, Set, Tenancy, To};
+use super::cluster::{Action, Admission, Cluster, Event};
+use super::elastic::ElasticCluster;
+use super::fixed::FixedCluster;
+use super::transport::{Message, Transport};
+use super::types::{Effect, Input, Kind, Notice, Output, Phase, Settings, Status};
+use crate::elastic::{Elastic, View};
+use crate::formation::Set;
+use crate::node::{self, Node, Packet};
+use crate::raft::{self, Index, Members, NodeId, Raft, RoleName, Saved, Time};
+use crate::sorted::SortedMap;
+use crate::store::{Call, Failure, Fault, Outcome, Return, Settled};
 use crate::wire::Header;
 
-/// How soon after its cluster has formed the first member stands for election, in ms.
+/// How soon a node campaigns when this host runs a majority of the voters, in ms: then nobody else can
+/// lead.
 const FIRST_ELECTION: Time = 5;
 
-/// How long a node that closes tries to hand leadership over, in ms.
+/// How long a host that closes tries to hand leadership over, in ms.
 const LONGEST_CLOSE: Time = 500;
 
-/// What a host does.
+/// The key of the node that is never started. Until the host has its own node, this one keeps what the
+/// user performs.
+const NOT_STARTED: NodeId = 0;
+
+/// A node that runs here.
 #[derive(Debug)]
-pub struct HostCore<S> {
-    settings: Settings,
-    tenancy: Tenancy,
+struct HostedNode<S> {
     node: Node<S>,
-    phase: Phase,
-    /// Why performs are refused.
-    stopped: Option<Failure>,
-    close_by: Option<Time>,
-    /// The nonces of members that have said goodbye.
-    left: SortedSet<u64>,
-    mail: Mail,
-    /// What has arrived and waits until user code has returned.
-    inbox: VecDeque<Work<S>>,
-    calling: bool,
-    /// Storage has not said yet what it has.
-    loading: bool,
-    /// A leader or the members have changed.
-    changed: bool,
-    seed: u64,
-    /// Who this node is, once that is (being) written, and the number of the last durable record.
-    owner: Option<Owner>,
-    durable: PersistSeq,
+    epoch: u64,
 }
 
-/// Who a node of a fixed cluster is, as it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Owner {
-    cluster: String,
-    id: String,
-    nonce: u64,
-    set: Set,
-}
-
-/// Whom the channel gives a frame to, which start of that node it is for, and the sender's set.
-type Destination = (Option<String>, u64, u64);
-
-/// One thing to do. A frame is one for each of its messages, because each may call user code.
+/// One thing to do. A frame is one piece of work for each of its messages, because each may call user
+/// code.
 #[derive(Debug)]
 enum Work<S> {
     Input(Input<S>),
-    Letter(Header, Letter),
+    Message(Header, Message),
+    Node(NodeId, node::Input<S>),
+    Cluster(Event),
+    Action(Action),
 }
 
-impl<S: Clone> HostCore<S> {
-    /// A host. `seed` decides every random choice.
-    pub fn new(settings: Settings, initial: S, now: Time, seed: u64) -> Self {
-        let tenancy = Tenancy::new(settings.id.clone(), settings.plan.clone(), now, seed);
-        let (store, durability) = (settings.store, settings.durability);
-        let node = Node::new(store, initial, durability, seed.wrapping_add(1));
+/// A host.
+#[derive(Debug)]
+pub struct Host<S> {
+    settings: Settings,
+    initial: S,
+    /// The next node's seed.
+    seed: u64,
+    cluster: Box<dyn Cluster>,
+    /// The own node, or [`NOT_STARTED`].
+    own: NodeId,
+    nodes: SortedMap<NodeId, HostedNode<S>>,
+    /// The newest state that the user has seen and where it stands, while the own node is behind it.
+    seen: (Index, S),
+    phase: Phase,
+    /// Why performs and reads are refused.
+    stopped: Option<Failure>,
+    /// When closing ends at the latest.
+    close_by: Option<Time>,
+    /// Counts how often everything was let go of: what was asked of storage and locks before is not
+    /// heard any more.
+    generation: u32,
+    transport: Transport,
+    queue: VecDeque<Work<S>>,
+    /// The node that waits for user code.
+    calling: Option<NodeId>,
+    /// The same while its user code really runs.
+    running_code: Option<NodeId>,
+}
+
+/// The nodes of a host, for its cluster to look at.
+struct Nodes<'a, S>(&'a SortedMap<NodeId, HostedNode<S>>, usize);
+
+impl<S: Clone> View for Nodes<'_, S> {
+    fn raft(&self, node: NodeId) -> Option<&Raft> {
+        self.0.get(&node)?.node.raft()
+    }
+
+    fn waiting(&self) -> usize {
+        self.1
+    }
+}
+
+impl<S: Clone> Host<S> {
+    /// A host, which begins with [`Input::Start`]. `visible` says whether somebody can see its tab.
+    /// `seed` decides every random choice.
+    pub fn new(settings: Settings, initial: S, visible: bool, now: Time, seed: u64) -> Self {
+        let client = Node::new(settings.store, initial.clone(), settings.durability, seed);
+        let cluster: Box<dyn Cluster> = match &settings.kind {
+            Kind::Fixed { id, plan } => {
+                let (id, plan) = (id.clone(), plan.clone());
+                Box::new(FixedCluster::new(&settings, id, plan, now, seed.wrapping_add(1)))
+            }
+            Kind::Elastic { max_voters } => {
+                Box::new(ElasticCluster::new(*max_voters, visible, now, seed.wrapping_add(1)))
+            }
+        };
         Self {
-            mail: Mail::new(&settings.cluster, store.version),
+            transport: Transport::new(&settings.cluster, settings.store.version),
+            cluster,
+            seen: (0, initial.clone()),
+            initial,
+            seed: seed.wrapping_add(2),
             settings,
-            tenancy,
-            node,
+            own: NOT_STARTED,
+            nodes: [(NOT_STARTED, HostedNode { node: client, epoch: 0 })].into_iter().collect(),
             phase: Phase::Forming,
             stopped: None,
             close_by: None,
-            left: SortedSet::new(),
-            inbox: VecDeque::new(),
-            calling: false,
-            changed: false,
-            loading: durability == Durability::Durable,
-            seed,
-            owner: None,
-            durable: 0,
+            generation: 0,
+            queue: VecDeque::new(),
+            calling: None,
+            running_code: None,
         }
-    }
-
-    /// The node.
-    pub fn node(&self) -> &Node<S> {
-        &self.node
     }
 
     /// The settings.
@@ -102,480 +130,471 @@ impl<S: Clone> HostCore<S> {
         &self.settings
     }
 
-    /// The set of members, once the cluster has formed.
-    pub fn set(&self) -> Option<&Set> {
-        self.tenancy.set()
+    /// The id of the host's own node; empty while there is none.
+    pub fn id(&self) -> String {
+        self.cluster.id()
     }
 
-    /// Where the node stands.
+    /// The host's own node, or the one that keeps what the user performs until there is one.
+    ///
+    /// # Panics
+    /// Never: there is always one of them.
+    pub fn own(&self) -> &Node<S> {
+        self.node(self.own).expect("a host has a node of its own, or one that is not started")
+    }
+
+    /// A node that runs here.
+    pub fn node(&self, id: NodeId) -> Option<&Node<S>> {
+        self.nodes.get(&id).map(|hosted| &hosted.node)
+    }
+
+    /// The epoch under which a node that runs here writes.
+    pub fn epoch(&self, id: NodeId) -> Option<u64> {
+        self.nodes.get(&id).map(|hosted| hosted.epoch)
+    }
+
+    /// The set of members of a fixed cluster, once it has formed.
+    pub fn set(&self) -> Option<&Set> {
+        self.cluster.set()
+    }
+
+    /// Which host runs which node, in an elastic cluster.
+    pub fn elastic(&self) -> Option<&Elastic> {
+        self.cluster.elastic()
+    }
+
+    /// The committed state.
+    pub fn committed(&self) -> &S {
+        self.shown().map_or(&self.seen.1, |node| node.store().committed())
+    }
+
+    /// The provisional state.
+    pub fn provisional(&self) -> &S {
+        self.shown().map_or(&self.seen.1, |node| node.store().provisional())
+    }
+
+    /// The node whose state the user sees: in user code that of the node that calls the code; otherwise
+    /// the own node's, unless that is older than what the user has seen already.
+    fn shown(&self) -> Option<&Node<S>> {
+        match self.running_code {
+            Some(running) => self.node(running),
+            None => Some(self.own()).filter(|node| node.store().applied() >= self.seen.0),
+        }
+    }
+
+    /// Where the host stands.
     pub fn status(&self) -> Status {
-        let (raft, set) = (self.node.raft(), self.tenancy.set());
-        let name = |number| self.tenancy.member(number, raft).map(|member| member.id);
-        let members = |voter: Option<bool>| -> Vec<String> {
-            let Some(raft) = raft.filter(|raft| !raft.members().is_empty()) else {
-                let all = set.into_iter().flat_map(Set::members).map(|member| member.id.clone());
-                return all.filter(|_| voter.is_none()).collect();
-            };
-            let all = raft.members().iter();
-            let chosen = all.filter(|(_, member)| voter.is_none_or(|voter| member.voter == voter));
-            chosen.filter_map(|(number, _)| name(number)).collect()
+        let own = self.own();
+        let raft = own.raft();
+        let name = |id| self.cluster.name(id, raft);
+        let members = |learners: bool| -> Vec<String> {
+            let all = raft.map(Raft::members).into_iter().flat_map(Members::iter);
+            let chosen = all.filter(|(_, member)| !learners || !member.voter);
+            chosen.filter_map(|(id, _)| name(id)).collect()
         };
-        let matched = raft.and_then(raft::Raft::matched).unwrap_or_default();
-        let matched = matched.into_iter().filter_map(|(number, at)| Some((name(number)?, at)));
-        Status {
+        let matched = raft.and_then(Raft::matched).unwrap_or_default();
+        let mut status = Status {
             phase: self.phase,
-            role: raft.map_or(RoleName::Follower, raft::Raft::role),
-            term: raft.map_or(0, raft::Raft::term),
-            leader: raft.and_then(raft::Raft::leader).and_then(name),
-            commit: raft.map_or(0, raft::Raft::commit_index),
-            applied: self.node.store().applied(),
+            role: raft.map_or(RoleName::Follower, Raft::role),
+            term: raft.map_or(0, Raft::term),
+            leader: raft.and_then(Raft::leader).and_then(name),
+            commit: raft.map_or(0, Raft::commit_index),
+            applied: own.store().applied(),
             last: raft.map_or(0, |raft| raft.log().last().index),
             snapshot: raft.map_or(0, |raft| raft.log().base().index),
-            members: members(None),
-            learners: members(Some(false)),
+            members: members(false),
+            learners: members(true),
             adopted: Vec::new(),
             hidden: Vec::new(),
             running: Vec::new(),
-            matched: matched.collect(),
-            size: self.tenancy.size(),
-            present: set.map_or(self.tenancy.present(), |set| set.members().len()),
-            waiting: self.node.store().waiting(),
-            counters: self.mail.counters,
-        }
+            matched: matched.into_iter().filter_map(|(id, at)| Some((name(id)?, at))).collect(),
+            size: 0,
+            present: self.cluster.present(),
+            waiting: self.waiting(),
+            counters: self.transport.counters,
+        };
+        self.cluster.complete(&mut status, raft);
+        status
     }
 
-    /// Takes one input at the time `now` and says what to do. While user code runs, other inputs
-    /// wait; what it returns comes before them.
+    /// The user code that was asked for runs now, until [`Input::Returned`]: it sees the state of the
+    /// node that calls it. What is settled before it sees the own node's.
+    pub fn enter(&mut self) {
+        self.running_code = self.calling;
+    }
+
+    /// Takes one input at the time `now` and says what to do.
     pub fn handle(&mut self, now: Time, input: Input<S>) -> Output<S> {
         let mut out = Output::default();
+        let present = self.cluster.present();
         if let Input::Returned(returned) = input {
-            self.calling = false;
-            self.feed(now, node::Input::Returned(returned), &mut out);
+            let node = self.calling.take().expect("user code was called");
+            self.running_code = None;
+            self.feed(now, node, node::Input::Returned(returned), &mut out);
         } else {
-            self.inbox.push_back(Work::Input(input));
+            self.queue.push_back(Work::Input(input));
         }
-        let present = self.tenancy.present();
-        while !self.calling
-            && let Some(at) = self.next_work()
-            && let Some(work) = self.inbox.remove(at)
-        {
-            self.work(now, work, &mut out);
+        loop {
+            while self.calling.is_none()
+                && let Some(work) = self.next_work()
+            {
+                self.work(now, work, &mut out);
+            }
+            let nodes = Nodes(&self.nodes, self.waiting());
+            if self.calling.is_some() || !self.cluster.wants_review(now, &nodes) {
+                break;
+            }
+            self.queue.push_back(Work::Cluster(Event::Changed));
         }
-        self.look(now, &mut out);
-        if self.tenancy.present() != present {
+        if self.cluster.present() != present {
             out.notices.push(Notice::Status);
         }
-        if !self.calling {
+        if self.calling.is_none() {
             self.finish_closing(now, &mut out);
         }
         out.deadline = self.deadline();
         out
     }
 
-    /// What can be done next. While storage has not said what it has, most of it waits.
-    fn next_work(&self) -> Option<usize> {
-        let now = |work: &Work<S>| {
-            let Work::Input(input) = work else { return false };
-            matches!(input, Input::Restored(_) | Input::Broken(_) | Input::Close)
-        };
-        if self.loading { self.inbox.iter().position(now) } else { Some(0) }
-    }
-
-    /// Sees to it that members which have lost their memory come back.
-    fn look(&mut self, now: Time, out: &mut Output<S>) {
-        if self.calling || self.phase != Phase::Member {
-            return;
+    /// When something is due.
+    pub fn deadline(&self) -> Option<Time> {
+        if self.phase == Phase::Closed || self.cluster.is_loading() {
+            return self.close_by;
         }
-        if !std::mem::take(&mut self.changed) && !self.tenancy.wants_to_look(now) {
-            return;
-        }
-        let Some(raft) = self.node.raft() else { return };
-        let mut form = self.tenancy.handle_raft(now, raft);
-        let change = form.change.take();
-        self.take_forming(now, form, out);
-        if let Some(change) = change {
-            self.feed(now, node::Input::Change(change), out);
-        }
-    }
-
-    fn work(&mut self, now: Time, work: Work<S>, out: &mut Output<S>) {
-        match work {
-            Work::Input(Input::Broken(failure)) if self.phase != Phase::Closed => {
-                self.stop(failure, out);
-            }
-            Work::Input(Input::Restored(bytes)) if self.phase == Phase::Forming => {
-                self.restored(now, bytes.as_deref(), out);
-            }
-            Work::Input(input) if self.phase == Phase::Closed => self.refuse_input(input, out),
-            Work::Input(Input::Frame(frame)) => self.receive(&frame, out),
-            Work::Input(Input::Close) => self.close(now, out),
-            Work::Input(Input::Tick) => {
-                let form = self.tenancy.handle_tick(now);
-                self.take_forming(now, form, out);
-                if !self.calling {
-                    self.feed(now, node::Input::Tick, out);
-                }
-            }
-            Work::Input(input) if self.stopped.is_some() => self.refuse_input(input, out),
-            Work::Input(Input::Perform(performs)) => {
-                self.feed(now, node::Input::Perform(performs), out);
-            }
-            Work::Input(Input::Read { ticket }) => {
-                self.feed(now, node::Input::Read { ticket }, out);
-            }
-            Work::Input(Input::Returned(_)) => unreachable!("it never waits"),
-            Work::Input(Input::Persisted { seq, .. }) => self.persisted(now, seq, out),
-            // A fixed cluster has no tenants.
-            Work::Input(_) => {}
-            Work::Letter(..) if self.phase == Phase::Closed => {}
-            Work::Letter(_, Letter::Form(message)) => {
-                let form = self.tenancy.handle_message(now, message);
-                self.take_forming(now, form, out);
-            }
-            Work::Letter(_, Letter::Host(_)) => {}
-            Work::Letter(header, Letter::Node(packet)) => {
-                self.receive_packet(now, &header, packet, out);
-            }
-        }
+        let nodes = self.nodes.values().filter_map(|hosted| hosted.node.deadline());
+        nodes.chain(self.cluster.deadline()).chain(self.close_by).min()
     }
 
     /// The frames to send, each to a node's id or to everyone: all of a turn's messages to one node
     /// in one frame.
     #[must_use]
     pub fn take_frames(&mut self) -> Vec<(Option<String>, Vec<u8>)> {
-        self.mail.take_frames()
+        self.transport.take_frames()
     }
 
-    /// When something is due.
-    pub fn deadline(&self) -> Option<Time> {
-        if self.phase == Phase::Closed || self.loading {
-            return self.close_by;
+    fn waiting(&self) -> usize {
+        self.own().store().waiting()
+    }
+
+    /// The next work that can be done. While storage has not said what it has, most inputs wait.
+    fn next_work(&mut self) -> Option<Work<S>> {
+        let can_be_done = |work: &Work<S>| match work {
+            Work::Input(input) => {
+                matches!(input, Input::Restored(_) | Input::Failed(_) | Input::Close)
+            }
+            _ => true,
+        };
+        match self.cluster.is_loading() {
+            true => self.queue.remove(self.queue.iter().position(can_be_done)?),
+            false => self.queue.pop_front(),
         }
-        let raft = self.node.raft().map(raft::Raft::deadline);
-        let store = self.node.store().deadline();
-        [raft, store, self.tenancy.deadline(), self.close_by].into_iter().flatten().min()
+    }
+
+    fn work(&mut self, now: Time, work: Work<S>, out: &mut Output<S>) {
+        match work {
+            Work::Input(input) => self.input(now, input, out),
+            Work::Node(node, input) => self.feed(now, node, input, out),
+            Work::Cluster(event) => self.cluster(now, event),
+            Work::Action(action) => self.act(now, action, out),
+            Work::Message(..) if self.phase == Phase::Closed => {}
+            Work::Message(header, Message::Node(packet)) => {
+                let nodes = Nodes(&self.nodes, self.waiting());
+                let (route, actions) = self.cluster.route(&header, &packet, &nodes);
+                if let Some(route) = route {
+                    let input = node::Input::Receive { from: route.from, packet };
+                    self.queue.push_front(Work::Node(route.to, input));
+                }
+                self.do_first(actions.into_iter().map(Work::Action));
+            }
+            Work::Message(_, message) => self.cluster(now, Event::Message(message)),
+        }
+    }
+
+    /// Puts work before everything that waits, in this order.
+    fn do_first(
+        &mut self,
+        works: impl IntoIterator<Item = Work<S>, IntoIter: DoubleEndedIterator>,
+    ) {
+        works.into_iter().rev().for_each(|work| self.queue.push_front(work));
+    }
+
+    fn input(&mut self, now: Time, input: Input<S>, out: &mut Output<S>) {
+        match input {
+            Input::Perform(performs) if self.stopped.is_some() => {
+                let refused: Vec<_> = performs.iter().map(|p| self.refused(p.ticket)).collect();
+                out.settled.extend(refused);
+            }
+            Input::Read { ticket } if self.stopped.is_some() => {
+                out.settled.push(self.refused(ticket));
+            }
+            Input::Close => self.close(now, out),
+            _ if self.phase == Phase::Closed => {}
+            Input::Perform(performs) => {
+                self.feed(now, self.own, node::Input::Perform(performs), out);
+            }
+            Input::Read { ticket } => self.feed(now, self.own, node::Input::Read { ticket }, out),
+            Input::Frame(frame) => self.receive(&frame, out),
+            Input::Tick => {
+                let due =
+                    |hosted: &HostedNode<S>| hosted.node.deadline().is_some_and(|at| at <= now);
+                let due = self.nodes.iter().filter(|(_, hosted)| due(hosted));
+                let ticks: Vec<_> = due.map(|(id, _)| Work::Node(*id, node::Input::Tick)).collect();
+                self.do_first(ticks);
+                self.cluster(now, Event::Tick);
+            }
+            Input::Persisted { generation, node, seq } if generation == self.generation => {
+                let node = if node == NOT_STARTED { self.own } else { node };
+                let actions = self.cluster.persisted(seq);
+                self.queue.push_front(Work::Node(node, node::Input::Persisted(seq)));
+                self.do_first(actions.into_iter().map(Work::Action));
+            }
+            Input::Elastic { generation, input } if generation == self.generation => {
+                self.cluster(now, Event::Elastic(input));
+            }
+            Input::Persisted { .. } | Input::Elastic { .. } => {}
+            Input::Start => self.cluster(now, Event::Start),
+            Input::Restored(file) => self.cluster(now, Event::Restored(file)),
+            Input::Failed(failure) => self.cluster(now, Event::Failed(failure)),
+            Input::Visible(visible) => {
+                self.cluster(now, Event::Elastic(crate::elastic::Input::Visible(visible)));
+            }
+            Input::Suspend => self.cluster(now, Event::Elastic(crate::elastic::Input::Suspend)),
+            Input::Destroy => self.cluster(now, Event::Elastic(crate::elastic::Input::Destroy)),
+            Input::Returned(_) => unreachable!("it never waits"),
+        }
+    }
+
+    /// What a perform or a read gets that nobody takes any more.
+    fn refused(&self, ticket: u64) -> Settled {
+        let failure = self.stopped.clone().unwrap_or_else(closed);
+        Settled { ticket, outcome: Outcome::Failed(failure) }
     }
 
     fn receive(&mut self, frame: &[u8], out: &mut Output<S>) {
-        let Some((header, letters)) = self.mail.open(frame, &mut out.notices) else { return };
-        if header.to == 0 || header.to == self.tenancy.me().nonce {
-            // Otherwise it is for an earlier start of this node.
-            let letters = letters.into_iter().map(|letter| Work::Letter(header, letter));
-            for letter in letters.rev() {
-                self.inbox.push_front(letter);
+        let opened = self.transport.open(frame, &mut out.notices);
+        let Some((header, messages)) = opened else { return };
+        match self.cluster.admit(&header) {
+            Admission::Taken => {
+                let works = messages.into_iter().map(|message| Work::Message(header, message));
+                self.do_first(works);
             }
+            Admission::Stale => {}
+            Admission::Foreign => self.transport.counters.foreign_frames += 1,
         }
     }
 
-    fn receive_packet(&mut self, now: Time, header: &Header, packet: Packet, out: &mut Output<S>) {
-        let Some(set) = self.tenancy.set() else { return };
-        if header.set != self.tenancy.set_hash() {
-            let form = self.tenancy.handle_other_set(header.from);
-            return self.take_forming(now, form, out);
-        }
-        let from = set.number(header.from).unwrap_or(header.from);
-        let asks = |message: &raft::Message| {
-            matches!(message.body, raft::Body::PreVote { .. } | raft::Body::Vote { .. })
-        };
-        if let (Packet::Raft(message), Some(raft)) = (&packet, self.node.raft())
-            && asks(message)
-        {
-            let form = self.tenancy.handle_former(from, raft);
-            self.take_forming(now, form, out);
-        }
-        self.feed(now, node::Input::Receive { from, packet }, out);
+    /// Tells the cluster what happened and queues what it says to do.
+    fn cluster(&mut self, now: Time, event: Event) {
+        let nodes = Nodes(&self.nodes, self.waiting());
+        let actions = self.cluster.handle(now, event, &nodes);
+        self.do_first(actions.into_iter().map(Work::Action));
     }
 
-    fn take_forming(&mut self, now: Time, form: tenancy::Output, out: &mut Output<S>) {
-        for (to, message) in form.messages {
-            let destination = match to {
-                To::Everyone => (None, 0, 0),
-                To::Nonce(nonce) => (None, nonce, 0),
-                To::Member(member) => (Some(member.id), member.nonce, 0),
-            };
-            self.post(destination, &Letter::Form(message));
-        }
-        for event in form.events {
-            match event {
-                tenancy::Event::Formed(set) | tenancy::Event::Welcomed(set) => {
-                    self.begin(now, &set, out);
-                }
-                tenancy::Event::Refused { why, members } => self.refused(why, &members, out),
-                tenancy::Event::SizeMismatch { id, size } => {
-                    let message = format!(
-                        "node `{id}` has clusterSize {size} and this one {}: no cluster can form \
-                         of both, give them the same",
-                        self.tenancy.size()
-                    );
-                    out.notices.push(Notice::Error(Failure::new("SIZE_MISMATCH", message)));
-                }
-                tenancy::Event::Stranger { id } => {
-                    let message = format!(
-                        "node `{id}` is on this channel and not among `members`: it is ignored"
-                    );
-                    out.notices.push(Notice::Error(Failure::new("NOT_A_MEMBER", message)));
-                }
-                tenancy::Event::Leaving(nonce) => {
-                    self.left.insert(nonce);
-                }
-                tenancy::Event::DuplicateId => {
-                    let message = format!(
-                        "another node on this channel has the id `{}`: every node needs its own",
-                        self.settings.id
-                    );
-                    out.notices.push(Notice::Error(Failure::new("DUPLICATE_ID", message)));
-                }
+    fn act(&mut self, now: Time, action: Action, out: &mut Output<S>) {
+        match action {
+            Action::Run { node, epoch, own, members, saved, first_election } => {
+                let config = raft::Config { first_election, ..raft::Config::new(node, members) };
+                self.run(now, config, (epoch, own), saved, out);
             }
-        }
-    }
-
-    /// The node belongs to a cluster from now on. First that is written.
-    fn begin(&mut self, now: Time, set: &Set, out: &mut Output<S>) {
-        if self.settings.durability == Durability::Volatile {
-            return self.start(now, set, Saved::default(), out);
-        }
-        let owner = Owner {
-            cluster: self.settings.cluster.clone(),
-            id: self.settings.id.clone(),
-            nonce: self.tenancy.me().nonce,
-            set: set.clone(),
-        };
-        self.owner = Some(owner);
-        self.record(&Persist::begin(0, &Saved::default()), true, out);
-    }
-
-    /// Storage says what it has of this node.
-    fn restored(&mut self, now: Time, bytes: Option<&[u8]>, out: &mut Output<S>) {
-        self.loading = false;
-        let Some(bytes) = bytes else { return };
-        let read = file::read(bytes).map_err(|error| error.to_string());
-        let owner = read.and_then(|contents| {
-            let owner: Result<Owner, _> = postcard::from_bytes(&contents.owner);
-            Ok((owner.map_err(|_| "it does not say whose it is")?, contents.saved))
-        });
-        let (owner, saved) = match owner {
-            Ok(read) => read,
-            Err(why) => {
-                let message = format!(
-                    "what storage has of this node cannot be read ({why}): restore it from a copy, \
-                     or delete it, and the node comes back as one that has lost its memory"
+            Action::Stop(node) => self.stop(node, out),
+            Action::Change(node, change) => {
+                self.feed(now, node, node::Input::Change(change), out);
+            }
+            Action::Transfer(node, to) => self.feed(now, node, node::Input::Transfer(to), out),
+            Action::PeerDown(down) => {
+                let nodes: Vec<_> = self.nodes.keys().copied().collect();
+                self.do_first(
+                    nodes.into_iter().map(|id| Work::Node(id, node::Input::PeerDown(down))),
                 );
-                return self.stop(Failure::new("STORAGE_CORRUPT", message), out);
             }
-        };
-        let (id, cluster, plan) = (&self.settings.id, &self.settings.cluster, &self.settings.plan);
-        if owner.id != *id || owner.cluster != *cluster || owner.set.members().len() != plan.size()
-        {
-            let message = format!(
-                "storage has node `{}` of the cluster `{}` with {} members, and this is `{id}` of \
-                 `{cluster}` with {}: give each node a folder of its own",
-                owner.id,
-                owner.cluster,
-                owner.set.members().len(),
-                plan.size(),
-            );
-            return self.stop(Failure::new("STORAGE_MISMATCH", message), out);
-        }
-        let (set, nonce) = (owner.set.clone(), owner.nonce);
-        let plan = plan.clone();
-        self.tenancy = Tenancy::resume(id.clone(), nonce, set.clone(), plan, now, self.seed);
-        self.owner = Some(owner);
-        self.record(&Persist::begin(0, &saved), true, out);
-        self.start(now, &set, saved, out);
-    }
-
-    /// Asks for a record to be written.
-    fn record(&mut self, persist: &Persist, begins: bool, out: &mut Output<S>) {
-        let (seq, durable) = (persist.seq, self.durable);
-        let owner = self.owner.as_ref().filter(|_| begins);
-        let owner = owner.map(|owner| postcard::to_allocvec(owner).expect("it fits in memory"));
-        let bytes = file::record(seq, durable, owner, persist);
-        out.effects.push(Effect::Record { seq, begins, bytes });
-    }
-
-    fn persisted(&mut self, now: Time, seq: PersistSeq, out: &mut Output<S>) {
-        self.durable = self.durable.max(seq);
-        if self.node.raft().is_some() {
-            self.feed(now, node::Input::Persisted(seq), out);
-        } else if let Some(set) = self.tenancy.set().cloned() {
-            // Who this node is was written just now.
-            self.start(now, &set, Saved::default(), out);
+            Action::Wake(node) => self.feed(now, node, node::Input::Wake, out),
+            Action::Send(address, message) => self.transport.send(address, &message),
+            Action::Effect(effect) => out.effects.push(self.stamped(effect)),
+            Action::NextGeneration => self.generation += 1,
+            Action::Report(notice) => out.notices.push(notice),
+            Action::ReportOnce(code, message) => {
+                self.transport.report_once(code, message, &mut out.notices);
+            }
+            Action::Refuse(failure) => {
+                self.phase = Phase::Refused;
+                self.stopped = Some(failure.clone());
+                out.notices.push(Notice::Error(failure.clone()));
+                self.feed(now, self.own, node::Input::Close(failure), out);
+            }
         }
     }
 
-    fn start(&mut self, now: Time, set: &Set, saved: Saved, out: &mut Output<S>) {
-        let number = self.tenancy.number().expect("it belongs to a set");
-        let is_new = saved.hard.term == 0;
-        let members = (1..).zip(set.members().iter().map(|member| &member.id));
-        let member = |(number, name): (_, &String)| {
-            (number, raft::Member { voter: true, name: name.clone() })
+    /// The effect, in this generation.
+    fn stamped(&self, effect: Effect) -> Effect {
+        match effect {
+            Effect::Elastic { effect, .. } => {
+                Effect::Elastic { generation: self.generation, effect }
+            }
+            effect => effect,
+        }
+    }
+
+    fn run(
+        &mut self,
+        now: Time,
+        config: raft::Config,
+        (epoch, own): (u64, bool),
+        saved: Saved,
+        out: &mut Output<S>,
+    ) {
+        let id = config.id;
+        self.seed = self.seed.wrapping_add(1);
+        let Settings { store, durability, .. } = self.settings;
+        let (initial, seed) = (self.initial.clone(), self.seed);
+        let not_started = if own { self.nodes.remove(&NOT_STARTED) } else { None };
+        let node = match not_started.map(|hosted| hosted.node.detach()) {
+            Some(client) => Node::attach(store, initial, durability, seed, client),
+            None => Node::new(store, initial, durability, seed),
         };
-        // Who takes the place of its former self is yet to join.
-        let members = match set.member(number) {
-            Some(_) => raft::Members::new(members.map(member)),
-            None => raft::Members::default(),
-        };
+        let here = |voter: &NodeId| *voter == id || self.nodes.contains_key(voter);
+        let majority = saved.members().is_some_and(|members| {
+            let voters = members.iter().filter(|(_, member)| member.voter);
+            voters.filter(|(voter, _)| here(voter)).count() >= members.quorum()
+        });
         let config = raft::Config {
-            // The others have started, too, by the time that this one asks them.
-            first_election: (number == 1 && is_new).then_some(FIRST_ELECTION),
+            first_election: config.first_election.or(majority.then_some(FIRST_ELECTION)),
             election_timeout: self.settings.election_timeout,
             heartbeat_interval: self.settings.heartbeat_interval,
-            ..raft::Config::new(number, members)
+            quiesce_interval: self.settings.quiesce_interval,
+            ..config
         };
-        if self.phase == Phase::Forming {
-            self.phase = Phase::Member;
+        self.nodes.insert(id, HostedNode { node, epoch });
+        if own {
+            self.own = id;
+            if self.phase == Phase::Forming {
+                self.phase = Phase::Member;
+            }
+            out.notices.push(Notice::Members);
         }
-        out.notices.push(Notice::Members);
-        self.feed(now, node::Input::Start { config, saved }, out);
+        self.feed(now, id, node::Input::Start { config, saved }, out);
     }
 
-    fn refused(&mut self, why: Refusal, members: &[String], out: &mut Output<S>) {
-        let (id, list) = (&self.settings.id, members.join(", "));
-        let message = match why {
-            Refusal::Full => format!(
-                "the cluster is full: it has its {} members ({list}) and takes no other; to start \
-                 over, close them all",
-                members.len()
-            ),
-            Refusal::Amnesia => {
-                let message = format!(
-                    "node `{id}` was a member of this cluster ({list}) and has lost its memory, and \
-                     there is no majority of the others that could take it in anew; it waits for \
-                     one: start the others again, or close them all and begin a new cluster"
-                );
-                return self.mail.tell_once("AMNESIA", message, &mut out.notices);
-            }
-            Refusal::DuplicateId => format!(
-                "another node with the id `{id}` is a member of this cluster, and lives: every node \
-                 needs an id of its own"
-            ),
-            Refusal::Replaced => format!(
-                "node `{id}` was taken for dead, and another start of it took its place: reload the \
-                 page or start the process anew, and it is taken in again"
-            ),
-            Refusal::NotAMember => {
-                format!("this cluster takes only its members ({list}), and `{id}` is none")
-            }
-            Refusal::OtherSet => {
-                let message = format!(
-                    "there is another cluster on this channel ({list}); give each a channel of \
-                     its own"
-                );
-                return self.mail.tell_once("OTHER_CLUSTER", message, &mut out.notices);
-            }
-        };
-        self.stop(Failure::new(why.code(), message), out);
-    }
-
-    /// The node does nothing any more.
-    fn stop(&mut self, failure: Failure, out: &mut Output<S>) {
-        self.phase = Phase::Refused;
-        self.loading = false;
-        self.tenancy.stop();
-        self.stopped = Some(failure.clone());
-        out.notices.push(Notice::Error(failure.clone()));
-        self.feed(Time::default(), node::Input::Close(failure), out);
-    }
-
-    fn refuse_input(&mut self, input: Input<S>, out: &mut Output<S>) {
-        let closed = || Failure::new("CLOSED", "the node is closed");
-        let failure = self.stopped.clone().unwrap_or_else(closed);
-        let fail = |ticket| Settled { ticket, outcome: Outcome::Failed(failure.clone()) };
-        match input {
-            Input::Perform(performs) => {
-                out.settled.extend(performs.iter().map(|perform| fail(perform.ticket)));
-            }
-            Input::Read { ticket } => out.settled.push(fail(ticket)),
-            Input::Close => out.notices.push(Notice::Closed),
-            _ => {}
+    /// Stops a node. What the own node's client has in hand is kept for the next one.
+    fn stop(&mut self, id: NodeId, out: &mut Output<S>) {
+        let Some(HostedNode { node, .. }) = self.nodes.remove(&id) else { return };
+        if self.own != id {
+            return;
+        }
+        self.own = NOT_STARTED;
+        if node.store().applied() >= self.seen.0 {
+            self.seen = (node.store().applied(), node.store().committed().clone());
+        }
+        let Settings { store, durability, .. } = self.settings;
+        let (initial, seed, client) = (self.initial.clone(), self.seed, node.detach());
+        let node = Node::attach(store, initial, durability, seed, client);
+        self.nodes.insert(NOT_STARTED, HostedNode { node, epoch: 0 });
+        if self.phase == Phase::Member {
+            self.phase = Phase::Forming;
+            out.notices.push(Notice::Members);
         }
     }
 
     fn close(&mut self, now: Time, out: &mut Output<S>) {
-        if self.phase == Phase::Closing {
-            return;
+        match self.phase {
+            Phase::Closed => return out.notices.push(Notice::Closed),
+            Phase::Closing => return,
+            Phase::Forming | Phase::Member | Phase::Refused => {}
         }
         self.phase = Phase::Closing;
+        self.stopped = Some(closed());
+        self.close_by = Some(now + self.settings.election_timeout.0.min(LONGEST_CLOSE));
         let failure = Failure::new(
             "CLOSED",
             "the node was closed before this was settled; it may still take effect",
         );
-        self.stopped = Some(Failure::new("CLOSED", "the node is closed"));
-        self.close_by = Some(now + self.settings.election_timeout.0.min(LONGEST_CLOSE));
-        let goodbye = self.tenancy.handle_close();
-        self.take_forming(now, goodbye, out);
-        self.feed(now, node::Input::Close(failure), out);
+        self.do_first([
+            Work::Node(self.own, node::Input::Close(failure)),
+            Work::Cluster(Event::Close),
+        ]);
     }
 
     /// Closing is done when leadership is handed over, or when that takes too long.
     fn finish_closing(&mut self, now: Time, out: &mut Output<S>) {
         let Some(close_by) = self.close_by else { return };
-        let raft = self.node.raft();
+        let raft = self.own().raft();
         let handing_over = raft.is_some_and(|raft| raft.is_leader() && !raft.takes_proposals());
-        let others = self.tenancy.set().map_or(0, |set| set.members().len() - 1);
-        // When everyone leaves at once, there is nobody to hand over to.
-        if now >= close_by || !handing_over || self.left.len() >= others {
+        if now >= close_by || !handing_over || self.cluster.is_last() {
             self.phase = Phase::Closed;
             self.close_by = None;
             out.notices.push(Notice::Closed);
         }
     }
 
-    fn feed(&mut self, now: Time, input: node::Input<S>, out: &mut Output<S>) {
-        let node = self.node.handle(now, input);
-        out.settled.extend(node.settled);
-        let stopped = self.phase == Phase::Refused;
-        for persist in node.persist.iter().filter(|_| !stopped) {
-            match (&persist.snapshot, self.node.raft()) {
-                // With all that follows it, so that what was written before may go.
-                (Some(_), Some(raft)) => {
-                    let hard = Some(raft.hard_state());
-                    self.record(&Persist { hard, ..persist.clone() }, true, out);
+    /// Gives a node one input and does what it asks for. What is for a node that is not here any more
+    /// is lost.
+    fn feed(&mut self, now: Time, id: NodeId, input: node::Input<S>, out: &mut Output<S>) {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let Some(hosted) = self.nodes.get_mut(&id) else { return };
+            let output = hosted.node.handle(now, input);
+            // A refused node neither writes nor sends: the others count on neither.
+            if self.phase != Phase::Refused {
+                let (epoch, generation) = (hosted.epoch, self.generation);
+                let hard = hosted.node.raft().map(Raft::hard_state).unwrap_or_default();
+                for persist in output.persist {
+                    out.effects.push(self.cluster.write(id, epoch, generation, persist, hard));
                 }
-                _ => self.record(persist, false, out),
+                self.send(id, output.send);
             }
-        }
-        let hash = self.tenancy.set_hash();
-        for (to, packet) in node.send.into_iter().filter(|_| !stopped) {
-            let member = self.tenancy.member(to, self.node.raft());
-            // Whose id is not known yet hears what everybody hears.
-            let nonce = member.as_ref().map_or(to, |member| member.nonce);
-            self.post((member.map(|member| member.id), nonce, hash), &Letter::Node(packet));
-        }
-        for event in node.events {
-            match event {
-                node::Event::Leader { .. } => {
-                    self.changed = true;
-                    out.notices.push(Notice::Leader);
+            out.settled.extend(output.settled);
+            self.report(id, output.events, out);
+            let Some(call) = output.call else { continue };
+            match call {
+                // Subscribers hear of what the own node commits, and of nothing twice.
+                Call::Committed(new) if id != self.own || new.at.index <= self.seen.0 => {
+                    next = Some(node::Input::Returned(Return::Done));
                 }
-                node::Event::Members => {
-                    self.changed = true;
-                    out.notices.push(Notice::Members);
-                }
-                node::Event::Invalid { from, error } => {
-                    let (who, error) = (format!("member {from}"), error.to_string());
-                    self.mail.invalid(&who, &error, &mut out.notices);
-                }
-                node::Event::Trouble(trouble) => {
-                    out.notices.push(Notice::Error(describe(trouble)));
+                call => {
+                    self.calling = Some(id);
+                    out.call = Some(call);
                 }
             }
         }
-        debug_assert!(out.call.is_none(), "one call at a time");
-        out.call = node.call;
-        self.calling = out.call.is_some();
     }
 
-    fn post(&mut self, destination: Destination, letter: &Letter) {
-        let (id, to, set) = destination;
-        let address = Address { id, to, from: self.tenancy.me().nonce, set };
-        self.mail.post(address, letter);
+    fn send(&mut self, from: NodeId, packets: Vec<(NodeId, Packet)>) {
+        for (to, packet) in packets {
+            if self.nodes.contains_key(&to) {
+                self.queue.push_back(Work::Node(to, node::Input::Receive { from, packet }));
+            } else {
+                let address = self.cluster.address(from, to, self.own().raft());
+                self.transport.send(address, &Message::Node(packet));
+            }
+        }
+    }
+
+    fn report(&mut self, id: NodeId, events: Vec<node::Event>, out: &mut Output<S>) {
+        for event in events {
+            match event {
+                node::Event::Leader { .. } | node::Event::Members => {
+                    self.queue.push_back(Work::Cluster(Event::Changed));
+                    if id == self.own {
+                        let is_leader = matches!(event, node::Event::Leader { .. });
+                        out.notices.push(if is_leader { Notice::Leader } else { Notice::Members });
+                    }
+                }
+                node::Event::Invalid { from, error } => {
+                    let who = self.cluster.label(from);
+                    self.transport.invalid(&who, &error.to_string(), &mut out.notices);
+                }
+                node::Event::Fault(fault) => out.notices.push(Notice::Error(describe(fault))),
+            }
+        }
     }
 }
 
-pub(super) fn describe(trouble: Trouble) -> Failure {
-    match trouble {
-        Trouble::ReducerFailed(failure) => Failure::new(
+fn closed() -> Failure {
+    Failure::new("CLOSED", "the node is closed")
+}
+
+fn describe(fault: Fault) -> Failure {
+    match fault {
+        Fault::ReducerFailed(failure) => Failure::new(
             "REDUCER_FAILED",
             format!(
                 "the reducer failed on a committed action, and this node's state is as if the \
@@ -583,15 +602,15 @@ pub(super) fn describe(trouble: Trouble) -> Failure {
                 failure.message
             ),
         ),
-        Trouble::CannotSave(failure) => Failure::new(
+        Fault::CannotSave(failure) => Failure::new(
             "CANNOT_SAVE",
             format!("the state cannot be saved, so the log keeps growing: {}", failure.message),
         ),
-        Trouble::CannotLoad(failure) => Failure::new(
+        Fault::CannotLoad(failure) => Failure::new(
             "CANNOT_LOAD",
             format!("a snapshot of the state cannot be loaded: {}", failure.message),
         ),
-        Trouble::BadEntry(index) => Failure::new(
+        Fault::BadEntry(index) => Failure::new(
             "BAD_ENTRY",
             format!("the log entry at {index} cannot be read, and is skipped"),
         ),

@@ -1,9 +1,11 @@
-//! Runs nodes in a tab or a Node.js process: timers, channels, user code. Executes effects.
+//! Hosts: run nodes in a tab or a Node.js process, and execute their effects.
 
+mod cluster;
 pub mod core;
-mod mail;
+pub mod elastic;
+mod fixed;
 pub mod options;
-pub mod tabs;
+pub mod transport;
+pub mod types;
 #[cfg(target_arch = "wasm32")]
 pub mod web;
-mod words;

@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use super::core::Settings;
-use super::tabs;
+use super::types::{Kind, Settings};
+use crate::formation::Plan;
 use crate::node::Durability;
 use crate::raft::Time;
 use crate::sorted::{SortedMap, SortedSet};
 use crate::store::{self, Failure};
-use crate::tenancy::Plan;
 use crate::wire::relay::MAX_ID;
 
 /// The channels that there are.
@@ -17,7 +16,7 @@ pub const CHANNELS: [&str; 6] =
 /// The most members that a cluster can have.
 const MAX_MEMBERS: u8 = 63;
 /// How often an idle leader of a cluster of tabs speaks, in ms.
-const REST: Time = 10_000;
+const QUIESCE_INTERVAL: Time = 10_000;
 /// The longest time that an option can say, in ms: a day.
 const MAX_TIME: f64 = 86_400_000.0;
 
@@ -39,20 +38,11 @@ pub enum Value {
     Object(SortedMap<String, Value>),
 }
 
-/// What kind of cluster, and its settings.
-#[derive(Clone, Debug)]
-pub enum Kind {
-    /// Of so many members.
-    Fixed(Settings),
-    /// Of as many as there are tabs.
-    Elastic(tabs::Settings),
-}
-
 /// Checked options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What the host's core needs.
-    pub settings: Kind,
+    pub settings: Settings,
     /// Where the channel's nodes meet.
     pub room: String,
 }
@@ -87,9 +77,18 @@ pub fn parse(value: &Value) -> Result<Options, Failure> {
     };
     let durability = storage(options)?;
     let (heartbeat_interval, election_timeout, store) = common(options)?;
-    let settings =
-        Settings { id, cluster, plan, election_timeout, heartbeat_interval, store, durability };
-    Ok(Options { settings: Kind::Fixed(settings), room })
+    let kind = Kind::Fixed { id, plan };
+    let quiesce_interval = None;
+    let settings = Settings {
+        cluster,
+        kind,
+        election_timeout,
+        heartbeat_interval,
+        quiesce_interval,
+        store,
+        durability,
+    };
+    Ok(Options { settings, room })
 }
 
 /// The options that all clusters have.
@@ -142,11 +141,18 @@ fn elastic(options: &SortedMap<String, Value>) -> Result<Options, Failure> {
     let (heartbeat_interval, election_timeout, store) = common(options)?;
     let max_voters = number(options, "maxVoters", 5.0, (1.0, 15.0))? as usize;
     let room = channel(options)?;
-    // Locks tell who lives.
-    let rest = Some(REST.max(heartbeat_interval));
-    let settings =
-        tabs::Settings { cluster, max_voters, election_timeout, heartbeat_interval, rest, store };
-    Ok(Options { settings: Kind::Elastic(settings), room })
+    // Locks tell who lives, so idle leaders may be silent.
+    let quiesce_interval = Some(QUIESCE_INTERVAL.max(heartbeat_interval));
+    let settings = Settings {
+        cluster,
+        kind: Kind::Elastic { max_voters },
+        election_timeout,
+        heartbeat_interval,
+        quiesce_interval,
+        store,
+        durability: Durability::Durable,
+    };
+    Ok(Options { settings, room })
 }
 
 fn plan(options: &SortedMap<String, Value>, id: &str) -> Result<Plan, Failure> {
@@ -442,10 +448,10 @@ mod tests {
         parse(&object(&options)).map_err(|failure| failure.message)
     }
 
-    fn fixed(options: Options) -> Settings {
-        match options.settings {
-            Kind::Fixed(settings) => settings,
-            Kind::Elastic(_) => panic!("it has a size"),
+    fn planned(options: Options) -> Plan {
+        match options.settings.kind {
+            Kind::Fixed { plan, .. } => plan,
+            Kind::Elastic { .. } => panic!("it has a size"),
         }
     }
 
@@ -454,8 +460,8 @@ mod tests {
         let broadcast = object(&[("name", text("broadcast"))]);
         let mut options = vec![("channel", broadcast), ("cluster", text("todo"))];
         let parsed = parse(&object(&options)).expect("good options");
-        let Kind::Elastic(settings) = parsed.settings else { panic!("it has no size") };
-        assert_eq!((settings.cluster.as_str(), settings.max_voters), ("todo", 5));
+        let Kind::Elastic { max_voters } = parsed.settings.kind else { panic!("it has no size") };
+        assert_eq!((parsed.settings.cluster.as_str(), max_voters), ("todo", 5));
         assert_eq!(parsed.room, "todo");
         let mut bad = |key, value, expected: &str| {
             options.push((key, value));
@@ -478,10 +484,10 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_original() {
-        let settings = fixed(parse(&object(&good())).expect("good options"));
-        assert_eq!(settings.election_timeout, (300, 500));
-        assert_eq!(settings.heartbeat_interval, 50);
-        assert_eq!(settings.plan, Plan::Size(3));
+        let options = parse(&object(&good())).expect("good options");
+        assert_eq!(options.settings.election_timeout, (300, 500));
+        assert_eq!(options.settings.heartbeat_interval, 50);
+        assert_eq!(planned(options), Plan::Size(3));
     }
 
     #[test]
@@ -556,7 +562,7 @@ mod tests {
         options.retain(|(key, _)| *key != "clusterSize");
         options.push(("members", list.clone()));
         let parsed = parse(&object(&options)).expect("good options");
-        assert_eq!(fixed(parsed).plan.size(), 2);
+        assert_eq!(planned(parsed).size(), 2);
         assert!(error("members", list).contains("the number of `members`, 2"));
     }
 }

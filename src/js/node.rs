@@ -4,11 +4,9 @@ use std::rc::Rc;
 
 use wasm_bindgen::prelude::*;
 
-use super::{Hooks, error};
-use crate::channel::Channel;
-use crate::host::core::{Input, Phase};
 use crate::host::options::{self, Value};
-use crate::host::web::WebHost;
+use crate::host::types::{Input, Phase};
+use crate::host::web::{Channel, Hooks, WebHost, error};
 use crate::raft::RoleName;
 use crate::store::Perform;
 
@@ -68,11 +66,11 @@ impl CoreNode {
     pub fn answer(
         &self,
         what: &str,
-        life: f64,
+        generation: f64,
         node: &str,
         value: &JsValue,
     ) -> Result<(), JsValue> {
-        self.0.answer(what, life, node, value)
+        self.0.answer(what, generation, node, value)
     }
 
     /// Whether a file holds a node's record, from its beginning on.

@@ -13,7 +13,7 @@ use crate::raft::{
     self, Change, Index, NodeId, Outgoing, Persist, PersistSeq, Raft, Refused, Saved, Term, Time,
 };
 use crate::store::{
-    self, Call, Failure, Outcome, Perform, Return, Settled, Step, Store, Survivor, Trouble,
+    self, Call, DetachedClient, Failure, Fault, Outcome, Perform, Return, Settled, Step, Store,
 };
 
 /// What one node says to another.
@@ -68,7 +68,7 @@ pub enum Input<S> {
     /// Change the configuration, if this node leads. Answered in [`Output::changed`].
     Change(Change),
     /// This member's host is known to be dead.
-    Gone(NodeId),
+    PeerDown(NodeId),
     /// Something waits for the other members: nobody rests any more ([`raft::Config::rest`]).
     Wake,
     /// Hand leadership to this member, or to the one that is furthest, if this node leads.
@@ -131,7 +131,7 @@ pub enum Event {
         error: raft::Invalid,
     },
     /// Something went wrong with the user's code or state.
-    Trouble(Trouble),
+    Fault(Fault),
 }
 
 /// One node.
@@ -167,20 +167,20 @@ impl<S: Clone> Node<S> {
     }
 
     /// A node that has not started, behind the handle of one that has stopped.
-    pub fn revive(
+    pub fn attach(
         config: store::Config,
         initial: S,
         durability: Durability,
         seed: u64,
-        survivor: Survivor,
+        client: DetachedClient,
     ) -> Self {
-        let store = Store::revive(config, initial.clone(), survivor);
+        let store = Store::attach(config, initial.clone(), client);
         Self { store, ..Self::new(config, initial, durability, seed) }
     }
 
     /// What outlives this node.
-    pub fn into_survivor(self) -> Survivor {
-        self.store.into_survivor()
+    pub fn detach(self) -> DetachedClient {
+        self.store.detach()
     }
 
     /// The node's Raft, once it has started.
@@ -217,7 +217,7 @@ impl<S: Clone> Node<S> {
             Input::Persisted(seq) => self.persisted(now, seq, &mut out),
             Input::Returned(returned) => self.returned(now, returned, &mut out),
             Input::Change(change) => self.feed(now, raft::Input::Change(change), &mut out),
-            Input::Gone(id) => self.feed(now, raft::Input::Gone(id), &mut out),
+            Input::PeerDown(id) => self.feed(now, raft::Input::PeerDown(id), &mut out),
             Input::Wake => self.feed(now, raft::Input::Wake, &mut out),
             Input::Transfer(to) => self.feed(now, raft::Input::Transfer(to), &mut out),
             Input::Close(failure) => self.close(&failure),
@@ -229,11 +229,11 @@ impl<S: Clone> Node<S> {
         self.store.handle_tick(now);
         self.drive(now, &mut out);
         // What waits here is answered, or its leader is missed.
-        if self.store.waiting() > 0 && self.raft.as_ref().is_some_and(Raft::is_resting) {
+        if self.store.waiting() > 0 && self.raft.as_ref().is_some_and(Raft::is_quiesced) {
             self.feed(now, raft::Input::Wake, &mut out);
         }
         out.settled.extend(self.store.take_settled());
-        out.events.extend(self.store.take_troubles().into_iter().map(Event::Trouble));
+        out.events.extend(self.store.take_faults().into_iter().map(Event::Fault));
         out.deadline = self.deadline();
         out
     }

@@ -2,8 +2,11 @@
 
 use std::fmt::{Display, Formatter, Result};
 
+use super::entry::{Entry, Payload};
+use super::membership::Members;
+use super::message::{AppendResult, Body, Chunked, Message, Wants};
 use super::role::RoleName;
-use super::types::{AppendResult, Body, Entry, Members, Message, Payload, Position, Wants, Whole};
+use super::types::Position;
 
 impl Display for RoleName {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -73,9 +76,9 @@ impl Display for Message {
                     write!(f, "{}{entry}", if nth > 0 { " " } else { "" })?;
                 }
                 f.write_str(match wants {
-                    Wants::Answer => "]",
-                    Wants::Nothing => "] quiet",
-                    Wants::Rest => "] rest",
+                    Wants::Reply => "]",
+                    Wants::NoReply => "] quiet",
+                    Wants::Quiesce => "] quiesce",
                 })
             }
             Body::AppendReply { round: newest, result } => match result {
@@ -86,16 +89,16 @@ impl Display for Message {
                     write!(f, "Rejected prev={prev} hint={hint}{}", round(*newest))
                 }
             },
-            Body::Piece { of, total, offset, data, .. } => {
-                write!(f, "Piece of {of} {offset}+{}/{total}", data.len())
+            Body::Chunk { of, total, offset, data, .. } => {
+                write!(f, "Chunk of {of} {offset}+{}/{total}", data.len())
             }
-            Body::PieceReply { of, offset, .. } => write!(f, "PieceReply {of} has {offset}"),
+            Body::ChunkReply { of, offset, .. } => write!(f, "ChunkReply {of} has {offset}"),
             Body::TimeoutNow => f.write_str("TimeoutNow"),
         }
     }
 }
 
-impl Display for Whole {
+impl Display for Chunked {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Snapshot { last } => write!(f, "snapshot {last}"),

@@ -2,10 +2,14 @@
 
 use rand::RngExt;
 
-use super::output::{Confirmed, Event, Invalid};
-use super::role::{Follower, Poll, Role};
-use super::types::{Body, HardState, Members, Message, NodeId, PersistSeq, Position, Term};
-use super::{Outgoing, Raft};
+use super::Raft;
+use super::entry::HardState;
+use super::membership::Members;
+use super::message::{Body, Message};
+use super::output::{Confirmed, Event, Invalid, Outgoing};
+use super::quorum::{VoteResult, vote_result};
+use super::role::{Follower, Role, Votes};
+use super::types::{NodeId, PersistSeq, Position, Term};
 use crate::mistakes::{Mistake, made};
 use crate::sorted::SortedSet;
 
@@ -24,7 +28,7 @@ impl Raft {
     /// Whether this node leads, or has heard a leader so lately that it wants no other.
     pub fn is_sticky(&self) -> bool {
         let recently = |heard| self.now < heard + self.config.election_timeout.0;
-        let hears = self.resting || self.heard.is_some_and(recently);
+        let hears = self.quiesced || self.heard.is_some_and(recently);
         self.role.is_leader() || self.leader.is_some() && hears
     }
 
@@ -36,7 +40,7 @@ impl Raft {
             self.round_seen = 0;
             let vote = self.hard.vote.filter(|_| made(Mistake::VoteNotReset));
             self.hard = HardState { term, vote };
-            self.dirty_hard = true;
+            self.unsaved.hard = true;
             self.set_leader(None);
         } else if was_follower {
             return;
@@ -57,7 +61,7 @@ impl Raft {
 
     /// Records who leads the current term and tells the caller.
     pub(super) fn set_leader(&mut self, leader: Option<NodeId>) {
-        (self.leader, self.resting) = (leader, false);
+        (self.leader, self.quiesced) = (leader, false);
         self.out.events.retain(|event| !matches!(event, Event::Leader { .. }));
         self.out.events.push(Event::Leader { term: self.hard.term, leader });
     }
@@ -71,37 +75,14 @@ impl Raft {
         if self.leader.is_none() {
             self.set_leader(Some(from));
         }
-        (self.heard, self.resting) = (Some(self.now), false);
+        (self.heard, self.quiesced) = (Some(self.now), false);
         self.draw_election_deadline();
         Ok(())
     }
 
-    /// The leader falls silent, and it is not missed for a while: for long enough that some of its
-    /// rare words may be lost.
-    pub(super) fn rest(&mut self) {
-        if let Some(rest) = self.config.rest {
-            self.resting = true;
-            self.election_deadline += 3 * rest;
-        }
-    }
-
-    /// Whether this follower does not count its leader's silence.
-    pub fn is_resting(&self) -> bool {
-        self.resting
-    }
-
-    /// Somebody waits for something: from now on silence counts.
-    pub(super) fn wake(&mut self) {
-        self.wake_peers();
-        if std::mem::take(&mut self.resting) {
-            self.heard = Some(self.now);
-            self.draw_election_deadline();
-        }
-    }
-
     /// The host of this node is dead. If it was the leader, nobody waits for it to speak again. If this
     /// node leads, the other may have begun anew elsewhere, and not know whom to follow.
-    pub(super) fn gone(&mut self, id: NodeId) {
+    pub(super) fn peer_down(&mut self, id: NodeId) {
         self.wake_peers();
         if self.leader != Some(id) || id == self.config.id {
             return;
@@ -119,10 +100,10 @@ impl Raft {
             self.set_leader(None);
         }
         self.draw_election_deadline();
-        if !self.may_stand() {
+        if !self.can_campaign() {
             self.become_follower(self.hard.term);
             // Those who may stand perhaps rest, and have to find out that there is no leader.
-            if self.config.rest.is_some() && self.hard.term > 0 {
+            if self.config.quiesce_interval.is_some() && self.hard.term > 0 {
                 self.ask_for_votes();
             }
             return;
@@ -130,8 +111,8 @@ impl Raft {
         if made(Mistake::RemovedDisrupts) {
             return self.become_candidate(false);
         }
-        let poll = Poll { granted: [self.config.id].into_iter().collect(), ..Poll::default() };
-        self.role = Role::PreCandidate(poll);
+        let votes = Votes { granted: [self.config.id].into_iter().collect(), ..Votes::default() };
+        self.role = Role::PreCandidate(votes);
         self.ask_for_votes();
         self.count_votes();
     }
@@ -148,12 +129,12 @@ impl Raft {
     fn become_candidate(&mut self, transfer: bool) {
         debug_assert!(!self.role.is_leader(), "a leader does not stand again");
         self.hard = HardState { term: self.hard.term + 1, vote: Some(self.config.id) };
-        self.dirty_hard = true;
+        self.unsaved.hard = true;
         self.set_leader(None);
         self.draw_election_deadline();
-        self.role = Role::Candidate(Poll {
+        self.role = Role::Candidate(Votes {
             own_vote: Some(self.persist_seq + 1), // The write that `finish` will ask for.
-            ..Poll::default()
+            ..Votes::default()
         });
         let last = self.log.last();
         for to in self.other_voters() {
@@ -164,10 +145,10 @@ impl Raft {
     /// A write is durable; if it holds this candidate's vote for itself, that counts now.
     pub(super) fn vote_is_durable(&mut self, seq: PersistSeq) {
         let id = self.config.id;
-        if let Role::Candidate(poll) = &mut self.role
-            && poll.own_vote.is_some_and(|write| write <= seq)
+        if let Role::Candidate(votes) = &mut self.role
+            && votes.own_vote.is_some_and(|write| write <= seq)
         {
-            poll.granted.insert(id);
+            votes.granted.insert(id);
             self.count_votes();
         }
     }
@@ -192,11 +173,11 @@ impl Raft {
 
     pub(super) fn handle_pre_vote_reply(&mut self, from: NodeId, term: Term, granted: bool) {
         let current = self.hard.term;
-        if let Role::PreCandidate(poll) = &mut self.role {
+        if let Role::PreCandidate(votes) = &mut self.role {
             if granted && term == current + 1 {
-                poll.granted.insert(from);
+                votes.granted.insert(from);
             } else if !granted {
-                poll.rejected.insert(from);
+                votes.rejected.insert(from);
             }
             self.count_votes();
         }
@@ -214,7 +195,7 @@ impl Raft {
             self.become_follower(self.hard.term);
             if self.hard.vote.is_none() {
                 self.hard.vote = Some(from);
-                self.dirty_hard |= !made(Mistake::VoteNotPersisted);
+                self.unsaved.hard |= !made(Mistake::VoteNotPersisted);
             }
             self.draw_election_deadline();
         }
@@ -222,11 +203,11 @@ impl Raft {
     }
 
     pub(super) fn handle_vote_reply(&mut self, from: NodeId, granted: bool) {
-        if let Role::Candidate(poll) = &mut self.role {
+        if let Role::Candidate(votes) = &mut self.role {
             if granted {
-                poll.granted.insert(from);
+                votes.granted.insert(from);
             } else {
-                poll.rejected.insert(from);
+                votes.rejected.insert(from);
             }
             self.count_votes();
         }
@@ -237,29 +218,26 @@ impl Raft {
             return Err(Invalid::SecondLeader);
         }
         // A transfer of an earlier leadership that arrives late is no reason to hold an election.
-        if self.leader == Some(from) && self.may_stand() {
+        if self.leader == Some(from) && self.can_campaign() {
             self.become_candidate(true);
         }
         Ok(())
     }
 
     fn count_votes(&mut self) {
-        let members = self.counting_members();
-        let quorum = members.quorum();
-        let votes = |of: &SortedSet<NodeId>| of.iter().filter(|id| members.is_voter(**id)).count();
-        let (poll, pre) = match &self.role {
-            Role::PreCandidate(poll) => (poll, true),
-            Role::Candidate(poll) => (poll, false),
+        let members = self.quorum_members();
+        let count = |of: &SortedSet<NodeId>| of.iter().filter(|id| members.is_voter(**id)).count();
+        let (votes, pre) = match &self.role {
+            Role::PreCandidate(votes) => (votes, true),
+            Role::Candidate(votes) => (votes, false),
             Role::Follower(_) | Role::Leader(_) => return,
         };
-        if votes(&poll.granted) >= quorum {
-            if pre {
-                self.become_candidate(false);
-            } else {
-                self.become_leader();
-            }
-        } else if votes(&poll.rejected) >= quorum {
-            self.become_follower(self.hard.term);
+        let (granted, refused) = (count(&votes.granted), count(&votes.rejected));
+        match vote_result(members.quorum(), granted, refused) {
+            VoteResult::Won if pre => self.become_candidate(false),
+            VoteResult::Won => self.become_leader(),
+            VoteResult::Lost => self.become_follower(self.hard.term),
+            VoteResult::Pending => {}
         }
     }
 
@@ -267,12 +245,12 @@ impl Raft {
     /// the committed one, as far as it knows. In that case the others may need it: perhaps nobody else
     /// has the change that takes its vote, and so nobody else's log goes far enough (dissertation
     /// §4.2.2).
-    pub(super) fn may_stand(&self) -> bool {
+    pub(super) fn can_campaign(&self) -> bool {
         self.log.members_since(self.commit).any(|members| members.is_voter(self.config.id))
     }
 
     /// The configuration whose majorities decide.
-    pub(super) fn counting_members(&self) -> &Members {
+    pub(super) fn quorum_members(&self) -> &Members {
         match made(Mistake::OldQuorum) {
             false => self.members(),
             true => self.committed_members().1,

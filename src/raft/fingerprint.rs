@@ -7,7 +7,8 @@
 use std::hash::{Hash, Hasher};
 
 use super::Raft;
-use super::role::{Flow, Leader, Peer, Poll, Role};
+use super::progress::{Progress, ProgressState};
+use super::role::{Leader, Role, Votes};
 use super::types::Time;
 
 impl Raft {
@@ -23,13 +24,13 @@ impl Raft {
         }
         let cap = self.config.election_timeout.1 + 1;
         let age = |at: Time| (self.now - at.min(self.now)).min(cap);
-        (self.resting, self.heard.map(age), self.election_deadline.saturating_sub(self.now))
+        (self.quiesced, self.heard.map(age), self.election_deadline.saturating_sub(self.now))
             .hash(hasher);
         std::mem::discriminant(&self.role).hash(hasher);
         match &self.role {
             Role::Follower(follower) => follower.hash(hasher),
-            Role::PreCandidate(poll) | Role::Candidate(poll) => {
-                let Poll { granted, rejected, own_vote } = poll;
+            Role::PreCandidate(votes) | Role::Candidate(votes) => {
+                let Votes { granted, rejected, own_vote } = votes;
                 (granted, rejected, own_vote.map(|write| seq - write.min(seq))).hash(hasher);
             }
             Role::Leader(leader) => hash_leader(leader, age, hasher),
@@ -45,17 +46,17 @@ fn hash_leader(leader: &Leader, age: impl Fn(Time) -> Time, hasher: &mut impl Ha
         (read.id, read.index, read.round).hash(hasher);
     }
     if let Some(transfer) = transfer {
-        (transfer.to, age(transfer.deadline), transfer.told).hash(hasher);
+        (transfer.to, age(transfer.deadline), transfer.sent).hash(hasher);
     }
     for (id, peer) in peers.iter() {
-        let Peer { next, matched, flow, sent, heard, woken, pace, .. } = peer;
+        let Progress { next, matched, state, sent, heard, woken, activity, .. } = peer;
         (id, next, matched, peer.round_sent, peer.round_heard, peer.commit_sent).hash(hasher);
-        (sent.map(&age), age(*heard), age(*woken), pace).hash(hasher);
-        std::mem::discriminant(flow).hash(hasher);
-        match flow {
-            Flow::Probe { waiting } => waiting.hash(hasher),
-            Flow::Replicate { inflight } => inflight.hash(hasher),
-            Flow::Pieces(out) => (out.of, out.offset, out.sent.map(&age)).hash(hasher),
+        (sent.map(&age), age(*heard), age(*woken), activity).hash(hasher);
+        std::mem::discriminant(state).hash(hasher);
+        match state {
+            ProgressState::Probe { waiting } => waiting.hash(hasher),
+            ProgressState::Replicate { inflight } => inflight.hash(hasher),
+            ProgressState::Chunks(out) => (out.of, out.offset, out.sent.map(&age)).hash(hasher),
         }
     }
 }

@@ -1,59 +1,47 @@
-//! Receiving entries and snapshots (paper §5.3, §7).
+//! Following: the log check of AppendEntries and what it appends (paper §5.3).
 
-use super::output::{Committed, Invalid};
-use super::role::{Incoming, Role};
-use super::types::{
-    AppendResult, Blob, Body, Entry, Index, NodeId, Payload, Position, Snapshot, Wants, Whole,
-};
-use super::{MAX_INDEX, Raft};
+use super::Raft;
+use super::entry::Entry;
+use super::message::{AppendResult, Body, Wants};
+use super::output::Invalid;
+use super::types::{Index, MAX_INDEX, NodeId, Position};
 use crate::mistakes::{Mistake, made};
-
-/// The fields of [`Body::Append`].
-pub(super) struct Append {
-    pub(super) prev: Position,
-    pub(super) commit: Index,
-    pub(super) round: u64,
-    pub(super) entries: Vec<Entry>,
-    pub(super) wants: Wants,
-}
-
-/// The fields of [`Body::Piece`].
-pub(super) struct Piece {
-    pub(super) of: Whole,
-    pub(super) total: u64,
-    pub(super) offset: u64,
-    pub(super) round: u64,
-    pub(super) data: Blob,
-}
 
 impl Raft {
     /// To answer a round is to confirm that nobody else leads, as far as this node knows. It does so
     /// only when a write has shown since that storage is still its own: perhaps somebody else has
     /// taken it over while this process stood still, and votes in its name.
-    fn see_round(&mut self, round: u64) {
+    pub(super) fn note_round(&mut self, round: u64) {
         if round > self.round_seen {
             self.round_seen = round;
-            self.dirty_round = true;
+            self.unsaved.round = true;
         }
     }
 
-    pub(super) fn handle_append(&mut self, from: NodeId, append: Append) -> Result<(), Invalid> {
-        let Append { prev, commit, round, entries, wants } = append;
-        self.see_round(round);
+    pub(super) fn handle_append(
+        &mut self,
+        from: NodeId,
+        prev: Position,
+        commit: Index,
+        round: u64,
+        entries: Vec<Entry>,
+        wants: Wants,
+    ) -> Result<(), Invalid> {
+        self.note_round(round);
         self.check_entries(prev, &entries)?;
         let result = self.append_entries(prev, commit, entries)?;
         let accepted = matches!(result, AppendResult::Accepted { .. });
-        if accepted && wants == Wants::Rest {
-            self.rest();
+        if accepted && wants == Wants::Quiesce {
+            self.quiesce();
         }
-        if !(accepted && wants == Wants::Nothing) {
+        if !(accepted && wants == Wants::NoReply) {
             self.send_durable(from, Body::AppendReply { round, result });
         }
         Ok(())
     }
 
     /// A leader's entries follow each other and `prev`, and none is newer than the leader.
-    fn check_entries(&self, prev: Position, entries: &[Entry]) -> Result<(), Invalid> {
+    pub(super) fn check_entries(&self, prev: Position, entries: &[Entry]) -> Result<(), Invalid> {
         let mut last = prev;
         for entry in entries {
             let follows = last.index.checked_add(1) == Some(entry.at.index);
@@ -72,7 +60,7 @@ impl Raft {
     }
 
     /// The log check and what follows from it. `commit` is the leader's.
-    fn append_entries(
+    pub(super) fn append_entries(
         &mut self,
         mut prev: Position,
         commit: Index,
@@ -114,7 +102,7 @@ impl Raft {
                 }
                 self.durable = self.durable.min(from - 1);
             }
-            self.mark_dirty(from);
+            self.unsaved.entries(from);
             entries.drain(..fresh);
             for entry in entries {
                 self.log.push(entry);
@@ -129,93 +117,5 @@ impl Raft {
             self.set_commit(commit.min(verified));
         }
         Ok(AppendResult::Accepted { matched: end })
-    }
-
-    pub(super) fn handle_piece(&mut self, from: NodeId, piece: Piece) -> Result<(), Invalid> {
-        let Piece { of, total, offset, round, .. } = piece;
-        self.see_round(round);
-        let length = piece.data.len() as u64;
-        let end = offset.checked_add(length).ok_or(Invalid::Piece)?;
-        if end > total || total > self.config.max_transfer_bytes || (length == 0 && total > 0) {
-            return Err(Invalid::Piece);
-        }
-        if let Some(result) = self.answer_without_piece(of)? {
-            self.send_durable(from, Body::AppendReply { round, result });
-            return Ok(());
-        }
-        let Role::Follower(follower) = &mut self.role else { unreachable!("`follow` was called") };
-        let mut incoming = match follower.incoming.take() {
-            Some(incoming) if incoming.of == of && incoming.total == total => incoming,
-            _ => Incoming { of, total, data: Vec::new() },
-        };
-        if offset == incoming.data.len() as u64 {
-            incoming.data.extend_from_slice(piece.data.as_slice());
-        }
-        let have = incoming.data.len() as u64;
-        if have < total {
-            follower.incoming = Some(incoming);
-            self.send_durable(from, Body::PieceReply { of, offset: have, round });
-            return Ok(());
-        }
-        let data = Blob::from(incoming.data);
-        let result = match of {
-            Whole::Snapshot { last } => {
-                let snapshot = Snapshot::unpack(last, data.as_slice()).ok_or(Invalid::Snapshot)?;
-                self.install(snapshot)
-            }
-            Whole::Entry { prev, at } => {
-                let entry = Entry { at, payload: Payload::Command(data) };
-                self.append_entries(prev, self.commit, vec![entry])?
-            }
-        };
-        self.send_durable(from, Body::AppendReply { round, result });
-        Ok(())
-    }
-
-    /// The answer to a piece of something that is here already, or that does not fit this log.
-    fn answer_without_piece(&mut self, of: Whole) -> Result<Option<AppendResult>, Invalid> {
-        match of {
-            Whole::Snapshot { last } => {
-                let possible = (1..=MAX_INDEX).contains(&last.index)
-                    && (1..=self.hard.term).contains(&last.term);
-                if !possible {
-                    return Err(Invalid::Entries);
-                }
-                let over = last.index > self.commit && made(Mistake::SnapshotOverNewerLog);
-                if last.index > self.commit && self.log.contains(last) && !over {
-                    // The entries themselves are here: they say the same and more.
-                    self.set_commit(last.index);
-                }
-                let have = last.index <= self.commit && !over;
-                Ok(have.then_some(AppendResult::Accepted { matched: last.index }))
-            }
-            Whole::Entry { prev, at } => {
-                let entry = Entry { at, payload: Payload::Noop };
-                self.check_entries(prev, std::slice::from_ref(&entry))?;
-                if at.index <= self.commit || self.log.contains(at) {
-                    Ok(Some(AppendResult::Accepted { matched: at.index }))
-                } else if !self.log.contains(prev) {
-                    let hint = self.log.agreement(prev);
-                    Ok(Some(AppendResult::Rejected { prev: prev.index, hint }))
-                } else {
-                    Ok(None)
-                }
-            }
-        }
-    }
-
-    /// Replaces log and state by a snapshot that is newer than both.
-    fn install(&mut self, snapshot: Snapshot) -> AppendResult {
-        let last = snapshot.last;
-        debug_assert!(last.index > self.commit, "`answer_without_piece` sorted the others out");
-        self.log.reset(snapshot.clone());
-        self.durable = 0;
-        self.dirty_from = None;
-        self.dirty_snapshot = true;
-        self.dirty_reset = true;
-        self.set_commit(last.index);
-        self.reported = last.index;
-        self.out.committed.push(Committed::Snapshot(snapshot));
-        AppendResult::Accepted { matched: last.index }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::types::{Blob, Entry, Index, Members, Payload, Position, Snapshot, Term};
+use super::entry::{Entry, Payload, Snapshot};
+use super::membership::Members;
+use super::types::{Blob, Index, Position, Term};
 use crate::mistakes::{Mistake, made};
 
 /// The log. It may start after any index: what lies before is in the snapshot.
@@ -137,7 +139,7 @@ impl Log {
         }
     }
 
-    /// The newest position at or before `at` whose term is not newer than `at.term`: the furthest
+    /// The newest position at or before `at` whose term is not newer than `at.term`: the most_up_to_date
     /// place at which two logs can still agree when one of them has `at` (paper §5.3, end).
     pub fn agreement(&self, at: Position) -> Position {
         let mut index = at.index.min(self.last().index);

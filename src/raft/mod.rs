@@ -30,14 +30,23 @@
 //! them, committing, confirming), `display` (all of it in words), `fingerprint` (for a
 //! model checker), this one (the node and its dispatch).
 
+mod config;
 mod display;
 mod election;
+mod entry;
 mod fingerprint;
 mod follower;
 mod leader;
 mod log;
+mod membership;
+mod message;
 mod output;
+mod progress;
+mod quiesce;
+mod quorum;
+mod replicate;
 mod role;
+mod snapshot;
 mod types;
 
 use std::collections::VecDeque;
@@ -45,23 +54,21 @@ use std::collections::VecDeque;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+pub use self::config::Config;
+pub use self::entry::{Entry, HardState, Payload, Saved, Snapshot};
 pub use self::log::Log;
+pub use self::membership::{Change, Member, Members, Refused};
+pub use self::message::{AppendResult, Body, Chunked, Message, Wants};
+use self::output::Unsaved;
 pub use self::output::{
-    Backlog, Committed, Confirmed, Event, Input, Invalid, Outgoing, Output, Persist, Refused,
+    Backlog, Committed, Confirmed, Event, Input, Invalid, Outgoing, Output, Persist,
 };
+use self::progress::{Progress, ProgressState};
 pub use self::role::RoleName;
 use self::role::{Follower, Role};
-pub use self::types::{
-    AppendResult, Blob, Body, Change, Config, Entry, HardState, Index, Member, Members, Message,
-    NodeId, Payload, PersistSeq, Position, Saved, Snapshot, Term, Time, Wants, Whole,
-};
+use self::types::MAX_TERM;
+pub use self::types::{Blob, Index, NodeId, PersistSeq, Position, Term, Time};
 use crate::mistakes::{Mistake, made};
-
-/// Terms above this are taken for garbage: at one election a millisecond it takes 8,900 years.
-const MAX_TERM: Term = 1 << 48;
-
-/// Indexes above this are garbage likewise.
-const MAX_INDEX: Index = 1 << 48;
 
 /// One node of a cluster.
 #[derive(Clone, Debug)]
@@ -78,11 +85,11 @@ pub struct Raft {
     reported: Index,
     /// Where the newest configuration and the newest committed one stand that the caller has been
     /// told of.
-    told_members: (Index, Index),
+    reported_members: (Index, Index),
     /// When a leader was last heard: its voters stick to it for a while.
     heard: Option<Time>,
     /// This follower has everything, and its leader said that it falls silent.
-    resting: bool,
+    quiesced: bool,
     /// When this node stands for election, unless it leads.
     election_deadline: Time,
 
@@ -93,14 +100,7 @@ pub struct Raft {
     durable: Index,
 
     out: Output,
-    /// What the call has changed that must be written: term or vote, the log from an index on, a
-    /// new snapshot, and whether that replaces the log.
-    dirty_hard: bool,
-    dirty_from: Option<Index>,
-    dirty_snapshot: bool,
-    dirty_reset: bool,
-    /// A newer round was answered or begun: a write must show that this node is still its own.
-    dirty_round: bool,
+    unsaved: Unsaved,
     /// The newest round of the current leader that this node has answered.
     round_seen: u64,
 }
@@ -126,20 +126,16 @@ impl Raft {
             leader: None,
             commit: log.base().index,
             reported: log.base().index,
-            told_members: (log.members().0, log.members_at(log.base().index).0),
+            reported_members: (log.members().0, log.members_at(log.base().index).0),
             heard: None,
-            resting: false,
+            quiesced: false,
             election_deadline: 0,
             persist_seq: 0,
             writes: VecDeque::new(),
             durable: log.last().index,
             log,
             out: Output::default(),
-            dirty_hard: false,
-            dirty_from: None,
-            dirty_snapshot: false,
-            dirty_reset: false,
-            dirty_round: false,
+            unsaved: Unsaved::default(),
             round_seen: 0,
         };
         raft.draw_election_deadline();
@@ -170,7 +166,7 @@ impl Raft {
                 let result = self.change(&change);
                 self.out.proposed = Some(result);
             }
-            Input::Gone(id) => self.gone(id),
+            Input::PeerDown(id) => self.peer_down(id),
             Input::Wake => self.wake(),
             Input::Confirm { id, at_least } => self.confirm(id, at_least),
             Input::Persisted(seq) => self.persisted(seq),
@@ -190,7 +186,7 @@ impl Raft {
         match &self.role {
             Role::Leader(_) => self.leader_deadline(),
             // Who may not stand has nobody to miss, once it has missed its leader.
-            _ if self.leader.is_none() && !self.may_stand() => Time::MAX,
+            _ if self.leader.is_none() && !self.can_campaign() => Time::MAX,
             _ => self.election_deadline,
         }
     }
@@ -275,9 +271,9 @@ impl Raft {
     pub fn backlog(&self) -> Backlog {
         let (mut reads, mut inflight, mut uncommitted_bytes) = (0, 0, 0);
         if let Role::Leader(leader) = &self.role {
-            let window = |peer: &role::Peer| match &peer.flow {
-                role::Flow::Replicate { inflight } => inflight.len(),
-                role::Flow::Probe { .. } | role::Flow::Pieces(_) => 0,
+            let window = |peer: &Progress| match &peer.state {
+                ProgressState::Replicate { inflight } => inflight.len(),
+                ProgressState::Probe { .. } | ProgressState::Chunks(_) => 0,
             };
             reads = leader.reads.len();
             inflight = leader.peers.values().map(window).max().unwrap_or(0);
@@ -310,7 +306,7 @@ impl Raft {
                 _ => self.become_follower(term),
             }
         } else if term < self.hard.term {
-            self.answer_stale(from, &body);
+            self.reject_stale(from, &body);
             return Ok(());
         }
         match body {
@@ -320,18 +316,17 @@ impl Raft {
             Body::VoteReply { granted } => self.handle_vote_reply(from, granted),
             Body::Append { prev, commit, round, entries, wants } => {
                 self.follow(from)?;
-                let append = follower::Append { prev, commit, round, entries, wants };
-                return self.handle_append(from, append);
+                return self.handle_append(from, prev, commit, round, entries, wants);
             }
-            Body::Piece { of, total, offset, round, data } => {
+            Body::Chunk { of, total, offset, round, data } => {
                 self.follow(from)?;
-                return self.handle_piece(from, follower::Piece { of, total, offset, round, data });
+                return self.handle_chunk(from, of, total, offset, round, &data);
             }
             Body::AppendReply { round, result } => {
                 return self.handle_append_reply(from, round, result);
             }
-            Body::PieceReply { of, offset, round } => {
-                return self.handle_piece_reply(from, of, offset, round);
+            Body::ChunkReply { of, offset, round } => {
+                return self.handle_chunk_reply(from, of, offset, round);
             }
             Body::TimeoutNow => return self.handle_timeout_now(from),
         }
@@ -342,7 +337,7 @@ impl Raft {
     ///
     /// The round is not echoed. It was the older leadership's; if the same node leads again, it
     /// would take this for an answer to a round that it has only just begun, and serve a stale read.
-    fn answer_stale(&mut self, from: NodeId, body: &Body) {
+    fn reject_stale(&mut self, from: NodeId, body: &Body) {
         let reply = match body {
             Body::PreVote { .. } => Body::PreVoteReply { granted: false },
             Body::Vote { .. } => Body::VoteReply { granted: false },
@@ -350,7 +345,7 @@ impl Raft {
                 round: if made(Mistake::StaleRoundEchoed) { *round } else { 0 },
                 result: AppendResult::Rejected { prev: prev.index, hint: self.log.base() },
             },
-            Body::Piece { of, .. } => Body::PieceReply { of: *of, offset: 0, round: 0 },
+            Body::Chunk { of, .. } => Body::ChunkReply { of: *of, offset: 0, round: 0 },
             _ => return,
         };
         self.send_durable(from, reply);
@@ -377,16 +372,6 @@ impl Raft {
         }
     }
 
-    fn compact(&mut self, last: Position, data: Blob) {
-        // A snapshot that is no newer than what is there has been overtaken.
-        if last.index <= self.log.base().index || last.index > self.commit {
-            return;
-        }
-        debug_assert!(self.log.contains(last), "a snapshot of this node's own state");
-        self.log.compact(last, data);
-        self.dirty_snapshot = true;
-    }
-
     /// Sends a message that depends on nothing being durable.
     fn send(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard.term, body };
@@ -409,42 +394,41 @@ impl Raft {
         self.commit = index;
     }
 
-    fn mark_dirty(&mut self, from: Index) {
-        self.dirty_from = Some(self.dirty_from.map_or(from, |dirty| dirty.min(from)));
+    /// Asks for the write of what the call has changed.
+    fn persist(&mut self, unsaved: Unsaved) {
+        self.persist_seq += 1;
+        // A snapshot comes with all that follows it, so that storage can begin anew behind it.
+        let write_from = match unsaved.snapshot {
+            true => Some(self.log.base().index + 1),
+            false => unsaved.entries_from,
+        };
+        self.out.persist = Some(Persist {
+            seq: self.persist_seq,
+            hard: unsaved.hard.then_some(self.hard),
+            snapshot: unsaved.snapshot.then(|| self.log.snapshot().cloned()).flatten(),
+            reset: unsaved.reset,
+            entries: (write_from.map(|from| self.log.iter_from(from).cloned().collect()))
+                .unwrap_or_default(),
+        });
+        if let Role::Leader(leader) = &mut self.role
+            && unsaved.round
+        {
+            leader.round_writes.push_back((self.persist_seq, leader.round));
+        }
+        if unsaved.entries_from.is_some() || unsaved.reset {
+            self.writes.push_back((self.persist_seq, self.log.last()));
+        }
+        if let Some(from) = unsaved.entries_from {
+            self.out.events.push(Event::Appended { from });
+        }
     }
 
     /// Collects what the call has changed into its output.
     fn finish(&mut self) -> Output {
-        let from = self.dirty_from.take();
-        if self.dirty_hard || from.is_some() || self.dirty_snapshot || self.dirty_round {
-            self.persist_seq += 1;
-            // A snapshot comes with all that follows it, so that storage can begin anew behind it.
-            let write_from = match self.dirty_snapshot {
-                true => Some(self.log.base().index + 1),
-                false => from,
-            };
-            self.out.persist = Some(Persist {
-                seq: self.persist_seq,
-                hard: self.dirty_hard.then_some(self.hard),
-                snapshot: self.dirty_snapshot.then(|| self.log.snapshot().cloned()).flatten(),
-                reset: self.dirty_reset,
-                entries: (write_from.map(|from| self.log.iter_from(from).cloned().collect()))
-                    .unwrap_or_default(),
-            });
-            if let Role::Leader(leader) = &mut self.role
-                && self.dirty_round
-            {
-                leader.round_writes.push_back((self.persist_seq, leader.round));
-            }
-            if from.is_some() || self.dirty_reset {
-                self.writes.push_back((self.persist_seq, self.log.last()));
-            }
-            if let Some(from) = from {
-                self.out.events.push(Event::Appended { from });
-            }
+        let unsaved = std::mem::take(&mut self.unsaved);
+        if !unsaved.is_empty() {
+            self.persist(unsaved);
         }
-        (self.dirty_hard, self.dirty_snapshot) = (false, false);
-        (self.dirty_reset, self.dirty_round) = (false, false);
         for message in &mut self.out.messages {
             if message.after == PersistSeq::MAX {
                 message.after = self.persist_seq;
@@ -455,8 +439,8 @@ impl Raft {
             self.out.committed.push(Committed::UpTo(self.commit));
         }
         let members = (self.log.members().0, self.log.members_at(self.commit).0);
-        if members != self.told_members {
-            self.told_members = members;
+        if members != self.reported_members {
+            self.reported_members = members;
             self.out.events.push(Event::Members);
         }
         self.out.deadline = Some(self.deadline());

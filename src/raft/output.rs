@@ -1,9 +1,9 @@
 //! What goes into the core and what comes out of it.
 
-use super::types::{
-    Blob, Change, Entry, HardState, Index, Message, NodeId, PersistSeq, Position, Snapshot, Term,
-    Time,
-};
+use super::entry::{Entry, HardState, Saved, Snapshot};
+use super::membership::{Change, Refused};
+use super::message::Message;
+use super::types::{Blob, Index, NodeId, PersistSeq, Position, Term, Time};
 
 /// One thing that happened to a node.
 #[derive(Clone, Debug)]
@@ -29,13 +29,13 @@ pub enum Input {
     },
     /// Everything up to this write is durable.
     Persisted(PersistSeq),
-    /// Hand leadership to this member, or to the one that is furthest (dissertation §3.10).
+    /// Hand leadership to this member, or to the one that is most_up_to_date (dissertation §3.10).
     Transfer(Option<NodeId>),
     /// Change the configuration. Answered in [`Output::proposed`].
     Change(Change),
     /// This member's host is known to be dead: if it leads, it need not be waited for.
-    Gone(NodeId),
-    /// Something waits here for the others. Who rests ([`super::Config::rest`]) counts from now on, a
+    PeerDown(NodeId),
+    /// Something waits here for the others. Who rests ([`super::Config::quiesce_interval`]) counts from now on, a
     /// leader the silence of the others, a follower that of the leader.
     Wake,
     /// The state machine was saved: entries up to there may go.
@@ -93,9 +93,37 @@ pub struct Persist {
 
 impl Persist {
     /// A write with which storage begins anew: all that a node remembers.
-    pub fn begin(seq: PersistSeq, saved: &super::Saved) -> Self {
+    pub fn begin(seq: PersistSeq, saved: &Saved) -> Self {
         let (snapshot, entries) = (saved.snapshot.clone(), saved.entries.clone());
         Self { seq, hard: Some(saved.hard), snapshot, reset: false, entries }
+    }
+}
+
+/// What a call has changed that must be written: what its [`Persist`] will hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unsaved {
+    /// Term or vote.
+    pub(super) hard: bool,
+    /// The log, from this index on.
+    pub(super) entries_from: Option<Index>,
+    /// There is a new snapshot.
+    pub(super) snapshot: bool,
+    /// The new snapshot replaces a log that does not fit it.
+    pub(super) reset: bool,
+    /// A newer round of confirmations was begun or answered: a write must show that storage is still
+    /// this node's own.
+    pub(super) round: bool,
+}
+
+impl Unsaved {
+    /// The log has changed from `index` on.
+    pub(super) fn entries(&mut self, index: Index) {
+        self.entries_from = Some(self.entries_from.map_or(index, |from| from.min(index)));
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        !(self.hard || self.entries_from.is_some() || self.snapshot || self.round)
     }
 }
 
@@ -128,33 +156,6 @@ pub struct Confirmed {
     /// The index up to which the answer may rely on the state; `None` when this node did not lead
     /// to the end, so that nothing was confirmed.
     pub index: Option<Index>,
-}
-
-/// Why a proposal was not taken. Nothing of it was appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// This node does not lead.
-    #[error("not the leader")]
-    NotLeader,
-    /// Leadership is being handed over.
-    #[error("leadership is being handed over")]
-    Transferring,
-    /// Too many bytes are uncommitted.
-    #[error("too many bytes are uncommitted")]
-    Busy,
-    /// The configuration cannot change before the last change, and an entry of this leader's own
-    /// term, are committed.
-    #[error("the last change of the configuration, or the leader's term, is not committed yet")]
-    Changing,
-    /// The configuration is so already, or it can never be so.
-    #[error("that is no change of the configuration")]
-    NoChange,
-    /// A cluster needs a voter.
-    #[error("the last voter stays")]
-    LastVoter,
-    /// A learner is promoted when it has (almost) all of the log.
-    #[error("the learner has not caught up")]
-    Behind,
 }
 
 /// Something that the caller may want to know.
@@ -219,7 +220,7 @@ pub enum Invalid {
     MatchedBeyondLog,
     /// A piece that lies outside of its whole, or a whole that is larger than allowed.
     #[error("a piece does not fit its whole")]
-    Piece,
+    Chunk,
     /// An answer to something that this node never sent.
     #[error("an answer to no question")]
     Unasked,

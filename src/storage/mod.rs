@@ -6,7 +6,7 @@
 //! - Writes become durable in the order in which they were asked for, and none is reported before it is
 //!   durable: what a node says to others depends on it.
 //! - A node's record has an epoch. Loading it raises the epoch, in the same transaction, and a write
-//!   counts only if the epoch is still the writer's ([`crate::tenancy::elastic::admit`]).
+//!   counts only if the epoch is still the writer's ([`crate::elastic::admit`]).
 //! - What cannot be written is an error, and the node that asked stops. Nothing is passed over.
 //!
 //! [`Batch`] and [`restore`] say how a log lies in a store that knows keys and values: each write's

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use super::machine::Failure;
 use super::message::{Body, Request};
-use super::session::{Recorded, Seq, SessionId, Sessions, Verdict};
+use super::sessions::{Recorded, Seq, SessionId, Sessions, Verdict};
 use crate::raft::{Blob, Index, NodeId, Term, Time};
 use crate::sorted::SortedMap;
 
@@ -321,7 +321,7 @@ impl Client {
             }
             if let Some(perform) = perform.filter(|_| size > max) {
                 let from = if self.received.0 == seq { self.received.1 } else { 0 };
-                push_parts(session, ack, seq, perform, (from, max), out);
+                push_chunks(session, ack, seq, perform, (from, max), out);
                 continue;
             }
             if requests.is_empty() {
@@ -494,7 +494,7 @@ fn outcome(recorded: Recorded) -> Outcome {
 }
 
 /// Cuts a request that is larger than a message into parts, beginning at a byte of its arguments.
-fn push_parts(
+fn push_chunks(
     session: SessionId,
     ack: Seq,
     seq: Seq,
@@ -506,7 +506,7 @@ fn push_parts(
     let mut offset = usize::try_from(from).unwrap_or(0).min(bytes.len());
     while offset < bytes.len() {
         let end = (offset + max).min(bytes.len());
-        out.push(Body::Part {
+        out.push(Body::Chunk {
             session,
             ack,
             seq,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::machine::Failure;
 use super::message::{Body, Request};
-use super::session::{MAX_SEQ, Seq, Session, SessionId, Sessions, Verdict};
+use super::sessions::{MAX_SEQ, Seq, Session, SessionId, Sessions, Verdict};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, NodeId};
 use crate::sorted::SortedMap;
@@ -42,7 +42,7 @@ struct Held {
 
 /// What a leader knows of a session besides what is in the log.
 #[derive(Debug, Default)]
-struct Live {
+struct ActiveSession {
     /// Where its client is.
     client: NodeId,
     ack: Seq,
@@ -68,9 +68,9 @@ enum Awaited {
 }
 
 #[derive(Debug, Default)]
-struct Lives(SortedMap<SessionId, Live>);
+struct ActiveSessions(SortedMap<SessionId, ActiveSession>);
 
-impl Lives {
+impl ActiveSessions {
     /// A session's live part, which begins where the log leaves off. `None` for a session that is
     /// not open: its client finds out when it applies the entry that closed it.
     fn open(
@@ -79,7 +79,7 @@ impl Lives {
         from: NodeId,
         id: SessionId,
         ack: Seq,
-    ) -> Option<&mut Live> {
+    ) -> Option<&mut ActiveSession> {
         let session = sessions.get(id);
         if session.is_none() && !made(Mistake::ExpiredSessionRuns) {
             self.0.remove(&id);
@@ -88,7 +88,7 @@ impl Lives {
         if ack > MAX_SEQ {
             return None; // Nobody gets there.
         }
-        let live = self.0.get_or_insert_with(id, Live::default);
+        let live = self.0.get_or_insert_with(id, ActiveSession::default);
         live.client = from;
         live.ack = live.ack.max(ack);
         // What the client has acknowledged was settled by an earlier leader, with a verdict that
@@ -105,7 +105,7 @@ impl Lives {
 /// The leading side of a node, for one term.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
-    live: Lives,
+    live: ActiveSessions,
     queue: VecDeque<Job>,
     /// What was judged since the last confirmation was asked for, and the index it needs.
     unconfirmed: Vec<Awaited>,
@@ -154,36 +154,36 @@ impl Judge {
     }
 
     /// A part of a large request arrived. `max` is the largest that is taken.
-    pub(super) fn handle_part(
+    pub(super) fn handle_chunk(
         &mut self,
         sessions: &Sessions,
         from: NodeId,
         session: SessionId,
-        part: Part,
+        chunk: Chunk,
         max: u64,
     ) {
-        let Some(live) = self.live.open(sessions, from, session, part.ack) else { return };
-        if part.seq == live.next && part.total > max {
+        let Some(live) = self.live.open(sessions, from, session, chunk.ack) else { return };
+        if chunk.seq == live.next && chunk.total > max {
             live.next += 1;
             live.partial = None;
             let message =
-                format!("the arguments are {} bytes, and the leader takes {max}", part.total);
+                format!("the arguments are {} bytes, and the leader takes {max}", chunk.total);
             let task = Task::Refuse(Failure::new("TOO_LARGE", message));
-            self.queue.push_back(Job { session, seq: part.seq, task });
-        } else if part.seq == live.next {
+            self.queue.push_back(Job { session, seq: chunk.seq, task });
+        } else if chunk.seq == live.next {
             let mut partial = match live.partial.take() {
-                Some(partial) if partial.total == part.total => partial,
-                _ => Partial { method: part.method, total: part.total, data: Vec::new() },
+                Some(partial) if partial.total == chunk.total => partial,
+                _ => Partial { method: chunk.method, total: chunk.total, data: Vec::new() },
             };
-            if part.offset == partial.data.len() as u64 {
-                partial.data.extend_from_slice(part.data.as_slice());
+            if chunk.offset == partial.data.len() as u64 {
+                partial.data.extend_from_slice(chunk.data.as_slice());
             }
-            if partial.data.len() as u64 >= part.total {
+            if partial.data.len() as u64 >= chunk.total {
                 live.next += 1;
                 let request =
                     Request { method: Some(partial.method), args: Blob::from(partial.data) };
                 let task = Task::Request(request);
-                self.queue.push_back(Job { session, seq: part.seq, task });
+                self.queue.push_back(Job { session, seq: chunk.seq, task });
             } else {
                 live.partial = Some(partial);
             }
@@ -291,8 +291,8 @@ impl Judge {
     }
 }
 
-/// The fields of [`Body::Part`] but for the session.
-pub(super) struct Part {
+/// The fields of [`Body::Chunk`] but for the session.
+pub(super) struct Chunk {
     pub(super) ack: Seq,
     pub(super) seq: Seq,
     pub(super) method: String,

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::session::{Seq, SessionId, Verdict};
+use super::sessions::{Seq, SessionId, Verdict};
 use crate::raft::{Blob, Index, Term};
 
 /// A message, and the term for which it is meant.
@@ -53,7 +53,7 @@ pub enum Body {
         requests: Vec<Request>,
     },
     /// Client: a piece of the arguments of a request that is larger than a message.
-    Part {
+    Chunk {
         /// Whose.
         session: SessionId,
         /// As in `Perform`.

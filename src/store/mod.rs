@@ -17,30 +17,30 @@
 //! Sessions make a perform that is sent twice run once; `session`, `client` and `judge` say how.
 
 mod client;
-mod follow;
 mod judge;
-mod lead;
 mod machine;
 mod message;
-mod session;
+mod propose;
+mod replica;
+mod sessions;
 
 use std::collections::VecDeque;
 
 use self::client::{Client, Limits};
 pub use self::client::{Outcome, Perform, Settled};
-use self::judge::{Job, Judge, Part};
+use self::judge::{Chunk, Job, Judge};
 pub use self::machine::{Call, Committed, Failure, Machine, Performer, Return};
 pub use self::message::{Body, Message, Request};
-pub use self::session::{Command, Recorded, Seq, Session, SessionId, Sessions, Verdict};
+pub use self::sessions::{Command, Recorded, Seq, Session, SessionId, Sessions, Verdict};
 use crate::raft::{Blob, Confirmed, Index, NodeId, Payload, Position, Raft, Snapshot, Time};
 use crate::wire::hash64;
 
 /// How many states wait for their entries to be committed. A leader judges no more performs while it has
 /// so many.
-pub const KEPT: usize = 512;
+pub const MAX_TAIL: usize = 512;
 /// How far a log is followed whose end is not known to be committed: further than a leader goes, so that
 /// its own entries always find room.
-const FOLLOWED: usize = 2 * KEPT;
+const MAX_FOLLOWED: usize = 2 * MAX_TAIL;
 
 /// The settings of a store.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ impl Default for Config {
 /// What a store's client has in hand when its node stops: the session, and the performs and reads that
 /// wait. It goes on with another node behind the same handle.
 #[derive(Debug)]
-pub struct Survivor(Client);
+pub struct DetachedClient(Client);
 
 /// What the store wants its driver to do next.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ pub enum Step<S> {
 
 /// Something that the user may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Fault {
     /// The reducer failed on a committed action, which every node has. The state stays as it was.
     ReducerFailed(Failure),
     /// The state cannot be saved, so the log cannot be compacted.
@@ -122,7 +122,7 @@ pub enum Trouble {
 
 /// An entry of the log that is not committed, or not applied, and the state behind it.
 #[derive(Debug)]
-struct Item<S> {
+struct TailEntry<S> {
     at: Position,
     command: Option<Command>,
     /// The command counts: it is an action that is to be reduced, or a change of the sessions.
@@ -142,10 +142,10 @@ struct Staged<S> {
 
 /// What waits for user code to return.
 #[derive(Debug)]
-enum Doing {
+enum OngoingCall {
     Nothing,
     /// An entry of the log is reduced; the item lacks its state.
-    Entry(Item<()>),
+    Entry(TailEntry<()>),
     Judging(Job),
     /// A judged action is reduced before it is proposed.
     Staging(Job, Command, Blob),
@@ -163,21 +163,21 @@ pub struct Store<S> {
     committed: S,
     applied: Index,
     sessions: Sessions,
-    tail: VecDeque<Item<S>>,
+    tail: VecDeque<TailEntry<S>>,
     /// The state behind everything in `tail` and everything staged.
     tip: S,
     /// The sessions after the last entry of `tail` and everything staged.
     tail_sessions: Sessions,
     staged: Vec<Staged<S>>,
     staged_bytes: usize,
-    doing: Doing,
+    ongoing: OngoingCall,
     incoming: Option<Snapshot>,
     broken: bool,
     log_bytes: usize,
     snapshot_bytes: usize,
     next_confirmation: u64,
     outbox: Vec<(NodeId, Message)>,
-    troubles: Vec<Trouble>,
+    faults: Vec<Fault>,
     close_wanted: Vec<SessionId>,
     open_wanted: Vec<(u64, NodeId)>,
 }
@@ -195,15 +195,15 @@ impl<S: Clone> Store<S> {
     }
 
     /// A store in its first state that goes on with what another one's client had in hand.
-    pub fn revive(config: Config, initial: S, survivor: Survivor) -> Self {
-        let mut client = survivor.0;
+    pub fn attach(config: Config, initial: S, client: DetachedClient) -> Self {
+        let mut client = client.0;
         client.set_leader(None);
         Self::with_client(config, initial, client)
     }
 
     /// What outlives this store.
-    pub fn into_survivor(self) -> Survivor {
-        Survivor(self.client)
+    pub fn detach(self) -> DetachedClient {
+        DetachedClient(self.client)
     }
 
     fn with_client(config: Config, initial: S, client: Client) -> Self {
@@ -219,14 +219,14 @@ impl<S: Clone> Store<S> {
             tail_sessions: Sessions::with_limit(config.max_sessions),
             staged: Vec::new(),
             staged_bytes: 0,
-            doing: Doing::Nothing,
+            ongoing: OngoingCall::Nothing,
             incoming: None,
             broken: false,
             log_bytes: 0,
             snapshot_bytes: 0,
             next_confirmation: 1,
             outbox: Vec::new(),
-            troubles: Vec::new(),
+            faults: Vec::new(),
             close_wanted: Vec::new(),
             open_wanted: Vec::new(),
         }
@@ -291,8 +291,8 @@ impl<S: Clone> Store<S> {
 
     /// What the user may want to know.
     #[must_use]
-    pub fn take_troubles(&mut self) -> Vec<Trouble> {
-        std::mem::take(&mut self.troubles)
+    pub fn take_faults(&mut self) -> Vec<Fault> {
+        std::mem::take(&mut self.faults)
     }
 
     /// Performs, in the order in which the user asked for them.
@@ -344,7 +344,7 @@ impl<S: Clone> Store<S> {
             }
             self.rewind();
         }
-        if let Doing::Entry(item) = &self.doing {
+        if let OngoingCall::Entry(item) = &self.ongoing {
             debug_assert!(item.at.index < from, "user code returns before the log changes");
         }
     }
@@ -406,10 +406,10 @@ impl<S: Clone> Store<S> {
                 let sessions = &self.tail_sessions;
                 judge.handle_perform(sessions, from, session, (ack, first), requests);
             }
-            Body::Part { session, ack, seq, method, total, offset, data } => {
-                let part = Part { ack, seq, method, total, offset, data };
+            Body::Chunk { session, ack, seq, method, total, offset, data } => {
+                let chunk = Chunk { ack, seq, method, total, offset, data };
                 let max = self.config.max_action_bytes as u64;
-                judge.handle_part(&self.tail_sessions, from, session, part, max);
+                judge.handle_chunk(&self.tail_sessions, from, session, chunk, max);
             }
             Body::Read { id } => judge.handle_read(from, id),
             Body::Received { .. } | Body::Verdicts { .. } | Body::ReadAt { .. } => {
@@ -420,7 +420,7 @@ impl<S: Clone> Store<S> {
 
     /// What to do next. Called again and again until it says [`Step::Idle`] or [`Step::Call`].
     pub fn step(&mut self, raft: &Raft) -> Step<S> {
-        debug_assert!(matches!(self.doing, Doing::Nothing), "user code has not returned");
+        debug_assert!(matches!(self.ongoing, OngoingCall::Nothing), "user code has not returned");
         loop {
             if let Some(call) = self.load().or_else(|| self.apply(raft.commit_index())) {
                 return Step::Call(call);
@@ -448,12 +448,12 @@ impl<S: Clone> Store<S> {
     /// # Panics
     /// When what it returned is no answer to the call that was asked for: a bug of the driver.
     pub fn handle_return(&mut self, raft: &Raft, returned: Return<S>) -> Step<S> {
-        match (std::mem::replace(&mut self.doing, Doing::Nothing), returned) {
-            (Doing::Entry(item), Return::State(result)) => self.push_item(item, result),
-            (Doing::Judging(job), Return::Judged(result)) => {
+        match (std::mem::replace(&mut self.ongoing, OngoingCall::Nothing), returned) {
+            (OngoingCall::Entry(item), Return::State(result)) => self.push_item(item, result),
+            (OngoingCall::Judging(job), Return::Judged(result)) => {
                 return self.judged(raft, job, result);
             }
-            (Doing::Staging(job, command, encoded), Return::State(result)) => match result {
+            (OngoingCall::Staging(job, command, encoded), Return::State(result)) => match result {
                 // Deposed meanwhile: nothing was promised.
                 Ok(_) if self.judge.is_none() => {}
                 Ok(state) => {
@@ -463,18 +463,18 @@ impl<S: Clone> Store<S> {
                 }
                 Err(failure) => self.hold(raft, &job, Verdict::Failed(failure)),
             },
-            (Doing::Saving(last), Return::Saved(result)) => return self.saved(last, result),
-            (Doing::Loading(last, sessions), Return::State(result)) => match result {
+            (OngoingCall::Saving(last), Return::Saved(result)) => return self.saved(last, result),
+            (OngoingCall::Loading(last, sessions), Return::State(result)) => match result {
                 Ok(state) => {
                     self.loaded(last, sessions, state);
                     // Whoever watches this node must hear of its new state.
-                    self.doing = Doing::Notifying;
+                    self.ongoing = OngoingCall::Notifying;
                     return Step::Call(Call::Committed(Committed { at: last, action: None }));
                 }
                 Err(failure) => self.cannot_load(failure),
             },
-            (Doing::Notifying, Return::Done) => {}
-            (doing, _) => panic!("{} got another call's result", doing.name()),
+            (OngoingCall::Notifying, Return::Done) => {}
+            (ongoing, _) => panic!("{} got another call's result", ongoing.name()),
         }
         Step::Idle
     }
@@ -486,7 +486,7 @@ impl<S> Staged<S> {
     }
 }
 
-impl Doing {
+impl OngoingCall {
     fn name(&self) -> &'static str {
         match self {
             Self::Nothing => "nobody",

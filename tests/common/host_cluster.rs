@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use conflux::host::core::{Effect, HostCore, Input, Notice, Settings};
+use conflux::formation::Plan;
+use conflux::host::core::Host as HostCore;
+use conflux::host::types::{Effect, Input, Kind, Notice, Settings};
 use conflux::node::Durability;
 use conflux::raft::{Blob, Index, Time};
 use conflux::store::{self, Failure, Machine, Outcome, Perform};
-use conflux::tenancy::Plan;
 
 /// A list of everything that was appended.
 pub type List = Rc<Vec<String>>;
@@ -167,9 +168,9 @@ impl Hosts {
         store.max_message_bytes = self.max_message_bytes.unwrap_or(store.max_message_bytes);
         store.max_action_bytes = self.max_action_bytes.unwrap_or(store.max_action_bytes);
         Settings {
-            id: id.into(),
+            kind: Kind::Fixed { id: id.into(), plan },
+            quiesce_interval: None,
             cluster: "test".into(),
-            plan,
             election_timeout: (300, 500),
             heartbeat_interval: 50,
             store,
@@ -184,7 +185,7 @@ impl Hosts {
         self.starts += 1;
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.starts);
         let settings = self.settings(id, plan);
-        let core = HostCore::new(settings, List::default(), self.now, seed);
+        let core = HostCore::new(settings, List::default(), true, self.now, seed);
         let machine = ListMachine::default();
         let host = Host { core, machine, settled: vec![], notices: vec![], next_ticket: 1 };
         self.hosts.insert(id.into(), host);
@@ -192,7 +193,7 @@ impl Hosts {
             let file = (!disk.file.is_empty()).then(|| disk.file.clone());
             self.handle(id, Input::Restored(file));
         }
-        self.handle(id, Input::Tick);
+        self.handle(id, Input::Start);
     }
 
     /// The next write of a node is durable. `false` when there is none.
@@ -203,7 +204,7 @@ impl Hosts {
             disk.file.clear();
         }
         disk.file.extend(bytes);
-        self.handle(id, Input::Persisted { life: 0, node: 0, seq });
+        self.handle(id, Input::Persisted { generation: 0, node: 0, seq });
         true
     }
 
@@ -228,14 +229,14 @@ impl Hosts {
     }
 
     pub fn state(&self, id: &str) -> Vec<String> {
-        self.host(id).core.node().store().committed().as_ref().clone()
+        self.host(id).core.own().store().committed().as_ref().clone()
     }
 
     pub fn leader(&self) -> Option<String> {
-        let leads = |h: &&Host| h.core.node().raft().is_some_and(|raft| raft.is_leader());
+        let leads = |h: &&Host| h.core.own().raft().is_some_and(|raft| raft.is_leader());
         let leaders = self.hosts.values().filter(leads);
         let newest = leaders.max_by_key(|h| h.core.status().term);
-        newest.map(|h| h.core.settings().id.clone())
+        newest.map(|h| h.core.id())
     }
 
     pub fn perform(&mut self, id: &str, method: &str, args: &str) -> u64 {
@@ -279,7 +280,7 @@ impl Hosts {
                 }
             }
             let Some(call) = output.call else { break };
-            host.machine.provisional = host.core.node().store().provisional().clone();
+            host.machine.provisional = host.core.own().store().provisional().clone();
             let returned = call.run(&mut host.machine);
             output = host.core.handle(self.now, Input::Returned(returned));
         }

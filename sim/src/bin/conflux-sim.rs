@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use conflux_sim::conditions::{Fault, Faults};
+use conflux_sim::parallel::{for_each_seed, quiet_panics};
 use conflux_sim::shrink::shrink;
-use conflux_sim::spread::{quiet_panics, spread};
-use conflux_sim::weather::{Fault, Faults};
 use conflux_sim::world::{Plan, Report, Stats, run};
 
 /// It saves a sixth of the time.
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     }
     let end = cli.from + cli.seeds;
     let result = Mutex::new((Stats::default(), Duration::ZERO, None::<Report>));
-    spread(cli.from.., cli.threads, |seed| {
+    for_each_seed(cli.from.., cli.threads, |seed| {
         if seed >= end || result.lock().expect("no panic").2.is_some() {
             return false;
         }

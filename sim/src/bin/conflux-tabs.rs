@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use conflux_sim::spread::{quiet_panics, spread};
+use conflux_sim::parallel::{for_each_seed, quiet_panics};
 use conflux_sim::tabs::{Plan, Report, Stats, run};
 
 #[global_allocator]
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     }
     let end = cli.from + cli.seeds;
     let result = Mutex::new((Stats::default(), Duration::ZERO, None::<Report>));
-    spread(cli.from.., None, |seed| {
+    for_each_seed(cli.from.., None, |seed| {
         if seed >= end || result.lock().expect("no panic").2.is_some() {
             return false;
         }

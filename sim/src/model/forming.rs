@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use conflux::formation::{Event, Formation, Message, Output, Plan, To};
 use conflux::raft::Time;
-use conflux::tenancy::{Event, Message, Output, Plan, Tenancy, To};
 use stateright::{Model, Property};
 
 /// A cluster to be, and how far its states are followed.
@@ -40,7 +40,7 @@ pub const RESTART: Bounds = Bounds { withdrawals: 0, restarts: 1, ..SMALL };
 /// A state of all nodes.
 #[derive(Clone)]
 pub struct State {
-    nodes: Vec<Tenancy>,
+    nodes: Vec<Formation>,
     clocks: Vec<Time>,
     starts: u64,
     network: Vec<(usize, Message)>,
@@ -104,11 +104,11 @@ impl Bounds {
                     }
             });
             for receiver in receivers.collect::<Vec<_>>() {
-                let parcel = (receiver, message.clone());
-                if !state.network.contains(&parcel) {
+                let in_flight = (receiver, message.clone());
+                if !state.network.contains(&in_flight) {
                     let key = |p: &(usize, Message)| super::key(p);
-                    let at = state.network.partition_point(|p| key(p) < key(&parcel));
-                    state.network.insert(at, parcel);
+                    let at = state.network.partition_point(|p| key(p) < key(&in_flight));
+                    state.network.insert(at, in_flight);
                 }
             }
         }
@@ -121,7 +121,7 @@ impl Model for Bounds {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let node = |n| Tenancy::new(name(n), Plan::Size(self.size), 0, n as u64 + 1);
+        let node = |n| Formation::new(name(n), Plan::Size(self.size), 0, n as u64 + 1);
         vec![State {
             nodes: (0..self.nodes).map(node).collect(),
             clocks: vec![0; self.nodes],
@@ -185,7 +185,7 @@ impl Model for Bounds {
                 state.starts += 1;
                 state.clocks[node] = 0;
                 let plan = Plan::Size(self.size);
-                state.nodes[node] = Tenancy::new(name(node), plan, 0, state.starts);
+                state.nodes[node] = Formation::new(name(node), plan, 0, state.starts);
                 (node, state.nodes[node].handle_tick(0))
             }
         };
@@ -199,11 +199,11 @@ impl Model for Bounds {
                 able(bounds, state).count() <= 1
             }),
             Property::<Self>::always("who runs is a member", |_, state| {
-                let member = |n: &Tenancy| n.set().is_none_or(|s| s.members().contains(n.me()));
+                let member = |n: &Formation| n.set().is_none_or(|s| s.members().contains(n.me()));
                 state.nodes.iter().all(member)
             }),
             Property::<Self>::always("members are as many as there should be", |bounds, state| {
-                let sets = state.nodes.iter().filter_map(Tenancy::set);
+                let sets = state.nodes.iter().filter_map(Formation::set);
                 sets.into_iter().all(|set| set.members().len() == bounds.size)
             }),
             Property::<Self>::sometimes("all members run", |bounds, state| {
@@ -220,7 +220,7 @@ impl Model for Bounds {
 /// The sets in which a majority of the members runs, and how many that is.
 fn able<'a>(bounds: &Bounds, state: &'a State) -> impl Iterator<Item = (u64, usize)> + use<'a> {
     let mut running = BTreeMap::new();
-    for set in state.nodes.iter().filter_map(Tenancy::set) {
+    for set in state.nodes.iter().filter_map(Formation::set) {
         *running.entry(set.hash()).or_insert(0) += 1;
     }
     let quorum = bounds.size / 2 + 1;

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use conflux::elastic::admit;
 use conflux::raft::{
     Change, Config, HardState, Index, Input, Members, Message, NodeId, Outgoing, Persist, Position,
     Raft, Saved, Term, Time,
 };
-use conflux::tenancy::elastic::admit;
 use stateright::{Model, Property};
 
 /// The election timeout, and the heartbeat: no matter what, as long as one is smaller.
@@ -270,11 +270,11 @@ fn release(state: &mut State, host: Host) {
     let (wait, go) = std::mem::take(&mut node.held).into_iter().partition(|m| m.after >= first);
     node.held = wait;
     for Outgoing { to, message, .. } in go {
-        let parcel = (id, to, message);
-        if !state.network.contains(&parcel) {
+        let in_flight = (id, to, message);
+        if !state.network.contains(&in_flight) {
             let key = |p: &(NodeId, NodeId, Message)| super::key(p);
-            let at = state.network.partition_point(|p| key(p) < key(&parcel));
-            state.network.insert(at, parcel);
+            let at = state.network.partition_point(|p| key(p) < key(&in_flight));
+            state.network.insert(at, in_flight);
         }
     }
 }

@@ -8,7 +8,7 @@ impl World {
         if self.healed.is_some() || !p.up || p.refused || p.closing {
             return Ok(());
         }
-        let pause = self.rng.random_range(0..self.weather.pause * 2);
+        let pause = self.rng.random_range(0..self.conditions.pause * 2);
         self.schedule(self.now + pause, Event::Client { process });
         let p = &self.processes[process];
         if p.frozen != Frozen::No || p.node.store().waiting() >= PATIENCE {
@@ -72,11 +72,11 @@ impl World {
         let op = self.call(process, Asked::Perform(method));
         let Op { client, key, expected, .. } = *self.history.op(op);
         let large = self.rng.random_ratio(1, 10);
-        let most = self.weather.padding * if large { 10 } else { 1 };
+        let most = self.conditions.padding * if large { 10 } else { 1 };
         let padding = Blob::from(vec![b'.'; self.rng.random_range(0..=most)]);
-        let gives_up = self.weather.faults.has(Fault::Timeout) && self.healed.is_none();
+        let gives_up = self.conditions.faults.has(Fault::Timeout) && self.healed.is_none();
         let timeout = (gives_up && self.rng.random_ratio(1, 4))
-            .then(|| self.rng.random_range(1..self.weather.election.1 * 2));
+            .then(|| self.rng.random_range(1..self.conditions.election.1 * 2));
         note!(
             self,
             "{} performs op {op}: {method:?} of register {key}, {expected} there, {} bytes more{}",
@@ -125,11 +125,11 @@ impl World {
                 // A leader that dies early leaves most to its successor.
                 let p = &self.processes[process];
                 let leads = p.node.raft().is_some_and(raft::Raft::is_leader);
-                let changes = leads && self.weather.faults.has(Fault::Membership);
+                let changes = leads && self.conditions.faults.has(Fault::Membership);
                 if changes && self.rng.random_ratio(1, 3) {
                     self.changes(process);
                 }
-                let dies = self.healed.is_none() && self.weather.faults.has(Fault::Crash);
+                let dies = self.healed.is_none() && self.conditions.faults.has(Fault::Crash);
                 if leads && dies && self.rng.random_ratio(1, 6) {
                     self.processes[process].fuse = Some(self.rng.random_range(0..30));
                 }
@@ -147,8 +147,8 @@ impl World {
             node::Event::Invalid { from, error } => {
                 Err(format!("{} takes a message of n{from} for invalid: {error}", name(process)))
             }
-            node::Event::Trouble(trouble) => {
-                Err(format!("{} is in trouble: {trouble:?}", name(process)))
+            node::Event::Fault(fault) => {
+                Err(format!("{} reports a fault: {fault:?}", name(process)))
             }
         }
     }
@@ -157,8 +157,8 @@ impl World {
         let now = self.local(process);
         let p = &mut self.processes[process];
         let (Some(membership), Some(raft)) = (&p.membership, p.node.raft()) else { return Ok(()) };
-        let truth = &mut self.truths[membership.truth].1;
-        truth.look_at_raft(&mut p.last, raft, now, &mut self.history)
+        let invariants = &mut self.clusters[membership.invariants].1;
+        invariants.look_at_raft(&mut p.last, raft, now, &mut self.history)
     }
 
     pub(super) fn look_at_state(&mut self, process: usize) -> Check {
@@ -167,10 +167,10 @@ impl World {
             return Err(format!("{} was told of one action twice", name(process)));
         }
         let (Some(membership), Some(raft)) = (&p.membership, p.node.raft()) else { return Ok(()) };
-        let (number, truth) = (membership.number, &mut self.truths[membership.truth].1);
+        let (number, invariants) = (membership.number, &mut self.clusters[membership.invariants].1);
         let (held, sessions) = (p.node.held(), p.node.store().sessions().len());
-        truth.look_at_state(&mut p.last, raft, p.node.store())?;
-        if sessions > self.weather.max_sessions {
+        invariants.look_at_state(&mut p.last, raft, p.node.store())?;
+        if sessions > self.conditions.max_sessions {
             return Err(format!("n{number} has {sessions} sessions"));
         }
         // A slow disk holds up what depends on it, but no more than is under way to it.

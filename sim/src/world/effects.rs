@@ -71,9 +71,9 @@ impl World {
     pub(super) fn look_after_members(&mut self, process: usize) -> Check {
         let now = self.local(process);
         let p = &mut self.processes[process];
-        let due = std::mem::take(&mut p.changed) || p.tenancy.wants_to_look(now);
+        let due = std::mem::take(&mut p.changed) || p.formation.wants_to_look(now);
         let Some(raft) = p.node.raft().filter(|_| due && p.up && !p.refused) else { return Ok(()) };
-        let output = p.tenancy.handle_raft(now, raft);
+        let output = p.formation.handle_raft(now, raft);
         let change = output.change.clone();
         self.take_forming(process, output)?;
         match change.filter(|_| self.processes[process].up) {
@@ -84,7 +84,7 @@ impl World {
 
     /// User code takes long, now and then: when it returns, much may be over.
     fn dawdle(&mut self, process: usize) {
-        let may = self.healed.is_none() && self.weather.faults.has(Fault::SlowCode);
+        let may = self.healed.is_none() && self.conditions.faults.has(Fault::SlowCode);
         if may && self.rng.random_ratio(1, 300) {
             let by = self.rng.random_range(0..1_000_000);
             note!(self, "{}'s code takes {by} µs", name(process));
@@ -105,7 +105,7 @@ impl World {
                 None => raft.log().term(before).unwrap_or(0),
             };
             if term > 0 || before == 0 {
-                self.truths[membership.truth].1.append(term, &persist.entries)?;
+                self.clusters[membership.invariants].1.append(term, &persist.entries)?;
             }
         }
         self.stats.snapshots += u64::from(persist.snapshot.is_some());
@@ -135,7 +135,7 @@ impl World {
         }
         p.writing = true;
         let (slow, start) = (p.slow, p.start);
-        let (min, max) = self.weather.write;
+        let (min, max) = self.conditions.write;
         let takes = match self.healed {
             None => self.rng.random_range(min..=max) + slow,
             Some(_) => min,
@@ -153,8 +153,8 @@ impl World {
         let p = &mut self.processes[process];
         let seq = p.disk.finish();
         if let Some(membership) = &p.membership {
-            let truth = &mut self.truths[membership.truth].1;
-            truth.persisted(membership.number, p.disk.hard())?;
+            let invariants = &mut self.clusters[membership.invariants].1;
+            invariants.persisted(membership.number, p.disk.hard())?;
         }
         self.write(process);
         note!(self, "{} has written {}", name(process), seq.unwrap_or(0));
@@ -177,16 +177,16 @@ impl World {
         let p = &self.processes[process];
         let membership = p.membership.as_ref().expect("only members send");
         if let Packet::Raft(message) = &packet {
-            let truth = &mut self.truths[membership.truth].1;
-            truth.send(membership.number, to, message, &p.disk)?;
+            let invariants = &mut self.clusters[membership.invariants].1;
+            invariants.send(membership.number, to, message, &p.disk)?;
         }
         let header = Header { cluster: 1, set: hash, from: own, to: nonce, version: 1 };
-        self.post(process, peer, header, Letter::Node(packet));
+        self.post(process, peer, header, Message::Node(packet));
         Ok(())
     }
 
-    pub(super) fn take_forming(&mut self, process: usize, output: tenancy::Output) -> Check {
-        let from = self.processes[process].tenancy.me().nonce;
+    pub(super) fn take_forming(&mut self, process: usize, output: formation::Output) -> Check {
+        let from = self.processes[process].formation.me().nonce;
         for (to, message) in output.messages {
             if !self.burn(process) {
                 return Ok(());
@@ -201,24 +201,24 @@ impl World {
             let header = Header { cluster: 1, set: 0, from, to: nonce, version: 1 };
             for peer in 0..self.processes.len() {
                 if peer != process && only.is_none_or(|only| only == peer) {
-                    self.post(process, peer, header, Letter::Form(message.clone()));
+                    self.post(process, peer, header, Message::Formation(message.clone()));
                 }
             }
         }
         for event in output.events {
             match event {
-                tenancy::Event::Formed(set) => {
-                    let nonce = self.processes[process].tenancy.me().nonce;
+                formation::Event::Formed(set) => {
+                    let nonce = self.processes[process].formation.me().nonce;
                     let number = set.number(nonce).ok_or("a process forms a set without itself")?;
                     self.join(process, Identity { number, nonce, set }, false)?;
                 }
-                tenancy::Event::Welcomed(set) => {
-                    let nonce = self.processes[process].tenancy.me().nonce;
+                formation::Event::Welcomed(set) => {
+                    let nonce = self.processes[process].formation.me().nonce;
                     self.join(process, Identity { number: nonce, nonce, set }, false)?;
                 }
                 // It waits on.
-                tenancy::Event::Refused { why: tenancy::Refusal::Amnesia, .. } => {}
-                tenancy::Event::Refused { why, .. } if !self.processes[process].refused => {
+                formation::Event::Refused { why: formation::Refusal::Amnesia, .. } => {}
+                formation::Event::Refused { why, .. } if !self.processes[process].refused => {
                     note!(self, "{} is refused: {why:?}", name(process));
                     if self.processes[process].membership.is_none() {
                         self.processes[process].refused = true;

@@ -1,4 +1,4 @@
-//! The simulator: processes, the network between them, time, clients, and what strikes them.
+//! The simulator: processes, the network between them, time, clients, and what faults them.
 
 macro_rules! note {
     ($world:expr, $($text:tt)*) => {
@@ -11,35 +11,35 @@ macro_rules! note {
 
 mod clients;
 mod effects;
-mod end;
-mod line;
+mod faults;
+mod healed;
 mod network;
 mod plan;
 mod processes;
-mod strikes;
+mod trace;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use conflux::host::core::Letter;
+use conflux::formation::{self, Formation, Plan as Who, Set, To};
+use conflux::host::transport::Message;
 use conflux::node::{self, Durability, Node, Packet};
 use conflux::raft::{self, Blob, Change, Members, Time};
 use conflux::store::{self, Failure as Refusal, Perform};
-use conflux::tenancy::{self, Plan as Who, Set, Tenancy, To};
 use conflux::wire::{self, FrameWriter, Header};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use self::line::Entries;
-pub(crate) use self::line::Line;
 pub use self::plan::{Plan, Report, Stats};
+use self::trace::Entries;
+pub(crate) use self::trace::Line;
 use crate::clock::{Clock, Micros};
+use crate::conditions::{Conditions, Fault};
 use crate::disk::{Disk, Identity, Write};
 use crate::history::{Asked, History, Op};
+use crate::invariants::{Check, Invariants, Last};
 use crate::machine::{Args, KEYS, Method, OpId, Registers, State, encode};
-use crate::spread::failure;
-use crate::truth::{Check, Last, Truth};
-use crate::weather::{Fault, Weather};
+use crate::parallel::failure;
 
 /// The most processes, those who join later included.
 const MOST: usize = 8;
@@ -58,21 +58,21 @@ const SETTLED_WITHIN: Micros = 60_000_000;
 
 /// Something on its way from one process to another.
 #[derive(Debug)]
-struct Parcel {
+struct InFlight {
     from: usize,
     to: usize,
     header: Header,
-    letter: Letter,
+    message: Message,
 }
 
 #[derive(Debug)]
 enum Event {
-    Deliver(Parcel),
+    Deliver(InFlight),
     Timer { process: usize, start: u32 },
     Written { process: usize, start: u32 },
     Client { process: usize },
     Read { process: usize, start: u32 },
-    Strike,
+    Fault,
     Change { process: usize, start: u32 },
     Exit { process: usize, start: u32 },
     Restart { process: usize },
@@ -83,7 +83,7 @@ enum Event {
 enum Frozen {
     No,
     Timers,
-    Whole,
+    Fully,
 }
 
 /// A process's place in a cluster that has formed.
@@ -93,7 +93,7 @@ struct Membership {
     /// The start-nonce under which the others know it.
     nonce: u64,
     /// Which cluster.
-    truth: usize,
+    invariants: usize,
     hash: u64,
 }
 
@@ -105,7 +105,7 @@ struct Process {
     client: u16,
     clock: Clock,
     disk: Disk,
-    tenancy: Tenancy,
+    formation: Formation,
     node: Node<State>,
     machine: Registers,
     membership: Option<Membership>,
@@ -130,7 +130,7 @@ impl Process {
     /// When the forming of its cluster wants to be called, unless it joins one that is there.
     fn forming_deadline(&self) -> Option<Time> {
         let joins = self.membership.as_ref().is_some_and(|m| joiner(m.nonce).is_some());
-        self.tenancy.deadline().filter(|_| !joins)
+        self.formation.deadline().filter(|_| !joins)
     }
 }
 
@@ -139,14 +139,15 @@ pub fn run(plan: &Plan) -> Report {
     let mut world = World::new(plan);
     let failure = failure(|| world.run());
     world.stats.time = world.now;
-    world.stats.committed = world.truths.iter().map(|(_, truth)| truth.committed()).sum();
-    world.stats.elections = world.truths.iter().map(|(_, t)| t.elections() as u64).sum();
+    world.stats.committed =
+        world.clusters.iter().map(|(_, invariants)| invariants.committed()).sum();
+    world.stats.elections = world.clusters.iter().map(|(_, t)| t.elections() as u64).sum();
     Report {
         plan: plan.clone(),
         failure,
         stats: world.stats,
         nodes: world.size,
-        faults: world.weather.faults,
+        faults: world.conditions.faults,
         trace: world.trace,
     }
 }
@@ -156,7 +157,7 @@ struct World {
     steps: u64,
     tracing: bool,
     trace: Vec<String>,
-    weather: Weather,
+    conditions: Conditions,
     size: usize,
     who: Who,
     now: Micros,
@@ -174,7 +175,7 @@ struct World {
     /// When the last message from a to b arrives.
     arrivals: [[Micros; MOST]; MOST],
     /// Clusters that have formed, by the hash of their set.
-    truths: Vec<(u64, Truth)>,
+    clusters: Vec<(u64, Invariants)>,
     sets: BTreeMap<u64, Set>,
     history: History,
     clients: u16,
@@ -202,10 +203,10 @@ impl World {
         let mut rng = SmallRng::seed_from_u64(plan.seed);
         let drawn = [1, 2, 3, 3, 3, 4, 5, 5, 6, 7][rng.random_range(0..10)];
         let size = plan.nodes.unwrap_or(drawn);
-        let weather = Weather::draw(&mut rng, size + 1, plan.without);
+        let conditions = Conditions::draw(&mut rng, size + 1, plan.without);
         // A cluster of one is complete with anyone, so there nobody is one too many.
-        let changes = weather.faults.has(Fault::Membership);
-        let crowd = size > 1 && weather.faults.has(Fault::Crowd) && !changes;
+        let changes = conditions.faults.has(Fault::Membership);
+        let crowd = size > 1 && conditions.faults.has(Fault::Crowd) && !changes;
         let joiners = if changes { (size + 2).min(MOST) - size } else { 0 };
         let processes = size + usize::from(crowd) + joiners;
         let named = rng.random_ratio(1, 4);
@@ -218,7 +219,7 @@ impl World {
             steps: plan.steps,
             tracing: plan.trace,
             trace: Vec::new(),
-            weather,
+            conditions,
             size,
             who,
             now: 1_000_000,
@@ -231,7 +232,7 @@ impl World {
             returned: BTreeMap::new(),
             cut: [0; MOST],
             arrivals: [[0; MOST]; MOST],
-            truths: Vec::new(),
+            clusters: Vec::new(),
             sets: BTreeMap::new(),
             history: History::default(),
             clients: 0,
@@ -242,7 +243,7 @@ impl World {
             done: false,
             stats: Stats { runs: 1, ..Stats::default() },
         };
-        note!(world, "{size} members, {processes} processes; {:?}", world.weather);
+        note!(world, "{size} members, {processes} processes; {:?}", world.conditions);
         for process in 0..processes {
             let fresh = world.fresh(process, Disk::default(), 0);
             world.processes.push(fresh);
@@ -250,7 +251,7 @@ impl World {
             world.schedule(at, Event::Restart { process });
         }
         let first = world.now + world.rng.random_range(0..200_000);
-        world.schedule(first, Event::Strike);
+        world.schedule(first, Event::Fault);
         world
     }
 
@@ -261,24 +262,24 @@ impl World {
         let clock = Clock::new(self.now, own);
         let now = clock.read(self.now);
         let id = name(process).to_string();
-        let tenancy = match disk.identity() {
-            None => Tenancy::new(id, self.who.clone(), now, seed),
+        let formation = match disk.identity() {
+            None => Formation::new(id, self.who.clone(), now, seed),
             Some(identity) if joiner(identity.nonce).is_some() => {
-                Tenancy::new(id, self.who.clone(), now, seed)
+                Formation::new(id, self.who.clone(), now, seed)
             }
             Some(identity) => {
                 let Identity { nonce, set, .. } = identity.clone();
-                Tenancy::resume(id, nonce, set, self.who.clone(), now, seed)
+                Formation::resume(id, nonce, set, self.who.clone(), now, seed)
             }
         };
         let config = store::Config {
             max_action_bytes: 100_000,
-            max_message_bytes: self.weather.max_message_bytes,
+            max_message_bytes: self.conditions.max_message_bytes,
             max_pending_bytes: 1 << 20,
-            retry: self.weather.retry,
-            compact_bytes: self.weather.compact_bytes,
+            retry: self.conditions.retry,
+            compact_bytes: self.conditions.compact_bytes,
             version: 1,
-            max_sessions: self.weather.max_sessions,
+            max_sessions: self.conditions.max_sessions,
         };
         Process {
             up: false,
@@ -286,7 +287,7 @@ impl World {
             client: 0,
             clock,
             disk,
-            tenancy,
+            formation,
             node: Node::new(config, State::default(), Durability::Durable, seed.wrapping_add(1)),
             machine: Registers::default(),
             membership: None,
@@ -345,7 +346,7 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Check {
         let whose = match &event {
-            Event::Deliver(parcel) => Some(parcel.to),
+            Event::Deliver(in_flight) => Some(in_flight.to),
             Event::Timer { process, start } | Event::Written { process, start } => {
                 if !self.is_current(*process, *start) {
                     return Ok(());
@@ -357,7 +358,7 @@ impl World {
         if let Some(process) = whose {
             let timer = matches!(event, Event::Timer { .. });
             match self.processes[process].frozen {
-                Frozen::Whole => {
+                Frozen::Fully => {
                     self.processes[process].stash.push(event);
                     return Ok(());
                 }
@@ -369,12 +370,12 @@ impl World {
             }
         }
         match event {
-            Event::Deliver(parcel) => self.deliver(parcel),
+            Event::Deliver(in_flight) => self.deliver(in_flight),
             Event::Timer { process, .. } => self.timer(process),
             Event::Written { process, .. } => self.written(process),
             Event::Client { process } => self.client(process),
             Event::Read { process, start } if self.is_current(process, start) => self.read(process),
-            Event::Strike => self.strike(),
+            Event::Fault => self.inject_fault(),
             Event::Exit { process, start } if self.is_current(process, start) => {
                 self.crash(process, "closes");
                 Ok(())

@@ -3,27 +3,27 @@
 use super::*;
 
 impl World {
-    pub(super) fn post(&mut self, from: usize, to: usize, header: Header, letter: Letter) {
+    pub(super) fn post(&mut self, from: usize, to: usize, header: Header, message: Message) {
         if self.cut[from] & (1 << to) != 0 {
-            note!(self, "{} ─╳ {} {}", name(from), name(to), Line(&letter));
+            note!(self, "{} ─╳ {} {}", name(from), name(to), Line(&message));
             return;
         }
         if self.healed.is_none() {
-            if self.chance(self.weather.loss) {
-                note!(self, "{} ─✗ {} lost: {}", name(from), name(to), Line(&letter));
+            if self.chance(self.conditions.loss) {
+                note!(self, "{} ─✗ {} lost: {}", name(from), name(to), Line(&message));
                 return;
             }
-            if self.chance(self.weather.corruption) {
-                return self.corrupt(from, to, header, &letter);
+            if self.chance(self.conditions.corruption) {
+                return self.corrupt(from, to, header, &message);
             }
-            if self.chance(self.weather.duplication) {
-                let again = Parcel { from, to, header, letter: letter.clone() };
+            if self.chance(self.conditions.duplication) {
+                let again = InFlight { from, to, header, message: message.clone() };
                 let at = self.arrival(from, to);
                 self.schedule(at, Event::Deliver(again));
             }
         }
         let at = self.arrival(from, to);
-        self.schedule(at, Event::Deliver(Parcel { from, to, header, letter }));
+        self.schedule(at, Event::Deliver(InFlight { from, to, header, message }));
     }
 
     pub(super) fn chance(&mut self, per_mille: u32) -> bool {
@@ -31,16 +31,16 @@ impl World {
     }
 
     pub(super) fn arrival(&mut self, from: usize, to: usize) -> Micros {
-        let (min, max) = self.weather.latency;
+        let (min, max) = self.conditions.latency;
         let slow = self.processes[from].slow + self.processes[to].slow;
         let mut at = self.now + slow + self.rng.random_range(min..=max);
         let mut overtakes = false;
         if self.healed.is_none() {
-            if self.chance(self.weather.delay.0) {
-                at += self.rng.random_range(0..self.weather.delay.1);
+            if self.chance(self.conditions.delay.0) {
+                at += self.rng.random_range(0..self.conditions.delay.1);
                 overtakes = true;
             }
-            overtakes |= self.chance(self.weather.reordering);
+            overtakes |= self.chance(self.conditions.reordering);
         }
         if overtakes {
             return at;
@@ -51,9 +51,9 @@ impl World {
     }
 
     /// Turns a bit or several of the frame, which must then be no frame.
-    pub(super) fn corrupt(&mut self, from: usize, to: usize, header: Header, letter: &Letter) {
+    pub(super) fn corrupt(&mut self, from: usize, to: usize, header: Header, message: &Message) {
         let mut writer = FrameWriter::new(header);
-        writer.push(letter);
+        writer.push(message);
         for whole in writer.finish() {
             let mut frame = whole.clone();
             for _ in 0..self.rng.random_range(1..4) {
@@ -64,34 +64,35 @@ impl World {
                 frame.truncate(self.rng.random_range(0..frame.len()));
             }
             // The same bit may have been turned twice.
-            let read = wire::read::<Letter>(&frame);
+            let read = wire::read::<Message>(&frame);
             assert!(read.is_err() || frame == whole, "a corrupted frame was read as {read:?}");
         }
-        note!(self, "{} ─✗ {} corrupted: {}", name(from), name(to), Line(letter));
+        note!(self, "{} ─✗ {} corrupted: {}", name(from), name(to), Line(message));
     }
 
-    pub(super) fn deliver(&mut self, parcel: Parcel) -> Check {
-        let Parcel { from, to, header, letter } = parcel;
+    pub(super) fn deliver(&mut self, in_flight: InFlight) -> Check {
+        let InFlight { from, to, header, message } = in_flight;
         let p = &mut self.processes[to];
-        let own = p.membership.as_ref().map_or(p.tenancy.me().nonce, |membership| membership.nonce);
+        let own =
+            p.membership.as_ref().map_or(p.formation.me().nonce, |membership| membership.nonce);
         if !p.up || header.to != 0 && header.to != own {
             return Ok(());
         }
-        note!(self, "{} → {} {}", name(from), name(to), Line(&letter));
+        note!(self, "{} → {} {}", name(from), name(to), Line(&message));
         let now = self.local(to);
         let p = &mut self.processes[to];
-        match letter {
-            Letter::Host(_) => Ok(()),
-            Letter::Form(_) if joiner(own).is_some() => Ok(()),
-            Letter::Form(message) => {
-                let output = p.tenancy.handle_message(now, message);
+        match message {
+            Message::Elastic(_) => Ok(()),
+            Message::Formation(_) if joiner(own).is_some() => Ok(()),
+            Message::Formation(message) => {
+                let output = p.formation.handle_message(now, message);
                 self.take_forming(to, output)?;
                 self.look_after_members(to)
             }
-            Letter::Node(packet) => {
+            Message::Node(packet) => {
                 let Some(membership) = &p.membership else { return Ok(()) };
                 if membership.hash != header.set {
-                    let output = p.tenancy.handle_other_set(header.from);
+                    let output = p.formation.handle_other_set(header.from);
                     return self.take_forming(to, output);
                 }
                 let set = &self.sets[&header.set];
@@ -121,7 +122,7 @@ impl World {
     /// removed: it stays there (dissertation §4.2.3).
     fn settled_term(&self, process: usize, from: u64, packet: &Packet) -> Option<u64> {
         let p = &self.processes[process];
-        let out = self.truths[p.membership.as_ref()?.truth].1.is_out(from);
+        let out = self.clusters[p.membership.as_ref()?.invariants].1.is_out(from);
         let Packet::Raft(raft::Message { body: raft::Body::Vote { transfer: false, .. }, .. }) =
             packet
         else {

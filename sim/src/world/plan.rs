@@ -1,7 +1,7 @@
 //! What to run, and how it went.
 
 use crate::clock::Micros;
-use crate::weather::Faults;
+use crate::conditions::Faults;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl Plan {
 pub struct Stats {
     /// Runs.
     pub runs: u64,
-    /// Events: messages, timers, writes, performs, strikes.
+    /// Events: messages, timers, writes, performs, faults.
     pub events: u64,
     /// Simulated time.
     pub time: Micros,

@@ -14,12 +14,17 @@ impl World {
         let client = self.clients;
         let p = &mut self.processes[process];
         (p.up, p.client) = (true, client);
-        note!(self, "{} starts, as {}", name(process), self.processes[process].tenancy.me().nonce);
+        note!(
+            self,
+            "{} starts, as {}",
+            name(process),
+            self.processes[process].formation.me().nonce
+        );
         match self.processes[process].disk.identity().cloned() {
             Some(identity) => self.join(process, identity, true)?,
             None => self.tick(process)?,
         }
-        let pause = self.rng.random_range(0..self.weather.pause * 2);
+        let pause = self.rng.random_range(0..self.conditions.pause * 2);
         self.schedule(self.now + pause, Event::Client { process });
         self.arm(process);
         Ok(())
@@ -28,18 +33,21 @@ impl World {
     /// Whether a process can start. Who joins a cluster later waits until there is one; and who was
     /// removed from it comes back as a new node.
     fn may_start(&mut self, process: usize) -> bool {
-        let joins = process >= self.size && self.weather.faults.has(Fault::Membership);
+        let joins = process >= self.size && self.conditions.faults.has(Fault::Membership);
         let identity = self.processes[process].disk.identity();
         if let Some(identity) = identity {
             let hash = identity.set.hash();
-            let truth = self.truths.iter().find(|(known, _)| *known == hash);
-            if self.healed.is_some() || !truth.is_some_and(|(_, t)| t.is_out(identity.number)) {
+            let invariants = self.clusters.iter().find(|(known, _)| *known == hash);
+            if self.healed.is_some() || !invariants.is_some_and(|(_, t)| t.is_out(identity.number))
+            {
                 return true;
             }
         } else if !joins {
             return true;
         }
-        let Some((hash, _)) = self.truths.iter().max_by_key(|(_, truth)| truth.committed()) else {
+        let Some((hash, _)) =
+            self.clusters.iter().max_by_key(|(_, invariants)| invariants.committed())
+        else {
             if self.healed.is_none() {
                 self.schedule(self.now + 50_000, Event::Restart { process });
             }
@@ -61,7 +69,7 @@ impl World {
         let later = usize::try_from(number).ok()?.checked_sub(set.members().len() + 1)?;
         let joined = self.joined.get(later).map(|process| (*process, JOINER + number));
         // Who comes back is known by its nonce, also before it has heard that it is welcome.
-        let speaks = |p: &Process| p.tenancy.me().nonce == number;
+        let speaks = |p: &Process| p.formation.me().nonce == number;
         let returned = self.returned.get(&number).copied();
         let returned = returned.or_else(|| self.processes.iter().position(speaks));
         joined.or_else(|| returned.map(|process| (process, number)))
@@ -72,24 +80,24 @@ impl World {
         let Identity { number, nonce, ref set } = identity;
         let hash = set.hash();
         let initial = Members::voters(1..=set.members().len() as u64);
-        let truth = match self.truths.iter().position(|(known, _)| *known == hash) {
-            Some(truth) => truth,
+        let invariants = match self.clusters.iter().position(|(known, _)| *known == hash) {
+            Some(invariants) => invariants,
             None => {
-                self.truths.push((hash, Truth::new(initial.clone())));
+                self.clusters.push((hash, Invariants::new(initial.clone())));
                 self.sets.insert(hash, set.clone());
-                self.truths.len() - 1
+                self.clusters.len() - 1
             }
         };
         note!(self, "{} is n{number} of {hash:016x}", name(process));
-        let weather = &self.weather;
+        let conditions = &self.conditions;
         let config = raft::Config {
             first_election: (number == 1 && !again).then_some(5),
-            election_timeout: weather.election,
-            heartbeat_interval: weather.heartbeat,
-            rest: weather.rest,
-            max_message_bytes: weather.max_message_bytes,
-            max_inflight: weather.max_inflight,
-            max_uncommitted_bytes: weather.max_uncommitted_bytes,
+            election_timeout: conditions.election,
+            heartbeat_interval: conditions.heartbeat,
+            quiesce_interval: conditions.quiesce_interval,
+            max_message_bytes: conditions.max_message_bytes,
+            max_inflight: conditions.max_inflight,
+            max_uncommitted_bytes: conditions.max_uncommitted_bytes,
             ..raft::Config::new(
                 number,
                 if set.member(number).is_some() { initial } else { Members::default() },
@@ -99,7 +107,7 @@ impl World {
             self.returned.insert(number, process);
         }
         let p = &mut self.processes[process];
-        p.membership = Some(Membership { number, nonce, truth, hash });
+        p.membership = Some(Membership { number, nonce, invariants, hash });
         let saved = p.disk.load();
         if !again {
             p.disk.start(Write::Identity(identity));
@@ -183,7 +191,7 @@ impl World {
         let now = self.local(process);
         let p = &mut self.processes[process];
         if p.forming_deadline().is_some_and(|deadline| deadline <= now) {
-            let output = p.tenancy.handle_tick(now);
+            let output = p.formation.handle_tick(now);
             self.take_forming(process, output)?;
             self.look_after_members(process)?;
         }

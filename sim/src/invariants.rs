@@ -1,0 +1,385 @@
+//! What no process knows and the simulator does: what was ever in a log, what is committed, who led,
+//! what was promised. Checked after every step, against what the step changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conflux::raft::{
+    AppendResult, Body, Entry, HardState, Index, Member, Members, Message, NodeId, Payload,
+    Position, Raft, Term, Time,
+};
+use conflux::store::{Command, Store};
+
+use crate::disk::Disk;
+use crate::history::History;
+use crate::machine::{Action, State, mix};
+
+/// The result of a check: what does not hold.
+pub type Check = Result<(), String>;
+
+/// An entry that was in some log.
+#[derive(Debug)]
+struct Seen {
+    at: Position,
+    before: Term,
+    payload: u64,
+    /// The hash of the state behind it, once somebody has computed it.
+    state: Option<u64>,
+}
+
+/// An entry that is committed.
+#[derive(Debug)]
+struct Sure {
+    term: Term,
+    /// The term of the leader that committed it.
+    by: Term,
+}
+
+/// What one process showed when it was last looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Last {
+    hard: HardState,
+    commit: Index,
+    applied: Index,
+    end: Position,
+    /// When it stands for election, after which timeout, and how often that was the same.
+    election: (Time, Time, u32),
+}
+
+/// Everything that is known of a run.
+#[derive(Debug, Default)]
+pub struct Invariants {
+    /// By index.
+    seen: Vec<Vec<Seen>>,
+    /// By index, from 1 on.
+    sure: Vec<Sure>,
+    /// By term.
+    leaders: Vec<Option<NodeId>>,
+    /// By term and voter: for whom it said that it votes.
+    votes: Vec<Vec<Option<NodeId>>>,
+    /// By term and member: up to where it has said that its log is the leader's.
+    acknowledged: Vec<Vec<Index>>,
+    /// By member: term and vote that were ever durable.
+    durable: Vec<HardState>,
+    /// The newest committed configuration.
+    members: Members,
+    /// Who was ever in a committed configuration.
+    ever: BTreeSet<NodeId>,
+    /// Small numbers for large ones.
+    small: BTreeMap<NodeId, u64>,
+}
+
+fn slot<T: Default>(list: &mut Vec<T>, at: u64) -> &mut T {
+    let at = usize::try_from(at).expect("runs are short");
+    while list.len() <= at {
+        list.push(T::default());
+    }
+    &mut list[at]
+}
+
+impl Invariants {
+    /// What is known of a cluster that begins with these members.
+    pub fn new(members: Members) -> Self {
+        let ever = members.iter().map(|(id, _)| id).collect();
+        Self { members, ever, ..Self::default() }
+    }
+
+    /// The newest committed configuration.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Whether this node was a member and is none any more.
+    pub fn is_out(&self, id: NodeId) -> bool {
+        self.ever.contains(&id) && !self.members.contains(id)
+    }
+
+    /// How many entries are committed.
+    pub fn committed(&self) -> Index {
+        self.sure.len() as Index
+    }
+
+    /// How many terms had a leader.
+    pub fn elections(&self) -> usize {
+        self.leaders.iter().flatten().count()
+    }
+
+    fn small(&mut self, id: NodeId) -> u64 {
+        let next = self.small.len() as u64;
+        *self.small.entry(id).or_insert(next)
+    }
+
+    /// Entries go into a node's log, behind one of the term `before`. Log matching (paper §5.3): an
+    /// index and a term say everything about an entry and what is before it.
+    pub fn append(&mut self, mut before: Term, entries: &[Entry]) -> Check {
+        for entry in entries {
+            let payload = match &entry.payload {
+                Payload::Noop => 0,
+                Payload::Members(members) => {
+                    let member = |(id, member): (_, &Member)| mix(id, u64::from(member.voter));
+                    members.iter().map(member).fold(2, mix)
+                }
+                Payload::Command(data) => {
+                    let (words, rest) = data.as_slice().as_chunks::<8>();
+                    let hash = words.iter().fold(1, |h, w| mix(h, u64::from_le_bytes(*w)));
+                    rest.iter().fold(hash, |h, byte| mix(h, u64::from(*byte)))
+                }
+            };
+            let all = slot(&mut self.seen, entry.at.index);
+            match all.iter().find(|seen| seen.at == entry.at) {
+                None => all.push(Seen { at: entry.at, before, payload, state: None }),
+                Some(seen) if seen.payload == payload && seen.before == before => {}
+                Some(seen) => {
+                    return Err(format!(
+                        "log matching: {} is not the same in two logs: behind terms {} and {before}",
+                        entry.at, seen.before
+                    ));
+                }
+            }
+            before = entry.at.term;
+        }
+        Ok(())
+    }
+
+    /// A message leaves a node.
+    pub fn send(&mut self, from: NodeId, to: NodeId, message: &Message, disk: &Disk) -> Check {
+        let place = self.small(from);
+        match &message.body {
+            Body::VoteReply { granted: true } => {
+                let votes = slot(&mut self.votes, message.term);
+                let before = slot(votes, place).replace(to);
+                if before.is_some_and(|before| before != to) {
+                    return Err(format!(
+                        "n{from} votes for n{to} in term {}, and had voted for n{}",
+                        message.term,
+                        before.unwrap_or_default()
+                    ));
+                }
+                let hard = disk.hard();
+                if hard.term < message.term || hard.term == message.term && hard.vote != Some(to) {
+                    return Err(format!("n{from} tells n{to} a vote that is not durable"));
+                }
+            }
+            Body::AppendReply { result: AppendResult::Accepted { matched }, .. } => {
+                if *matched > disk.base().index && disk.term(*matched).is_none() {
+                    return Err(format!("n{from} acknowledges {matched}, which is not durable"));
+                }
+                let acknowledged = slot(slot(&mut self.acknowledged, message.term), place);
+                *acknowledged = (*acknowledged).max(*matched);
+            }
+            _ => {}
+        }
+        if message.term > disk.hard().term
+            && !matches!(message.body, Body::PreVote { .. } | Body::PreVoteReply { granted: true })
+        {
+            return Err(format!("n{from} shows term {}, which is not durable", message.term));
+        }
+        Ok(())
+    }
+
+    /// A member's disk changed, or it starts from it: what was durable stays so.
+    pub fn persisted(&mut self, member: NodeId, hard: HardState) -> Check {
+        let place = self.small(member);
+        let before = std::mem::replace(slot(&mut self.durable, place), hard);
+        check_hard(member, before, hard)
+    }
+
+    /// Looks at what a call changed in a node's Raft, before anything is done about it.
+    pub fn look_at_raft(
+        &mut self,
+        last: &mut Last,
+        raft: &Raft,
+        now: Time,
+        history: &mut History,
+    ) -> Check {
+        look_at_timeout(last, raft, now)?;
+        check_hard(raft.id(), last.hard, raft.hard_state())?;
+        last.hard = raft.hard_state();
+        look_at_members(raft)?;
+        if raft.is_leader() {
+            self.look_at_leader(raft)?;
+        }
+        // A leader counts on what was acknowledged to it, for as long as its term lasts.
+        let end = raft.log().last().index;
+        let place = self.small(raft.id());
+        let acknowledged = *slot(slot(&mut self.acknowledged, raft.term()), place);
+        if acknowledged > end {
+            return Err(format!(
+                "n{} has acknowledged {acknowledged} in this term, and its log ends at {end}",
+                raft.id()
+            ));
+        }
+        self.look_at_commit(last, raft, history)
+    }
+
+    /// Election safety and leader completeness (paper §5.2, §5.4).
+    fn look_at_leader(&mut self, raft: &Raft) -> Check {
+        let (id, term) = (raft.id(), raft.term());
+        let known = slot(&mut self.leaders, term);
+        match *known {
+            Some(leader) if leader == id => return Ok(()),
+            Some(leader) => return Err(format!("n{leader} and n{id} lead term {term}")),
+            None => *known = Some(id),
+        }
+        // What leaders of later terms have committed in the meantime is not this one's business.
+        let earlier = self.sure.partition_point(|sure| sure.by < term);
+        let Some(sure) = self.sure[..earlier].last() else { return Ok(()) };
+        let index = earlier as Index;
+        let log = raft.log();
+        if index > log.base().index && log.term(index) != Some(sure.term) {
+            return Err(format!(
+                "leader completeness: n{id} leads term {term} without {}",
+                Position::new(index, sure.term)
+            ));
+        }
+        Ok(())
+    }
+
+    /// What a node commits: nobody commits anything else there, and a leader only what is of its term.
+    pub fn look_at_commit(&mut self, last: &mut Last, raft: &Raft, history: &mut History) -> Check {
+        let (id, commit, log) = (raft.id(), raft.commit_index(), raft.log());
+        if commit < last.commit {
+            return Err(format!("n{id}'s commit index goes back from {} to {commit}", last.commit));
+        }
+        // Only entries of its own term does a leader commit by counting (paper §5.4.2).
+        if raft.is_leader() && commit > last.commit && log.term(commit) != Some(raft.term()) {
+            return Err(format!(
+                "n{id} leads term {} and commits {commit} of an older one",
+                raft.term()
+            ));
+        }
+        for index in last.commit + 1..=commit {
+            let Some(term) = log.term(index) else { continue }; // In a snapshot.
+            match self.sure.get(index as usize - 1) {
+                Some(sure) if sure.term == term => {}
+                Some(sure) => {
+                    return Err(format!(
+                        "n{id} commits {}, and {} is committed",
+                        Position::new(index, term),
+                        Position::new(index, sure.term)
+                    ));
+                }
+                None if index != self.committed() + 1 => {
+                    return Err(format!("n{id} commits {index}, and nobody what is before it"));
+                }
+                None => {
+                    self.sure.push(Sure { term, by: raft.term() });
+                    if let Some(Payload::Members(members)) = log.get(index).map(|e| &e.payload) {
+                        self.members = members.clone();
+                        self.ever.extend(members.iter().map(|(id, _)| id));
+                    }
+                    if let Some(action) =
+                        log.command(index).and_then(|data| action(data.as_slice()))
+                    {
+                        history.committed(&action, index)?;
+                    }
+                }
+            }
+        }
+        last.commit = commit;
+        let backlog = raft.backlog();
+        let config = raft.config();
+        if backlog.inflight > config.max_inflight {
+            return Err(format!("n{id} has {} messages under way to one peer", backlog.inflight));
+        }
+        Ok(())
+    }
+
+    /// State-machine safety: behind the same entry everyone has the same state, whether it is
+    /// committed or not; and so the provisional state is the committed one plus the log's tail.
+    pub fn look_at_state(&mut self, last: &mut Last, raft: &Raft, store: &Store<State>) -> Check {
+        let (id, log) = (raft.id(), raft.log());
+        let (applied, end) = (store.applied(), log.last());
+        if applied < last.applied {
+            return Err(format!("n{id} has applied {} and then {applied}", last.applied));
+        }
+        if applied > raft.commit_index() {
+            return Err(format!("n{id} has applied {applied}, which is not committed"));
+        }
+        if applied > last.applied {
+            last.applied = applied;
+            if let Some(term) = log.term(applied) {
+                self.state(id, Position::new(applied, term), store.committed(), "committed")?;
+            }
+        }
+        if end != last.end {
+            last.end = end;
+            self.state(id, end, store.provisional(), "provisional")?;
+        }
+        Ok(())
+    }
+
+    fn state(&mut self, id: NodeId, at: Position, state: &State, what: &str) -> Check {
+        if let Some((op, before)) = state.wrong() {
+            return Err(format!("op {op} runs behind op {before} of the same client, at {at}"));
+        }
+        let all = slot(&mut self.seen, at.index);
+        let Some(seen) = all.iter_mut().find(|seen| seen.at == at) else {
+            return if at == Position::default() {
+                Ok(())
+            } else {
+                Err(format!("n{id} has {at}, which nobody ever wrote"))
+            };
+        };
+        match seen.state {
+            None => seen.state = Some(state.hash()),
+            Some(hash) if hash == state.hash() => {}
+            Some(_) => return Err(format!("n{id}'s {what} state behind {at} is not the others'")),
+        }
+        Ok(())
+    }
+}
+
+/// The configuration that counts is the newest of the log, and a leader makes one only when an entry of
+/// its term is committed (dissertation §4.1).
+fn look_at_members(raft: &Raft) -> Check {
+    let (id, log, (at, members)) = (raft.id(), raft.log(), raft.log().members());
+    if at <= log.base().index {
+        return Ok(());
+    }
+    let entry = log.get(at).map(|entry| (entry.at.term, &entry.payload));
+    match entry {
+        Some((_, Payload::Members(here))) if here == members => {}
+        _ => return Err(format!("n{id} counts {members}, which is not in its log at {at}")),
+    }
+    let own = raft.is_leader() && entry.map(|(term, _)| term) == Some(raft.term());
+    if own && log.term(raft.commit_index()) != Some(raft.term()) {
+        return Err(format!("n{id} changes the members before it has committed in its term"));
+    }
+    Ok(())
+}
+
+/// Nodes that collide part ways only if each draws its timeout anew (paper §5.2).
+fn look_at_timeout(last: &mut Last, raft: &Raft, now: Time) -> Check {
+    let deadline = raft.deadline();
+    if raft.is_leader() || deadline == last.election.0 {
+        return Ok(());
+    }
+    let drawn = deadline.saturating_sub(now);
+    let again = if drawn == last.election.1 { last.election.2 + 1 } else { 0 };
+    last.election = (deadline, drawn, again);
+    // By chance it happens once in a thousand million times.
+    if again >= 9 {
+        return Err(format!(
+            "n{} draws an election timeout of {drawn} ms again and again",
+            raft.id()
+        ));
+    }
+    Ok(())
+}
+
+fn check_hard(id: NodeId, before: HardState, now: HardState) -> Check {
+    if now.term < before.term {
+        return Err(format!("n{id} goes back from term {} to {}", before.term, now.term));
+    }
+    if now.term == before.term && before.vote.is_some() && now.vote != before.vote {
+        return Err(format!("n{id} changes its vote in term {}", now.term));
+    }
+    Ok(())
+}
+
+fn action(command: &[u8]) -> Option<Action> {
+    match postcard::from_bytes(command) {
+        Ok(Command::Action { action, .. }) => postcard::from_bytes(action.as_slice()).ok(),
+        _ => None,
+    }
+}

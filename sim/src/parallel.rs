@@ -1,0 +1,48 @@
+//! Seeds over cores, and panics as failures.
+
+use std::cell::RefCell;
+use std::ops::RangeFrom;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::invariants::Check;
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Panics become failures of a run, with the place where they happened.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        PANIC.with(|panic| *panic.borrow_mut() = Some(info.to_string()));
+    }));
+}
+
+/// Why a run failed, if it did: what did not hold, or a panic.
+pub(crate) fn failure(run: impl FnOnce() -> Check) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(check) => check.err(),
+        Err(payload) => {
+            let text = payload.downcast_ref::<String>().cloned();
+            let text = text.or(payload.downcast_ref::<&str>().map(ToString::to_string));
+            let placed = PANIC.with(|panic| panic.borrow_mut().take());
+            Some(format!("panic: {}", placed.or(text).unwrap_or_default()))
+        }
+    }
+}
+
+/// Does something for one seed after another, on as many threads, until it says that it is enough.
+/// Seeds are begun in order.
+pub fn for_each_seed(
+    seeds: RangeFrom<u64>,
+    threads: Option<usize>,
+    each: impl Fn(u64) -> bool + Sync,
+) {
+    let next = AtomicU64::new(seeds.start);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.unwrap_or(cores) {
+            scope.spawn(|| while each(next.fetch_add(1, Ordering::Relaxed)) {});
+        }
+    });
+}

@@ -1,0 +1,148 @@
+//! Tabs open, die, freeze and come back.
+
+use super::*;
+
+impl World {
+    pub(super) fn open(&mut self) -> Check {
+        let closed = self.tabs.iter().position(|tab| !tab.open);
+        let at = closed.unwrap_or(self.tabs.len());
+        if at >= MOST {
+            return Ok(());
+        }
+        let seed = self.rng.next_u64();
+        let clock = Clock::new(self.now, self.rng.random_range(0..1_000_000_000));
+        let settings = Settings {
+            cluster: "c".into(),
+            kind: Kind::Elastic { max_voters: self.conditions.max_voters },
+            durability: Durability::Durable,
+            election_timeout: self.conditions.election,
+            heartbeat_interval: 50,
+            quiesce_interval: self.conditions.quiesce_interval,
+            store: store::Config {
+                max_message_bytes: self.conditions.max_message_bytes,
+                compact_bytes: self.conditions.compact_bytes,
+                ..store::Config::default()
+            },
+        };
+        let page = closed.map_or(1, |tab| self.tabs[tab].page + 1);
+        let core = Host::new(settings, State::default(), true, clock.read(self.now), seed);
+        let tab = Tab {
+            open: true,
+            page,
+            core,
+            machine: Registers::default(),
+            clock,
+            deadline: None,
+            timer: None,
+            frozen: Frozen::No,
+            stash: Vec::new(),
+            listens: BTreeSet::new(),
+            lasts: BTreeMap::new(),
+            fuse: None,
+            visible: true,
+        };
+        match closed {
+            Some(at) => self.tabs[at] = tab,
+            None => self.tabs.push(tab),
+        }
+        self.pages += 1;
+        self.stats.opened += 1;
+        self.tabs[at].machine.client = self.pages;
+        note!(self, "tab {at} opens, page {page}");
+        let pause = self.rng.random_range(0..self.conditions.pause * 2);
+        self.schedule(self.now + pause, Event::Client { page: (at, page) });
+        self.feed(at, Input::Start)
+    }
+
+    /// The tab is gone at once.
+    pub(super) fn kill(&mut self, at: usize) {
+        let tab = &mut self.tabs[at];
+        if !tab.open {
+            return;
+        }
+        tab.open = false;
+        tab.stash.clear();
+        let page = (at, tab.page);
+        self.stats.died += 1;
+        note!(self, "tab {at} is gone");
+        // What had begun may be done or not; what had not is not.
+        let mut moved = Vec::new();
+        for (database, queue) in &mut self.browser.queues {
+            let had = queue.len();
+            queue.retain(|request| request.page != page || request.begun);
+            if queue.len() != had {
+                moved.push(*database);
+            }
+        }
+        moved.into_iter().for_each(|database| self.begin(database));
+        let pause = self.rng.random_range(10_000..80_000);
+        self.schedule(self.now + pause, Event::Released { page });
+    }
+
+    pub(super) fn freeze(&mut self, at: usize) -> Check {
+        if self.tabs[at].frozen != Frozen::No {
+            return Ok(());
+        }
+        let how = [Frozen::Told, Frozen::Partly, Frozen::Fully][self.rng.random_range(0..3)];
+        self.stats.frozen += 1;
+        note!(self, "tab {at} freezes: {how:?}");
+        if how == Frozen::Told {
+            self.feed(at, Input::Suspend)?;
+            if !self.tabs[at].open {
+                return Ok(());
+            }
+        }
+        self.tabs[at].frozen = how;
+        let most = if self.rng.random() { 3_000_000 } else { 30_000_000 };
+        let pause = self.rng.random_range(1_000..most);
+        let page = (at, self.tabs[at].page);
+        self.schedule(self.now + pause, Event::Thaw { page });
+        Ok(())
+    }
+
+    pub(super) fn thaw(&mut self, at: usize) -> Check {
+        let was = std::mem::replace(&mut self.tabs[at].frozen, Frozen::No);
+        if was == Frozen::No {
+            return Ok(());
+        }
+        note!(self, "tab {at} thaws");
+        let page = (at, self.tabs[at].page);
+        let stash = std::mem::take(&mut self.tabs[at].stash);
+        if was == Frozen::Told {
+            self.feed(at, Input::Start)?;
+        }
+        for input in stash {
+            self.give(page, input)?;
+        }
+        for database in self.browser.queues.keys().copied().collect::<Vec<_>>() {
+            self.begin(database);
+        }
+        if self.is_current(page) {
+            self.tabs[at].timer = None;
+            self.arm(at);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_current(&self, (tab, page): Page) -> bool {
+        self.tabs[tab].open && self.tabs[tab].page == page
+    }
+
+    /// An input for a page; a page that stands still gets it later.
+    pub(super) fn give(&mut self, page: Page, input: Input<State>) -> Check {
+        if !self.is_current(page) {
+            return Ok(());
+        }
+        let tab = &mut self.tabs[page.0];
+        let waits = match tab.frozen {
+            Frozen::No => false,
+            Frozen::Partly => !matches!(input, Input::Frame(_)),
+            Frozen::Told | Frozen::Fully => true,
+        };
+        if waits {
+            tab.stash.push(input);
+            return Ok(());
+        }
+        self.feed(page.0, input)
+    }
+}

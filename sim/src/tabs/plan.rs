@@ -1,0 +1,81 @@
+//! What to run, and how a run ended.
+
+use crate::clock::Micros;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Decides everything else.
+    pub seed: u64,
+    /// How many events there are before the faults stop.
+    pub steps: u64,
+    /// Whether to keep the trace.
+    pub trace: bool,
+}
+
+impl Plan {
+    /// A run of the usual length.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, steps: 4_000, trace: false }
+    }
+}
+
+/// What happened in a run, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Runs.
+    pub runs: u64,
+    /// Events.
+    pub events: u64,
+    /// Simulated time.
+    pub time: Micros,
+    /// Performs and reads.
+    pub ops: u64,
+    /// Entries committed.
+    pub committed: u64,
+    /// Terms that had a leader.
+    pub elections: u64,
+    /// Tabs that were opened.
+    pub opened: u64,
+    /// Tabs that closed or crashed.
+    pub died: u64,
+    /// Tabs that froze, with and without warning.
+    pub frozen: u64,
+    /// Nodes that a host took over from another one.
+    pub adopted: u64,
+    /// Locks that were taken from a host that stood still.
+    pub stolen: u64,
+    /// How often all tabs died at once.
+    pub extinct: u64,
+}
+
+impl Stats {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.events += other.events;
+        self.time += other.time;
+        self.ops += other.ops;
+        self.committed += other.committed;
+        self.elections += other.elections;
+        self.opened += other.opened;
+        self.died += other.died;
+        self.frozen += other.frozen;
+        self.adopted += other.adopted;
+        self.stolen += other.stolen;
+        self.extinct += other.extinct;
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The plan.
+    pub plan: Plan,
+    /// What did not hold.
+    pub failure: Option<String>,
+    /// Numbers.
+    pub stats: Stats,
+    /// What happened, if the plan says so.
+    pub trace: Vec<String>,
+}

@@ -1,0 +1,453 @@
+//! The host in a browser or in Node.js: feeds a [`Host`] and does what it asks.
+//!
+//! User code runs only while nothing of Rust is borrowed, and may call back in: what it asks for
+//! goes into the inbox, which the outermost [`WebHost::pump`] empties. Inputs of one turn are
+//! handled together, and all that a turn has to say to one node is one frame.
+
+mod answers;
+mod channel;
+mod hooks;
+mod machine;
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use gloo_timers::callback::Timeout;
+use wasm_bindgen::prelude::*;
+
+use self::answers::read_answer;
+pub use self::channel::Channel;
+pub use self::hooks::{Hooks, error};
+use self::machine::JsMachine;
+use super::core::Host;
+use super::elastic::{name, number};
+use super::options::Options;
+use super::types::{Effect, Input, Notice, Output};
+use crate::elastic;
+use crate::raft::{Blob, Time};
+use crate::storage::Batch;
+use crate::store::{Call, Committed, Failure, Outcome, Perform, Settled};
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = performance, js_name = now)]
+    fn performance_now() -> f64;
+    #[wasm_bindgen(js_name = queueMicrotask)]
+    fn queue_microtask(callback: &js_sys::Function);
+}
+
+/// Milliseconds on a clock that never goes back.
+fn now() -> Time {
+    performance_now() as Time
+}
+
+thread_local! {
+    /// Every node that is not closed. A node lives until it is closed, and not until the last of the
+    /// page's references to it is collected.
+    static LIVE: RefCell<Vec<Rc<WebHost>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs one node, or several behind one handle.
+pub struct WebHost {
+    this: Weak<WebHost>,
+    core: RefCell<Host<JsValue>>,
+    effects: RefCell<Vec<Effect>>,
+    hooks: Hooks,
+    channel: RefCell<Option<Channel>>,
+    inbox: RefCell<Vec<Input<JsValue>>>,
+    pumping: Cell<bool>,
+    scheduled: Cell<bool>,
+    microtask: js_sys::Function,
+    timer: RefCell<Option<(Time, Timeout)>>,
+    paused: Cell<bool>,
+    isolated: Cell<bool>,
+    closing: Cell<bool>,
+    /// Nobody sees the page, so its timers are slow.
+    hidden: Cell<bool>,
+    /// The channel was connected or disconnected.
+    moved: Cell<bool>,
+    /// Somebody wants to see each action that is committed.
+    watched: Cell<bool>,
+}
+
+impl WebHost {
+    /// Starts a node.
+    ///
+    /// # Errors
+    /// When the channel cannot be had.
+    pub fn start(
+        options: Options,
+        channel: Channel,
+        hooks: Hooks,
+        initial: JsValue,
+        hidden: bool,
+    ) -> Result<Rc<Self>, JsValue> {
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| JsValue::from(error.to_string()))?;
+        let (now, seed) = (now(), u64::from_le_bytes(seed));
+        let core = Host::new(options.settings, initial, !hidden, now, seed);
+        let id = core.id();
+        let host = Rc::new_cyclic(|this: &Weak<Self>| {
+            let weak = this.clone();
+            let microtask = Closure::<dyn FnMut()>::new(move || {
+                if let Some(host) = weak.upgrade() {
+                    host.scheduled.set(false);
+                    host.pump();
+                }
+            });
+            Self {
+                this: this.clone(),
+                core: RefCell::new(core),
+                effects: RefCell::default(),
+                hooks,
+                channel: RefCell::default(),
+                inbox: RefCell::default(),
+                pumping: Cell::new(false),
+                scheduled: Cell::new(false),
+                // JavaScript keeps it for as long as it may still call it.
+                microtask: microtask.into_js_value().unchecked_into(),
+                timer: RefCell::default(),
+                paused: Cell::new(false),
+                isolated: Cell::new(false),
+                closing: Cell::new(false),
+                hidden: Cell::new(hidden),
+                moved: Cell::new(false),
+                watched: Cell::new(false),
+            }
+        });
+        host.connect(channel, &id, &options.room)?;
+        LIVE.with_borrow_mut(|live| live.push(host.clone()));
+        host.enqueue(Input::Start);
+        Ok(host)
+    }
+
+    fn connect(&self, channel: Channel, id: &str, room: &str) -> Result<(), JsValue> {
+        let (receiver, mover) = (self.this.clone(), self.this.clone());
+        let receive = move |frame| {
+            if let Some(host) = receiver.upgrade()
+                && !host.isolated.get()
+            {
+                host.enqueue(Input::Frame(frame));
+            }
+        };
+        let changed = move || {
+            if let Some(host) = mover.upgrade() {
+                host.moved.set(true);
+                host.schedule();
+            }
+        };
+        self.channel.replace(Some(channel.open(id, room, receive, changed)?));
+        Ok(())
+    }
+
+    /// The core, to look at.
+    pub fn core(&self) -> std::cell::Ref<'_, Host<JsValue>> {
+        self.core.borrow()
+    }
+
+    /// Whether the channel can carry frames now.
+    pub fn is_connected(&self) -> bool {
+        !self.isolated.get() && self.channel.borrow().as_ref().is_some_and(Channel::is_open)
+    }
+
+    /// Whether the node is paused, and whether it is cut off.
+    pub fn faults(&self) -> (bool, bool) {
+        (self.paused.get(), self.isolated.get())
+    }
+
+    /// Pauses the node, as if its tab were frozen, or cuts it off from the others.
+    pub fn set_faults(&self, paused: bool, isolated: bool) {
+        // A node that is closing is not stopped any more.
+        let paused = paused && !self.closing.get();
+        self.isolated.set(isolated);
+        if self.paused.replace(paused) && !paused {
+            self.enqueue(Input::Tick);
+        }
+        if paused {
+            self.timer.take();
+        }
+    }
+
+    /// Takes in something to do, at the end of this turn.
+    pub fn enqueue(&self, input: Input<JsValue>) {
+        let mut inbox = self.inbox.borrow_mut();
+        // Performs of one turn are one append.
+        match (inbox.last_mut(), input) {
+            (Some(Input::Perform(waiting)), Input::Perform(more)) => waiting.extend(more),
+            (_, input) => inbox.push(input),
+        }
+        drop(inbox);
+        self.schedule();
+    }
+
+    /// Closes the node; a notice says when it is done.
+    pub fn close(&self) {
+        self.closing.set(true);
+        self.set_faults(false, self.isolated.get());
+        self.enqueue(Input::Close);
+    }
+
+    /// Takes in a perform.
+    pub fn perform(&self, perform: Perform) {
+        self.enqueue(Input::Perform(vec![perform]));
+    }
+
+    fn schedule(&self) {
+        if !self.pumping.get() && !self.scheduled.replace(true) {
+            queue_microtask(&self.microtask);
+        }
+    }
+
+    /// Does everything that waits, and sends what comes of it.
+    fn pump(&self) {
+        if self.paused.get() || self.pumping.replace(true) {
+            return;
+        }
+        loop {
+            let inputs = std::mem::take(&mut *self.inbox.borrow_mut());
+            let moved = self.moved.take();
+            if inputs.is_empty() && !moved {
+                break;
+            }
+            if moved {
+                self.notify(Notice::Status);
+            }
+            for input in inputs {
+                self.handle(input);
+            }
+            self.flush();
+        }
+        self.arm();
+        self.pumping.set(false);
+    }
+
+    /// Gives one input to the core and runs the user code that it asks for.
+    fn handle(&self, input: Input<JsValue>) {
+        let mut output = self.core.borrow_mut().handle(now(), input);
+        loop {
+            let Output { settled, notices, effects, call, .. } = output;
+            self.effects.borrow_mut().extend(effects);
+            settled.into_iter().for_each(|settled| self.settle(settled));
+            for notice in notices {
+                // What was said before the end is sent before the channel goes.
+                if notice == Notice::Closed {
+                    self.flush();
+                    if let Some(channel) = self.channel.take() {
+                        let _ = channel.disconnect();
+                    }
+                    let this = self.this.as_ptr();
+                    let gone = LIVE.with_borrow_mut(|live| {
+                        let position = live.iter().position(|host| Rc::as_ptr(host) == this);
+                        position.map(|position| live.swap_remove(position))
+                    });
+                    // Whoever called this method holds another reference.
+                    drop(gone);
+                }
+                self.notify(notice);
+            }
+            let Some(call) = call else { return };
+            if let Call::Committed(committed) = &call {
+                self.show(committed);
+            }
+            self.core.borrow_mut().enter();
+            let returned = call.run(&mut JsMachine(&self.hooks));
+            output = self.core.borrow_mut().handle(now(), Input::Returned(returned));
+        }
+    }
+
+    /// Tells who watches what was committed.
+    fn show(&self, Committed { at, action }: &Committed) {
+        if !self.watched.get() {
+            return;
+        }
+        let text = |blob: &Blob| String::from_utf8_lossy(blob.as_slice()).into_owned();
+        // Members of a fixed cluster have names, and nodes of tabs have numbers.
+        let by = action.as_ref().map(|(by, _)| match by.name.len() {
+            0 => name(by.id),
+            _ => text(&by.name),
+        });
+        let action = action.as_ref().map(|(_, action)| text(action));
+        let _ = self.hooks.entry(at.index as f64, at.term as f64, by, action);
+    }
+
+    /// Whether somebody wants to see each action that is committed.
+    pub fn watch(&self, watched: bool) {
+        self.watched.set(watched);
+    }
+
+    fn flush(&self) {
+        let frames = self.core.borrow_mut().take_frames();
+        let channel = self.channel.borrow();
+        if let Some(channel) = channel.as_ref().filter(|_| !self.isolated.get()) {
+            for (to, frame) in frames {
+                channel.post(to.as_deref(), &frame);
+            }
+        }
+        for effect in std::mem::take(&mut *self.effects.borrow_mut()) {
+            match effect {
+                Effect::Listen(id) => channel.iter().for_each(|channel| drop(channel.listen(&id))),
+                Effect::Unlisten(id) => {
+                    channel.iter().for_each(|channel| drop(channel.unlisten(&id)));
+                }
+                Effect::Record { seq, begins, bytes } => {
+                    self.hooks.record(seq as f64, begins, bytes);
+                }
+                Effect::Write { generation, node, epoch, persist } => {
+                    let Batch { hard, snapshot, first, entries } = Batch::new(&persist);
+                    let (first, epoch) = (first.map(|first| first as f64), epoch as f64);
+                    let seq = persist.seq as f64;
+                    let at = (f64::from(generation), name(node));
+                    self.hooks.write(at.0, &at.1, epoch, seq, hard, snapshot, first, entries);
+                }
+                Effect::Elastic { generation, effect } => self.ask(generation, effect),
+            }
+        }
+    }
+
+    /// Asks something of storage or locks, which the shell has.
+    fn ask(&self, generation: u32, effect: elastic::Effect) {
+        use elastic::Effect as Ask;
+        let hex = |incarnation: u64| JsValue::from(format!("{incarnation:016x}"));
+        let (what, node, value) = match effect {
+            Ask::ReadRegistry => ("read", 0, JsValue::UNDEFINED),
+            Ask::Found(registry) => ("found", registry.nodes[0], hex(registry.incarnation)),
+            Ask::Register(node) => ("register", node, JsValue::UNDEFINED),
+            Ask::TryLock(node) => ("try", node, JsValue::UNDEFINED),
+            Ask::AwaitLock(node) => ("await", node, JsValue::UNDEFINED),
+            Ask::StealLock(node) => ("steal", node, JsValue::UNDEFINED),
+            Ask::Unlock(node) => ("unlock", node, JsValue::UNDEFINED),
+            Ask::UnlockAll => ("unlockAll", 0, JsValue::UNDEFINED),
+            Ask::Load(node) => ("load", node, JsValue::UNDEFINED),
+            Ask::Delete(node) => ("delete", node, JsValue::UNDEFINED),
+            Ask::DeleteAll => ("deleteAll", 0, JsValue::UNDEFINED),
+            Ask::Create { node, incarnation, saved } => {
+                let Batch { hard, entries, .. } = Batch::of(&saved);
+                let bytes = |bytes: Option<Vec<u8>>| {
+                    bytes.map_or(JsValue::UNDEFINED, |b| js_sys::Uint8Array::from(&b[..]).into())
+                };
+                let record = js_sys::Array::of3(&hex(incarnation), &bytes(hard), &bytes(entries));
+                ("create", node, record.into())
+            }
+            // The core keeps the others to itself.
+            _ => return,
+        };
+        self.hooks.ask(what, f64::from(generation), &name(node), &value);
+    }
+
+    /// The storage of a node of a fixed cluster says what it has.
+    pub fn restored(&self, file: Option<Vec<u8>>) {
+        self.enqueue(Input::Restored(file));
+    }
+
+    /// Everything up to this record is durable.
+    pub fn recorded(&self, seq: f64) {
+        self.enqueue(Input::Persisted { generation: 0, node: 0, seq: seq as u64 });
+    }
+
+    /// The storage of a node of a fixed cluster fails.
+    pub fn broken(&self, code: &str, message: String) {
+        self.enqueue(Input::Failed(Failure::new(code, message)));
+    }
+
+    /// Storage or locks answer.
+    ///
+    /// # Errors
+    /// When the answer is none: a bug of the shell.
+    pub fn answer(
+        &self,
+        what: &str,
+        generation: f64,
+        node: &str,
+        value: &JsValue,
+    ) -> Result<(), JsValue> {
+        let bad = || JsValue::from(js_sys::Error::new(&format!("`{what}` is no such answer")));
+        let generation = generation as u32;
+        if what == "persisted" {
+            let node = number(node).ok_or_else(bad)?;
+            let seq = value.as_f64().ok_or_else(bad)? as u64;
+            self.enqueue(Input::Persisted { generation, node, seq });
+        } else {
+            let input = read_answer(what, node, value).ok_or_else(bad)?;
+            self.enqueue(Input::Elastic { generation, input });
+        }
+        Ok(())
+    }
+
+    /// Whether somebody can see the page. A hidden page's timers are slow, so the shell lends others.
+    pub fn set_visible(&self, visible: bool) {
+        self.hidden.set(!visible);
+        self.timer.take();
+        self.enqueue(Input::Visible(visible));
+    }
+
+    /// Lets go of everything, at once: the page may stand still when this returns.
+    pub fn suspend(&self) {
+        self.inbox.borrow_mut().push(Input::Suspend);
+        self.pump();
+        // A message for a page in the back/forward cache would throw it out of there.
+        self.channel.borrow().iter().for_each(|channel| drop(channel.pause()));
+    }
+
+    /// Goes on after [`WebHost::suspend`].
+    pub fn resume(&self) {
+        self.channel.borrow().iter().for_each(|channel| drop(channel.resume()));
+        self.enqueue(Input::Start);
+    }
+
+    /// A timer of the shell rings.
+    pub fn tick(&self) {
+        // The page's own is late: it must not be taken for one that is still to ring.
+        self.timer.take();
+        self.inbox.borrow_mut().push(Input::Tick);
+        self.pump();
+    }
+
+    fn settle(&self, settled: Settled) {
+        let ticket = settled.ticket as f64;
+        // User code is called here; what it throws is its own affair, and the shell reports it.
+        let _ = match settled.outcome {
+            Outcome::Nothing => self.hooks.nothing(ticket),
+            Outcome::Failed(failure) => self.hooks.failed(ticket, &failure.code, &failure.message),
+            Outcome::Action(action) => {
+                self.hooks.action(ticket, &String::from_utf8_lossy(action.as_slice()))
+            }
+        };
+    }
+
+    fn notify(&self, notice: Notice) {
+        let _ = match notice {
+            Notice::Leader => self.hooks.notice("leader", "", ""),
+            Notice::Status => self.hooks.notice("status", "", ""),
+            Notice::Members => self.hooks.notice("members", "", ""),
+            Notice::Closed => self.hooks.notice("closed", "", ""),
+            Notice::Error(failure) => self.hooks.notice("error", &failure.code, &failure.message),
+        };
+    }
+
+    /// Sets the timer to the next deadline. A timer that rings too early is left alone: deadlines
+    /// mostly move away, and it asks again when it rings.
+    fn arm(&self) {
+        let Some(deadline) = self.core.borrow().deadline() else {
+            self.timer.take();
+            return;
+        };
+        if self.timer.borrow().as_ref().is_some_and(|(at, _)| *at <= deadline) {
+            return;
+        }
+        let pause = deadline.saturating_sub(now()).min(1 << 30) as u32;
+        if self.hidden.get() {
+            let _ = self.hooks.wake(f64::from(pause));
+        }
+        let weak = self.this.clone();
+        let timeout = Timeout::new(pause, move || {
+            if let Some(host) = weak.upgrade() {
+                // This closure is what the timer holds: it is dropped when this has returned.
+                let ringing = host.timer.take();
+                host.inbox.borrow_mut().push(Input::Tick);
+                host.pump();
+                drop(ringing);
+            }
+        });
+        self.timer.replace(Some((deadline, timeout)));
+    }
+}

@@ -1,0 +1,158 @@
+//! Compaction, InstallSnapshot (paper §7), and the chunks in which a snapshot or a large entry travels.
+
+use super::Raft;
+use super::entry::{Entry, Payload, Snapshot};
+use super::message::{AppendResult, Body, Chunked};
+use super::output::{Committed, Invalid};
+use super::progress::{OutgoingChunks, ProgressState};
+use super::role::{IncomingChunks, Role};
+use super::types::{Blob, MAX_INDEX, NodeId, Position};
+use crate::mistakes::{Mistake, made};
+
+impl Raft {
+    pub(super) fn compact(&mut self, last: Position, data: Blob) {
+        // A snapshot that is no newer than what is there has been overtaken.
+        if last.index <= self.log.base().index || last.index > self.commit {
+            return;
+        }
+        debug_assert!(self.log.contains(last), "a snapshot of this node's own state");
+        self.log.compact(last, data);
+        self.unsaved.snapshot = true;
+    }
+
+    pub(super) fn send_snapshot(&mut self, id: NodeId) {
+        let snapshot = self.log.snapshot().expect("what is compacted is in a snapshot");
+        let (of, data) = (Chunked::Snapshot { last: snapshot.last }, snapshot.pack());
+        let Some((peer, _)) = self.peer(id) else { return };
+        peer.state = ProgressState::Chunks(OutgoingChunks { of, data, offset: 0, sent: None });
+        self.send_chunk(id);
+    }
+
+    pub(super) fn send_chunk(&mut self, id: NodeId) {
+        let (now, max) = (self.now, self.config.max_message_bytes);
+        let Some((peer, round)) = self.peer(id) else { return };
+        peer.sent = Some(now);
+        peer.wake(now);
+        peer.round_sent = round;
+        let ProgressState::Chunks(outbound) = &mut peer.state else { return };
+        outbound.sent = Some(now);
+        let bytes = outbound.data.as_slice();
+        let end = (outbound.offset + max).min(bytes.len());
+        let body = Body::Chunk {
+            of: outbound.of,
+            total: bytes.len() as u64,
+            offset: outbound.offset as u64,
+            round,
+            data: Blob::from(&bytes[outbound.offset..end]),
+        };
+        self.send(id, body);
+    }
+
+    pub(super) fn handle_chunk_reply(
+        &mut self,
+        from: NodeId,
+        of: Chunked,
+        offset: u64,
+        round: u64,
+    ) -> Result<(), Invalid> {
+        let Some(peer) = self.heard_from(from, round)? else { return Ok(()) };
+        peer.chunk_replied(of, offset)?;
+        self.release_reads();
+        Ok(())
+    }
+
+    pub(super) fn handle_chunk(
+        &mut self,
+        from: NodeId,
+        of: Chunked,
+        total: u64,
+        offset: u64,
+        round: u64,
+        data: &Blob,
+    ) -> Result<(), Invalid> {
+        self.note_round(round);
+        let length = data.len() as u64;
+        let end = offset.checked_add(length).ok_or(Invalid::Chunk)?;
+        if end > total || total > self.config.max_transfer_bytes || (length == 0 && total > 0) {
+            return Err(Invalid::Chunk);
+        }
+        if let Some(result) = self.answer_without_chunk(of)? {
+            self.send_durable(from, Body::AppendReply { round, result });
+            return Ok(());
+        }
+        let Role::Follower(follower) = &mut self.role else { unreachable!("`follow` was called") };
+        let mut incoming = match follower.incoming.take() {
+            Some(incoming) if incoming.of == of && incoming.total == total => incoming,
+            _ => IncomingChunks { of, total, data: Vec::new() },
+        };
+        if offset == incoming.data.len() as u64 {
+            incoming.data.extend_from_slice(data.as_slice());
+        }
+        let have = incoming.data.len() as u64;
+        if have < total {
+            follower.incoming = Some(incoming);
+            self.send_durable(from, Body::ChunkReply { of, offset: have, round });
+            return Ok(());
+        }
+        let data = Blob::from(incoming.data);
+        let result = match of {
+            Chunked::Snapshot { last } => {
+                let snapshot = Snapshot::unpack(last, data.as_slice()).ok_or(Invalid::Snapshot)?;
+                self.install(snapshot)
+            }
+            Chunked::Entry { prev, at } => {
+                let entry = Entry { at, payload: Payload::Command(data) };
+                self.append_entries(prev, self.commit, vec![entry])?
+            }
+        };
+        self.send_durable(from, Body::AppendReply { round, result });
+        Ok(())
+    }
+
+    /// The answer to a piece of something that is here already, or that does not fit this log.
+    fn answer_without_chunk(&mut self, of: Chunked) -> Result<Option<AppendResult>, Invalid> {
+        match of {
+            Chunked::Snapshot { last } => {
+                let possible = (1..=MAX_INDEX).contains(&last.index)
+                    && (1..=self.hard.term).contains(&last.term);
+                if !possible {
+                    return Err(Invalid::Entries);
+                }
+                let over = last.index > self.commit && made(Mistake::SnapshotOverNewerLog);
+                if last.index > self.commit && self.log.contains(last) && !over {
+                    // The entries themselves are here: they say the same and more.
+                    self.set_commit(last.index);
+                }
+                let have = last.index <= self.commit && !over;
+                Ok(have.then_some(AppendResult::Accepted { matched: last.index }))
+            }
+            Chunked::Entry { prev, at } => {
+                let entry = Entry { at, payload: Payload::Noop };
+                self.check_entries(prev, std::slice::from_ref(&entry))?;
+                if at.index <= self.commit || self.log.contains(at) {
+                    Ok(Some(AppendResult::Accepted { matched: at.index }))
+                } else if !self.log.contains(prev) {
+                    let hint = self.log.agreement(prev);
+                    Ok(Some(AppendResult::Rejected { prev: prev.index, hint }))
+                } else {
+                    Ok(None)
+                }
+            }
+        }
+    }
+
+    /// Replaces log and state by a snapshot that is newer than both.
+    fn install(&mut self, snapshot: Snapshot) -> AppendResult {
+        let last = snapshot.last;
+        debug_assert!(last.index > self.commit, "`answer_without_chunk` sorted the others out");
+        self.log.reset(snapshot.clone());
+        self.durable = 0;
+        self.unsaved.entries_from = None;
+        self.unsaved.snapshot = true;
+        self.unsaved.reset = true;
+        self.set_commit(last.index);
+        self.reported = last.index;
+        self.out.committed.push(Committed::Snapshot(snapshot));
+        AppendResult::Accepted { matched: last.index }
+    }
+}
