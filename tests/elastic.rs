@@ -2,10 +2,9 @@
 //! the tabs' simulator's.
 #![allow(missing_docs)]
 
-use conflux::elastic::{
-    Body, Effect, Elastic, Fence, Input, Message, Record, Registry, StopReason, View, admit,
-};
+use conflux::elastic::{Body, Effect, Elastic, Input, Message, Record, Registry, StopReason, View};
 use conflux::raft::{NodeId, Payload, Raft, Saved};
+use conflux::storage::{Fence, admit};
 
 /// A host whose nodes have no Raft to look at.
 struct Nothing;

@@ -118,7 +118,7 @@ fn who_is_not_named_stays_outside() {
     assert_eq!(a.size(), 2);
     let c = member("c", 7);
     let output = hear(&mut a, 1_001, &c, hello(2, None, true));
-    assert_eq!(output.events, [Event::Stranger { id: "c".into() }]);
+    assert_eq!(output.events, [Event::NotAMember { id: "c".into() }]);
     assert!(output.messages.is_empty() && a.present() == 1);
     assert!(is_quiet(&hear(&mut a, 1_002, &c, hello(2, None, true))));
     let proposal = Body::Propose { set: set(&[&a.me().clone(), &c]) };

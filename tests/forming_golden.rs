@@ -80,12 +80,12 @@ impl Runner {
                     let set = self.set(&set);
                     format!("starts with [{set}]")
                 }
-                Event::Welcomed(set) => format!("is taken in anew by [{}]", self.set(&set)),
+                Event::Readmitted(set) => format!("is taken in anew by [{}]", self.set(&set)),
                 Event::Refused { why, members } => {
                     format!("is refused: {} [{}]", why.code(), members.join(" "))
                 }
                 Event::SizeMismatch { id, size } => format!("sees that {id} expects {size}"),
-                Event::Stranger { id } => format!("sees {id}, which is no member"),
+                Event::NotAMember { id } => format!("sees {id}, which is no member"),
                 Event::Leaving(_) => "hears that a member leaves".into(),
                 Event::DuplicateId => "sees another node with its id".into(),
             };
@@ -120,7 +120,7 @@ impl Runner {
             }
             Body::Propose { set } => format!("propose [{}]", self.set(set)),
             Body::Formed { set } => format!("formed [{}]", self.set(set)),
-            Body::Welcome { set } => format!("welcome to [{}]", self.set(set)),
+            Body::Readmit { set } => format!("welcome to [{}]", self.set(set)),
             Body::Goodbye => "goodbye".into(),
             Body::Refuse { why, .. } => format!("refuse {}", why.code()),
         };

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use conflux::elastic::{self, Effect, Fence, Record, Registry, StopReason, admit};
+use conflux::elastic::{self, Effect, Record, Registry, StopReason};
 use conflux::host::types::Effect as HostEffect;
 use conflux::host::types::Input;
 use conflux::raft::NodeId;
+use conflux::storage::{Fence, admit};
 
 use crate::disk::{Disk, Write};
 use crate::machine::State;

@@ -447,7 +447,7 @@ fn forming_message(source: &mut Source<'_>, node: &Formation) -> formation::Mess
         2 => formation::Body::Propose { set: set(source) },
         3 => formation::Body::Formed { set: set(source) },
         4 => formation::Body::Goodbye,
-        5 => formation::Body::Welcome { set: set(source) },
+        5 => formation::Body::Readmit { set: set(source) },
         _ => formation::Body::Refuse {
             why: Refusal::OtherSet,
             members: source.list(3, Source::text),

@@ -16,7 +16,7 @@ impl Elastic {
         let Some(raft) = self.own.and_then(|own| view.raft(own)) else { return };
         let waits = self.waits(view);
         let overslept = self.deadline().is_some_and(|at| self.now > at + OVERSLEPT)
-            || self.now > self.looked + STEAL_AFTER + OVERSLEPT;
+            || self.now > self.reviewed_at + STEAL_AFTER + OVERSLEPT;
         let commit = raft.commit_index();
         match self.stalled {
             _ if !waits => self.stalled = None,

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mistakes::{Mistake, made};
 use crate::raft::{Change, NodeId, Raft, Saved};
 
 /// What is written once for a cluster.
@@ -24,28 +23,6 @@ pub struct Record {
     pub epoch: u64,
     /// What its Raft remembers.
     pub saved: Saved,
-}
-
-/// Whether a write may count, by the epoch that the record has now (`None`: there is no record) and
-/// the writer's.
-///
-/// # Errors
-/// When somebody else has taken the node over, or its storage is gone.
-pub fn admit(stored: Option<u64>, epoch: u64) -> Result<(), Fence> {
-    match stored {
-        None => Err(Fence::NoRecord),
-        Some(stored) if stored != epoch && !made(Mistake::EpochUnchecked) => Err(Fence::Taken),
-        Some(_) => Ok(()),
-    }
-}
-
-/// Why a write does not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fence {
-    /// Another host runs the node now.
-    Taken,
-    /// The node has no storage any more.
-    NoRecord,
 }
 
 /// How things stand in the nodes that run here.

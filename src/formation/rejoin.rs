@@ -9,19 +9,19 @@
 //! - The newcomer says hello until it finds itself among the members.
 //! - When nobody leads for long there is no majority that could take it in (`AMNESIA`).
 
-use super::{
-    Body, Event, Formation, HELLO, LIVE, Member, Output, Refusal, Returning, Set, State, To,
-};
+use super::set::{Member, Set};
+use super::types::{Body, Event, Output, Refusal, To};
+use super::{Formation, HELLO_PAUSE, PRESENT_FOR, Rejoining, State};
 use crate::raft::{Change, NodeId, Raft, Time};
 use crate::sorted::SortedSet;
 
 /// How long a member that has lost its memory waits for a leader before it is told that there is none,
 /// in ms.
-const PATIENCE: Time = 10_000;
+const NO_LEADER_TIMEOUT: Time = 10_000;
 /// How long after its new self was heard a member must have spoken to count as alive, in ms.
-const LIVES: Time = 2_000;
+const ALIVE_WITHIN: Time = 2_000;
 /// How long a leader waits before it looks again at what is left to change, in ms.
-const LOOK: Time = 60;
+const REVIEW_PAUSE: Time = 60;
 
 impl Formation {
     /// This node's number in Raft; `None` while it belongs to no cluster.
@@ -44,8 +44,8 @@ impl Formation {
     }
 
     /// Whether [`Formation::handle_raft`] is due.
-    pub fn wants_to_look(&self, now: Time) -> bool {
-        self.look_at.is_some_and(|at| now >= at)
+    pub fn is_review_due(&self, now: Time) -> bool {
+        self.review_at.is_some_and(|at| now >= at)
     }
 
     /// The node does not try to belong to a cluster any more.
@@ -70,17 +70,17 @@ impl Formation {
             };
             self.roster = members.iter().map(|(id, member)| name(id, &member.name)).collect();
             let there: SortedSet<_> = members.iter().map(|(id, _)| id).collect();
-            self.met.extend(there.iter().copied());
+            self.known_numbers.extend(there.iter().copied());
         }
         // Not before it is committed: the entry that takes this node in may still be cut off.
         let (_, committed) = raft.committed_members();
         self.joining &= !committed.contains(number(&set, self.me.nonce));
-        self.look_at = None;
+        self.review_at = None;
         if raft.takes_proposals() {
             self.out.change = self.next_change(&set, raft);
         } else if raft.is_leader() {
             // It hands over; if that fails, it leads on.
-            self.look_at = Some(self.now + raft.config().election_timeout.0);
+            self.review_at = Some(self.now + raft.config().election_timeout.0);
         }
         std::mem::take(&mut self.out)
     }
@@ -88,25 +88,25 @@ impl Formation {
     fn next_change(&mut self, set: &Set, raft: &Raft) -> Option<Change> {
         let members = raft.members();
         let now = self.now;
-        self.returning.retain(|_, one| now < one.heard + LIVE);
+        self.rejoining.retain(|_, one| now < one.heard + PRESENT_FOR);
         let mut change = None;
-        for (id, one) in self.returning.clone() {
+        for (id, one) in self.rejoining.clone() {
             let number = number(set, one.member.nonce);
             match self.roster.get(&id).copied() {
                 Some(there) if there == number => {
-                    self.returning.remove(&id);
+                    self.rejoining.remove(&id);
                 }
                 Some(former) => {
                     let heard = raft.last_heard(former).unwrap_or_default();
                     if now >= heard.max(one.since) + raft.config().election_timeout.0 {
                         change = change.or(Some(Change::Remove(former)));
-                    } else if heard >= one.since + LIVES {
-                        self.returning.remove(&id);
+                    } else if heard >= one.since + ALIVE_WITHIN {
+                        self.rejoining.remove(&id);
                         self.refuse(To::Member(one.member), Refusal::DuplicateId);
                     }
                 }
                 None => {
-                    self.send(To::Member(one.member), Body::Welcome { set: set.clone() });
+                    self.send(To::Member(one.member), Body::Readmit { set: set.clone() });
                     change = change.or(Some(Change::Add { id: number, name: id }));
                 }
             }
@@ -117,8 +117,8 @@ impl Formation {
         let learners: Vec<_> =
             members.iter().map(|(id, _)| id).filter(late).filter(known).collect();
         let ready = learners.iter().find(|id| raft.is_ready(**id));
-        if !self.returning.is_empty() || !learners.is_empty() {
-            self.look_at = Some(now + LOOK);
+        if !self.rejoining.is_empty() || !learners.is_empty() {
+            self.review_at = Some(now + REVIEW_PAUSE);
         }
         ready.map(|id| Change::Promote(*id)).or(change)
     }
@@ -128,7 +128,8 @@ impl Formation {
     pub fn handle_former(&mut self, from: NodeId, raft: &Raft) -> Output {
         let (_, committed) = raft.committed_members();
         let here = raft.members().contains(from) || committed.contains(from);
-        let was = self.met.contains(&from) || self.set().is_some_and(|s| s.member(from).is_some());
+        let was = self.known_numbers.contains(&from)
+            || self.set().is_some_and(|s| s.member(from).is_some());
         if was && !here && !committed.is_empty() && raft.leader().is_some() {
             let nonce = self.set().and_then(|set| set.member(from)).map_or(from, |m| m.nonce);
             self.refuse(To::Nonce(nonce), Refusal::Replaced);
@@ -146,7 +147,7 @@ impl Formation {
             // One of ours, who has not heard yet.
             let body = match set.has(&from) {
                 true => Body::Formed { set },
-                false => Body::Welcome { set },
+                false => Body::Readmit { set },
             };
             self.send(To::Member(from), body);
         } else if from.id == self.me.id {
@@ -154,7 +155,7 @@ impl Formation {
         } else if set.has(&from) {
             self.refuse(To::Member(from), Refusal::Replaced);
         } else if set.with_id(&from.id).is_some() {
-            self.returns(from);
+            self.rejoins(from);
         } else {
             let why = match self.plan.admits(&from.id) {
                 true => Refusal::Full,
@@ -165,22 +166,22 @@ impl Formation {
     }
 
     /// A member has lost its memory.
-    fn returns(&mut self, member: Member) {
+    fn rejoins(&mut self, member: Member) {
         let (now, id) = (self.now, member.id.clone());
-        let known = self.returning.get(&id).filter(|one| one.member == member);
+        let known = self.rejoining.get(&id).filter(|one| one.member == member);
         let since = known.map_or(now, |one| one.since);
-        let alone = self.leaderless.is_some_and(|from| now >= from.max(since) + PATIENCE);
+        let alone = self.leaderless.is_some_and(|from| now >= from.max(since) + NO_LEADER_TIMEOUT);
         if alone {
-            self.returning.remove(&id);
+            self.rejoining.remove(&id);
             return self.refuse(To::Member(member), Refusal::Amnesia);
         }
-        self.returning.insert(id, Returning { member, since, heard: now });
-        self.look_at = Some(now);
+        self.rejoining.insert(id, Rejoining { member, since, heard: now });
+        self.review_at = Some(now);
     }
 
     /// A cluster takes this node in, in the place of its former self.
-    pub(super) fn handle_welcome(&mut self, set: Set) {
-        let Some(set) = Set::new(set.0) else { return };
+    pub(super) fn handle_readmit(&mut self, set: Set) {
+        let Some(set) = set.checked() else { return };
         let fits = set.members().len() == self.plan.size() && set.with_id(&self.me.id).is_some();
         let State::Forming(bound) = &self.state else { return };
         if !fits || set.has(&self.me) {
@@ -193,8 +194,8 @@ impl Formation {
         self.set_hash = set.hash();
         self.state = State::Formed(set.clone());
         self.joining = true;
-        self.hello_at = self.now + HELLO.0;
-        self.out.events.push(Event::Welcomed(set));
+        self.hello_at = self.now + HELLO_PAUSE.0;
+        self.out.events.push(Event::Readmitted(set));
     }
 }
 

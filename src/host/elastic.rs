@@ -111,7 +111,7 @@ impl Cluster for ElasticCluster {
     }
 
     fn wants_review(&self, _now: Time, nodes: &dyn View) -> bool {
-        self.0.wants_to_look(nodes)
+        self.0.is_review_due(nodes)
     }
 
     fn admit(&self, header: &Header) -> Admission {

@@ -96,7 +96,7 @@ impl FixedCluster {
 
     fn take_event(&mut self, event: formation::Event) {
         match event {
-            formation::Event::Formed(set) | formation::Event::Welcomed(set) => self.begin(set),
+            formation::Event::Formed(set) | formation::Event::Readmitted(set) => self.begin(set),
             formation::Event::Refused { why, members } => self.refused(why, &members),
             formation::Event::SizeMismatch { id, size } => {
                 let message = format!(
@@ -106,7 +106,7 @@ impl FixedCluster {
                 );
                 self.report("SIZE_MISMATCH", message);
             }
-            formation::Event::Stranger { id } => {
+            formation::Event::NotAMember { id } => {
                 let message = format!(
                     "node `{id}` is on this channel and not among `members`: it is ignored"
                 );
@@ -299,7 +299,7 @@ impl Cluster for FixedCluster {
     }
 
     fn wants_review(&self, now: Time, nodes: &dyn View) -> bool {
-        !self.closing && self.formation.wants_to_look(now) && self.own_raft(nodes).is_some()
+        !self.closing && self.formation.is_review_due(now) && self.own_raft(nodes).is_some()
     }
 
     fn admit(&self, header: &Header) -> Admission {

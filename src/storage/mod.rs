@@ -6,7 +6,7 @@
 //! - Writes become durable in the order in which they were asked for, and none is reported before it is
 //!   durable: what a node says to others depends on it.
 //! - A node's record has an epoch. Loading it raises the epoch, in the same transaction, and a write
-//!   counts only if the epoch is still the writer's ([`crate::elastic::admit`]).
+//!   counts only if the epoch is still the writer's ([`admit`]).
 //! - What cannot be written is an error, and the node that asked stops. Nothing is passed over.
 //!
 //! [`Batch`] and [`restore`] say how a log lies in a store that knows keys and values: each write's
@@ -17,6 +17,7 @@ pub mod file;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mistakes::{Mistake, made};
 use crate::raft::{Entry, HardState, Index, Persist, Position, Saved, Snapshot};
 
 /// One atomic write.
@@ -30,6 +31,28 @@ pub struct Batch {
     pub first: Option<Index>,
     /// Write this value under that key.
     pub entries: Option<Vec<u8>>,
+}
+
+/// Whether a write may count, by the epoch that the record has now (`None`: there is no record) and
+/// the writer's.
+///
+/// # Errors
+/// When somebody else has taken the node over, or its storage is gone.
+pub fn admit(stored: Option<u64>, epoch: u64) -> Result<(), Fence> {
+    match stored {
+        None => Err(Fence::NoRecord),
+        Some(stored) if stored != epoch && !made(Mistake::EpochUnchecked) => Err(Fence::Taken),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Why a write does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Another host runs the node now.
+    Taken,
+    /// The node has no storage any more.
+    NoRecord,
 }
 
 #[derive(Serialize, Deserialize)]

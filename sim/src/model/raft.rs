@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use conflux::elastic::admit;
 use conflux::raft::{
     Change, Config, HardState, Index, Input, Members, Message, NodeId, Outgoing, Persist, Position,
     Raft, Saved, Term, Time,
 };
+use conflux::storage::admit;
 use stateright::{Model, Property};
 
 /// The election timeout, and the heartbeat: no matter what, as long as one is smaller.

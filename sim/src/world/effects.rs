@@ -71,7 +71,7 @@ impl World {
     pub(super) fn look_after_members(&mut self, process: usize) -> Check {
         let now = self.local(process);
         let p = &mut self.processes[process];
-        let due = std::mem::take(&mut p.changed) || p.formation.wants_to_look(now);
+        let due = std::mem::take(&mut p.changed) || p.formation.is_review_due(now);
         let Some(raft) = p.node.raft().filter(|_| due && p.up && !p.refused) else { return Ok(()) };
         let output = p.formation.handle_raft(now, raft);
         let change = output.change.clone();
@@ -212,7 +212,7 @@ impl World {
                     let number = set.number(nonce).ok_or("a process forms a set without itself")?;
                     self.join(process, Identity { number, nonce, set }, false)?;
                 }
-                formation::Event::Welcomed(set) => {
+                formation::Event::Readmitted(set) => {
                     let nonce = self.processes[process].formation.me().nonce;
                     self.join(process, Identity { number: nonce, nonce, set }, false)?;
                 }

@@ -1,0 +1,106 @@
+//! Who forms a cluster: starts of nodes, sets of them, and the plan that says who may be a member.
+
+use serde::{Deserialize, Serialize};
+
+use crate::raft::NodeId;
+use crate::sorted::{SortedMap, SortedSet};
+use crate::wire::hash64;
+use crate::wire::relay::MAX_ID;
+
+/// One start of one node: its id, and the number that it drew when it started.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// The node's id.
+    pub id: String,
+    /// Its start-nonce, never 0.
+    pub nonce: u64,
+}
+
+impl Member {
+    /// Whether a node can be called so: channels carry ids of limited length.
+    pub(super) fn is_valid(&self) -> bool {
+        self.nonce != 0 && !self.id.is_empty() && self.id.len() <= MAX_ID
+    }
+}
+
+/// A set of members, sorted by id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Set(Vec<Member>);
+
+impl Set {
+    /// A set of these members. `None` when an id is there twice, or a nonce is 0.
+    pub fn new(mut members: Vec<Member>) -> Option<Self> {
+        members.sort();
+        let twice = members.windows(2).any(|pair| pair[0].id == pair[1].id);
+        let valid = !members.is_empty() && !twice && members.iter().all(Member::is_valid);
+        valid.then_some(Self(members))
+    }
+
+    /// The same set, if it is one: what came over the wire is checked like any other.
+    pub(super) fn checked(self) -> Option<Self> {
+        Self::new(self.0)
+    }
+
+    /// The members, sorted by id.
+    pub fn members(&self) -> &[Member] {
+        &self.0
+    }
+
+    /// A number for the set, which frames carry; never 0.
+    pub fn hash(&self) -> u64 {
+        let nonces: Vec<_> = self.0.iter().map(|member| member.nonce.to_le_bytes()).collect();
+        let parts: Vec<&[u8]> = (self.0.iter().zip(&nonces))
+            .flat_map(|(member, nonce)| [member.id.as_bytes(), nonce.as_slice()])
+            .collect();
+        hash64(&parts).max(1)
+    }
+
+    /// A member's number in Raft: its place in the set, from 1 on.
+    pub fn number(&self, nonce: u64) -> Option<NodeId> {
+        self.0.iter().position(|member| member.nonce == nonce).map(|place| place as NodeId + 1)
+    }
+
+    /// The member with this number in Raft.
+    pub fn member(&self, number: NodeId) -> Option<&Member> {
+        self.0.get(usize::try_from(number.checked_sub(1)?).ok()?)
+    }
+
+    pub(super) fn has(&self, member: &Member) -> bool {
+        self.0.contains(member)
+    }
+
+    /// The members' numbers by their ids.
+    pub(super) fn roster(&self) -> SortedMap<String, NodeId> {
+        (1..).zip(&self.0).map(|(number, member)| (member.id.clone(), number)).collect()
+    }
+
+    pub(super) fn with_id(&self, id: &str) -> Option<&Member> {
+        self.0.iter().find(|member| member.id == id)
+    }
+}
+
+/// Who may become a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Any n nodes.
+    Size(usize),
+    /// The nodes with these ids.
+    Ids(SortedSet<String>),
+}
+
+impl Plan {
+    /// How many members the cluster will have.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Size(size) => *size,
+            Self::Ids(ids) => ids.len(),
+        }
+    }
+
+    pub(super) fn admits(&self, id: &str) -> bool {
+        match self {
+            Self::Size(_) => true,
+            Self::Ids(ids) => ids.contains(id),
+        }
+    }
+}
