@@ -1,19 +1,19 @@
-//! Clocks that drift, jump and stand still.
+//! Clocks that drift and jump.
 
 /// Microseconds of simulated time.
 pub type Micros = u64;
 
-/// A process's own clock: ms on it as a function of true time.
+/// A process's own clock. It shows ms, as a function of simulated time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// True time and own time, in µs, at the last change.
+    /// Simulated time and the time on this clock, in µs, at the last change of its rate or jump.
     since: (Micros, Micros),
-    /// Thousandths of a clock that is right.
+    /// How fast the clock runs, in thousandths: 1000 is right.
     rate: u64,
 }
 
 impl Clock {
-    /// A clock that starts at `own` µs at the true time `now`, and goes right.
+    /// A clock that shows `own` µs at the simulated time `now` and runs at the right rate.
     pub fn new(now: Micros, own: Micros) -> Self {
         Self { since: (now, own), rate: 1000 }
     }
@@ -22,25 +22,26 @@ impl Clock {
         self.since.1 + (now - self.since.0) * self.rate / 1000
     }
 
-    /// What it shows, in ms.
+    /// What the clock shows, in ms.
     pub fn read(&self, now: Micros) -> u64 {
         self.own(now) / 1000
     }
 
-    /// The true time at which it will show `at` ms, if nothing happens to it.
+    /// The simulated time at which the clock will show `at` ms, if it neither jumps nor changes its
+    /// rate.
     pub fn when(&self, now: Micros, at: u64) -> Micros {
-        // Beyond a day it does not matter when.
+        // No run lasts a day: a timer that is later than that never fires.
         let left = at.saturating_mul(1000).saturating_sub(self.own(now)).min(86_400_000_000);
         now + (left * 1000).div_ceil(self.rate)
     }
 
-    /// From now on it goes at this rate, in thousandths.
+    /// From now on the clock runs at this rate, in thousandths.
     pub fn set_rate(&mut self, now: Micros, rate: u64) {
         self.since = (now, self.own(now));
         self.rate = rate;
     }
 
-    /// It jumps by so many µs.
+    /// The clock jumps by so many µs, forwards or back.
     pub fn jump(&mut self, now: Micros, by: i64) {
         self.since = (now, self.own(now).saturating_add_signed(by));
     }

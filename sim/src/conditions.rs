@@ -1,5 +1,6 @@
-//! What goes wrong in a run, and how often: drawn from the seed, so that some runs have all of it,
-//! and some only a little, in which rare orders of events are not drowned out.
+//! The conditions of a run: which faults may happen and how often, latencies and limits. They are
+//! drawn from the seed. Some runs have every kind of fault. Others have few kinds, because frequent
+//! faults would hide the failures that only a rare order of events shows.
 
 use std::fmt;
 
@@ -16,39 +17,42 @@ pub enum Fault {
     Loss,
     /// Messages arrive twice.
     Duplication,
-    /// Messages are late, by up to some election timeouts.
+    /// Messages are delayed by up to several election timeouts.
     Delay,
     /// Messages overtake each other.
     Reordering,
-    /// Bits of a message are turned.
+    /// Bits of a message are flipped, or its end is cut off.
     Corruption,
-    /// Halves, one-way cuts, bridges, isolated leaders.
+    /// The network is partitioned: into halves, in one direction only, into halves that one process
+    /// connects, or around the leader.
     Partition,
-    /// Processes die between any two effects, with what their disk had not finished, and start again.
+    /// Processes die between any two effects, may lose their unfinished writes, and start again.
     Crash,
     /// Writes take long.
     SlowDisk,
     /// A write fails, and the host stops the node.
     DiskFailure,
-    /// Clocks go wrong by up to a third.
+    /// Clocks run too fast or too slow, by up to a third.
     Drift,
-    /// Clocks jump, forwards or back.
+    /// Clocks jump forwards or back.
     Jump,
-    /// A process stands still, whole or only its timers, and goes on later.
+    /// A process freezes, entirely or only its timers, and continues later.
     Freeze,
-    /// A process does everything late.
+    /// A process is slow: its messages and writes take longer.
     SlowNode,
     /// Methods, reducers and subscribers take long.
     SlowCode,
-    /// Leadership is handed over.
+    /// Leadership is transferred.
     Transfer,
-    /// Performs are given up, and some of them asked for again.
+    /// Performs time out, and some clients perform again at once.
     Timeout,
-    /// Processes close in good order, and start again.
+    /// Processes close in an orderly way, and start again.
     Close,
-    /// Messages, windows and logs are small, so that there are pieces, parts and snapshots.
+    /// The limits of messages, windows and logs are small, so that entries, arguments and snapshots
+    /// travel in chunks, and snapshots are frequent.
     SmallLimits,
-    /// The table has room for hardly more sessions than there are clients, and dead ones take it.
+    /// The session table has room for hardly more sessions than there are processes, and sessions of
+    /// dead clients take up that room.
     FewSessions,
     /// There is one process more than the cluster has members.
     Crowd,
@@ -82,7 +86,8 @@ impl Fault {
         Self::Membership,
     ];
 
-    /// Those that happen at moments of their own, not to a message or a write.
+    /// The kinds that are injected at random times. The others change what happens to messages,
+    /// writes, user code or performs, or hold for the whole run.
     pub const SPONTANEOUS: [Self; 10] = [
         Self::Partition,
         Self::Crash,
@@ -96,29 +101,29 @@ impl Fault {
         Self::Membership,
     ];
 
-    /// Its name, as `--without` takes it.
+    /// The name of the kind, as the option `--without` accepts it.
     pub fn name(self) -> String {
         clap::ValueEnum::to_possible_value(&self).expect("none is hidden").get_name().to_string()
     }
 }
 
-/// A set of kinds.
+/// A set of kinds of faults.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Faults(u32);
 
 impl Faults {
-    /// Whether a kind is in it.
+    /// Whether this kind is in the set.
     pub fn has(self, fault: Fault) -> bool {
         self.0 & (1 << fault as u32) != 0
     }
 
-    /// With one more.
+    /// The set with one more kind.
     #[must_use]
     pub fn with(self, fault: Fault) -> Self {
         Self(self.0 | 1 << fault as u32)
     }
 
-    /// Those that are in it.
+    /// The kinds that are in the set.
     pub fn iter(self) -> impl Iterator<Item = Fault> {
         Fault::ALL.into_iter().filter(move |fault| self.has(*fault))
     }
@@ -143,60 +148,64 @@ impl fmt::Display for Faults {
     }
 }
 
-/// How long idle leaders rest. In half of the runs they do not; in some for longer than the run may take
-/// to come to its end, so that somebody has to wake them.
+/// How long an idle leader may be silent, in ms (`raft::Config::quiesce_interval`). In half of the
+/// runs, leaders do not quiesce. In a quarter, the interval is longer than a run may take to end, so
+/// that a node with work that waits has to wake the others. The value is drawn from a copy of `rng`,
+/// so the caller's later draws do not depend on it.
 pub fn quiesce_interval(rng: &SmallRng) -> Option<Time> {
     let mut rng = rng.clone();
     rng.random::<bool>().then(|| if rng.random() { 600_000 } else { rng.random_range(100..20_000) })
 }
 
-/// One run's conditions.
+/// The conditions of one run.
 #[derive(Clone, Debug)]
 pub struct Conditions {
-    /// What may go wrong.
+    /// The kinds of faults that may happen.
     pub faults: Faults,
     /// How many messages of a thousand are lost.
     pub loss: u32,
-    /// How many of a thousand arrive twice.
+    /// How many messages of a thousand arrive twice.
     pub duplication: u32,
-    /// How many of a thousand are late, and how late at most.
+    /// How many messages of a thousand are delayed, and by how much at most, in µs.
     pub delay: (u32, Micros),
-    /// How many of a thousand may be overtaken.
+    /// How many messages of a thousand may overtake earlier ones.
     pub reordering: u32,
-    /// How many of a thousand are corrupted.
+    /// How many messages of a thousand are corrupted.
     pub corruption: u32,
-    /// How long a message takes at least and at most.
+    /// The shortest and the longest time that a message takes, in µs.
     pub latency: (Micros, Micros),
-    /// How long a write takes at least and at most.
+    /// The shortest and the longest time that a write takes, in µs.
     pub write: (Micros, Micros),
-    /// The mean pause between two faults.
+    /// The mean pause between two attempts to inject a fault, in µs.
     pub fault_pause: Micros,
-    /// The mean pause between two performs of one client.
+    /// The mean pause between two requests of one client, in µs.
     pub pause: Micros,
-    /// The longest election timeout and the shortest, and the heartbeat.
+    /// The shortest and the longest election timeout, in ms.
     pub election: (Time, Time),
-    /// How often a leader speaks at least.
+    /// How long a leader may be silent towards a follower, in ms.
     pub heartbeat: Time,
-    /// How often it speaks to who has everything.
+    /// How long a leader may be silent towards a follower that has everything, in ms; `None` if
+    /// leaders do not quiesce.
     pub quiesce_interval: Option<Time>,
-    /// Raft's and the store's limits.
+    /// How many bytes of entries, arguments or a chunk go into one message.
     pub max_message_bytes: usize,
-    /// How many messages may be unacknowledged per follower.
+    /// How many messages with entries may be unacknowledged per follower.
     pub max_inflight: usize,
-    /// How many bytes may be uncommitted.
+    /// How many bytes of entries may be uncommitted.
     pub max_uncommitted_bytes: usize,
-    /// How much the log grows before it is compacted.
+    /// By how many bytes the log grows before it is compacted.
     pub compact_bytes: usize,
     /// How many sessions there may be.
     pub max_sessions: usize,
-    /// When a client asks again.
+    /// After how many ms without an answer a client sends a request again.
     pub retry: Time,
-    /// The most bytes by which arguments are padded.
+    /// The most bytes of padding in the arguments of most performs. One perform in ten has up to ten
+    /// times as many.
     pub padding: usize,
 }
 
 impl Conditions {
-    /// The conditions of a run in which `allowed` faults may happen.
+    /// Draws the conditions of a run with so many processes. The faults in `without` do not happen.
     pub fn draw(rng: &mut SmallRng, processes: usize, without: Faults) -> Self {
         let quiesce_interval = quiesce_interval(rng);
         let all = rng.random_ratio(1, 8);
@@ -218,7 +227,7 @@ impl Conditions {
         let max_uncommitted_bytes = limit(500..20_000, 1 << 20);
         let compact_bytes = limit(100..4_000, 20_000);
         let padding = limit(0..400, 20);
-        // Fewer than there are clients would drive each other out for ever.
+        // With fewer sessions than clients, the clients would end each other's sessions for ever.
         let sessions = processes + rng.random_range(1..4);
         let fast = rng.random_range(50..1_000);
         let slow = rng.random_range(2_000..60_000);

@@ -1,9 +1,13 @@
-//! Checks Conflux's core by running it: the real `raft`, `store`, `node` and `tenancy`, not a copy.
+//! Checks of Conflux's core. They run the real modules (`raft`, `store`, `node`, `formation`,
+//! `elastic`, `host`), not a copy of them.
 //!
-//! - [`world`]: the simulator. One seed decides everything: processes, network, disks, clocks,
-//!   clients, faults. The same seed gives the same trace, byte for byte.
-//! - [`invariants`] and [`history`]: what must hold after every step, and of what clients saw.
-//! - [`shrink`]: a smaller run that fails as well.
+//! - [`world`]: the simulator of fixed clusters. One seed decides everything: processes, network,
+//!   disks, clocks, clients and faults. The same seed gives the same trace, byte for byte.
+//! - [`tabs`]: the simulator of elastic clusters in one [`browser`].
+//! - [`invariants`] and [`history`]: what must hold after every step, and for what clients saw.
+//! - [`shrink`]: finds a smaller run that also fails.
+//! - [`model`]: visits every state of small clusters.
+//! - [`fuzz`]: the functions that a fuzzer calls.
 
 pub mod browser;
 pub mod clock;

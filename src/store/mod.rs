@@ -17,23 +17,24 @@
 //! Sessions make a perform that is sent twice run once; `session`, `client` and `judge` say how.
 
 mod client;
+mod follow;
 mod judge;
 mod machine;
 mod message;
 mod propose;
 mod replica;
 mod sessions;
-
-use std::collections::VecDeque;
+mod snapshot;
 
 use self::client::{Client, Limits};
 pub use self::client::{Outcome, Perform, Settled};
 use self::judge::{Chunk, Job, Judge};
 pub use self::machine::{Call, Committed, Failure, Machine, Performer, Return};
 pub use self::message::{Body, Message, Request};
+use self::replica::{Replica, TailEntry};
 pub use self::sessions::{Command, Recorded, Seq, Session, SessionId, Sessions, Verdict};
+pub use self::snapshot::encode_snapshot;
 use crate::raft::{Blob, Confirmed, Index, NodeId, Payload, Position, Raft, Snapshot, Time};
-use crate::wire::hash64;
 
 /// How many states wait for their entries to be committed. A leader judges no more performs while it has
 /// so many.
@@ -120,18 +121,6 @@ pub enum Fault {
     BadEntry(Index),
 }
 
-/// An entry of the log that is not committed, or not applied, and the state behind it.
-#[derive(Debug)]
-struct TailEntry<S> {
-    at: Position,
-    command: Option<Command>,
-    /// The command counts: it is an action that is to be reduced, or a change of the sessions.
-    counts: bool,
-    size: usize,
-    state: S,
-    failure: Option<Failure>,
-}
-
 /// A command that will be proposed at the end of the turn, and the state behind it.
 #[derive(Debug)]
 struct Staged<S> {
@@ -160,14 +149,7 @@ pub struct Store<S> {
     config: Config,
     client: Client,
     judge: Option<Judge>,
-    committed: S,
-    applied: Index,
-    sessions: Sessions,
-    tail: VecDeque<TailEntry<S>>,
-    /// The state behind everything in `tail` and everything staged.
-    tip: S,
-    /// The sessions after the last entry of `tail` and everything staged.
-    tail_sessions: Sessions,
+    replica: Replica<S>,
     staged: Vec<Staged<S>>,
     staged_bytes: usize,
     ongoing: OngoingCall,
@@ -211,12 +193,7 @@ impl<S: Clone> Store<S> {
             config,
             client,
             judge: None,
-            tip: initial.clone(),
-            committed: initial,
-            applied: 0,
-            sessions: Sessions::with_limit(config.max_sessions),
-            tail: VecDeque::new(),
-            tail_sessions: Sessions::with_limit(config.max_sessions),
+            replica: Replica::new(initial, config.max_sessions),
             staged: Vec::new(),
             staged_bytes: 0,
             ongoing: OngoingCall::Nothing,
@@ -234,18 +211,18 @@ impl<S: Clone> Store<S> {
 
     /// The committed state.
     pub fn committed(&self) -> &S {
-        &self.committed
+        &self.replica.committed
     }
 
     /// The committed state plus every uncommitted action of this node's log; or, where there are very many,
     /// as a node finds it when it starts, the first of them.
     pub fn provisional(&self) -> &S {
-        &self.tip
+        &self.replica.tip
     }
 
     /// The index up to which the committed state has been built.
     pub fn applied(&self) -> Index {
-        self.applied
+        self.replica.applied
     }
 
     /// The session of this node's performs, once one is open.
@@ -255,7 +232,7 @@ impl<S: Clone> Store<S> {
 
     /// The sessions in the committed state.
     pub fn sessions(&self) -> &Sessions {
-        &self.sessions
+        &self.replica.sessions
     }
 
     /// How many performs and reads of this node wait for their fate.
@@ -322,7 +299,7 @@ impl<S: Clone> Store<S> {
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Time) {
-        self.client.expire(now, self.applied);
+        self.client.expire(now, self.replica.applied);
     }
 
     /// The term, or who leads it, changed.
@@ -338,11 +315,8 @@ impl<S: Clone> Store<S> {
 
     /// The log changed from `from` on: what was derived from entries that are gone, goes.
     pub fn handle_appended(&mut self, from: Index) {
-        if self.tail.back().is_some_and(|item| item.at.index >= from) {
-            while self.tail.back().is_some_and(|item| item.at.index >= from) {
-                self.tail.pop_back();
-            }
-            self.rewind();
+        if self.replica.truncate(from) {
+            self.replica.rewind();
         }
         if let OngoingCall::Entry(item) = &self.ongoing {
             debug_assert!(item.at.index < from, "user code returns before the log changes");
@@ -351,8 +325,7 @@ impl<S: Clone> Store<S> {
 
     /// A snapshot replaces everything.
     pub fn handle_snapshot(&mut self, snapshot: Snapshot) {
-        self.tail.clear();
-        self.tip = self.committed.clone();
+        self.replica.clear_tail();
         self.incoming = Some(snapshot);
     }
 
@@ -376,12 +349,12 @@ impl<S: Clone> Store<S> {
             }
             Body::Verdicts { session, verdicts } => {
                 if self.is_mine(raft, from, session) {
-                    self.client.handle_verdicts(verdicts, self.applied);
+                    self.client.handle_verdicts(verdicts, self.replica.applied);
                 }
             }
             Body::ReadAt { id, index } => {
                 if raft.leader() == Some(from) {
-                    self.client.handle_read_at(id, index, self.applied);
+                    self.client.handle_read_at(id, index, self.replica.applied);
                 }
             }
             body => self.handle_request(raft, from, body),
@@ -403,13 +376,13 @@ impl<S: Clone> Store<S> {
             Body::Open { nonce } => self.open_wanted.push((nonce, from)),
             Body::Close { session } => self.close_wanted.push(session),
             Body::Perform { session, ack, first, requests } => {
-                let sessions = &self.tail_sessions;
+                let sessions = &self.replica.tip_sessions;
                 judge.handle_perform(sessions, from, session, (ack, first), requests);
             }
             Body::Chunk { session, ack, seq, method, total, offset, data } => {
                 let chunk = Chunk { ack, seq, method, total, offset, data };
                 let max = self.config.max_action_bytes as u64;
-                judge.handle_chunk(&self.tail_sessions, from, session, chunk, max);
+                judge.handle_chunk(&self.replica.tip_sessions, from, session, chunk, max);
             }
             Body::Read { id } => judge.handle_read(from, id),
             Body::Received { .. } | Body::Verdicts { .. } | Body::ReadAt { .. } => {
@@ -425,7 +398,7 @@ impl<S: Clone> Store<S> {
             if let Some(call) = self.load().or_else(|| self.apply(raft.commit_index())) {
                 return Step::Call(call);
             }
-            let from = self.followed();
+            let from = self.replica.followed();
             if let Some(call) = self.follow_log(raft) {
                 return Step::Call(call);
             }
@@ -433,7 +406,7 @@ impl<S: Clone> Store<S> {
             if let Some(call) = self.apply(raft.commit_index()) {
                 return Step::Call(call);
             }
-            if self.followed() == from {
+            if self.replica.followed() == from {
                 break;
             }
         }
@@ -449,7 +422,7 @@ impl<S: Clone> Store<S> {
     /// When what it returned is no answer to the call that was asked for: a bug of the driver.
     pub fn handle_return(&mut self, raft: &Raft, returned: Return<S>) -> Step<S> {
         match (std::mem::replace(&mut self.ongoing, OngoingCall::Nothing), returned) {
-            (OngoingCall::Entry(item), Return::State(result)) => self.push_item(item, result),
+            (OngoingCall::Entry(entry), Return::State(result)) => self.replica.push(entry, result),
             (OngoingCall::Judging(job), Return::Judged(result)) => {
                 return self.judged(raft, job, result);
             }
@@ -457,7 +430,7 @@ impl<S: Clone> Store<S> {
                 // Deposed meanwhile: nothing was promised.
                 Ok(_) if self.judge.is_none() => {}
                 Ok(state) => {
-                    let counts = self.tail_sessions.apply(self.next_index(raft), &command);
+                    let counts = self.replica.tip_sessions.apply(self.next_index(raft), &command);
                     debug_assert!(counts, "it was judged against these sessions");
                     self.stage(Staged { command, encoded, state });
                 }
@@ -498,20 +471,6 @@ impl OngoingCall {
             Self::Notifying => "a notice",
         }
     }
-}
-
-/// A snapshot's bytes: sessions and state, the release that saved them, and the state's hash.
-pub fn encode_snapshot(version: u32, sessions: &Sessions, state: &[u8]) -> Blob {
-    let hash = hash64(&[state]);
-    let kept = (version, hash, sessions, Blob::from(state));
-    postcard::to_allocvec(&kept).expect("it fits in memory").into()
-}
-
-/// Reads what [`encode_snapshot`] wrote. `None` when it is none, or its hash is another.
-fn decode_snapshot(bytes: &[u8]) -> Option<(Sessions, Blob)> {
-    let (_version, hash, sessions, state): (u32, u64, Sessions, Blob) =
-        postcard::from_bytes(bytes).ok()?;
-    (hash64(&[state.as_slice()]) == hash).then_some((sessions, state))
 }
 
 fn encode(command: &Command) -> Blob {

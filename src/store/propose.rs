@@ -4,7 +4,7 @@ use super::judge::{Job, Task};
 use super::machine::{Call, Failure, Performer};
 use super::message::Request;
 use super::sessions::{Command, Session, Verdict};
-use super::{MAX_TAIL, OngoingCall, Staged, Step, Store, TailEntry, encode};
+use super::{MAX_TAIL, OngoingCall, Staged, Step, Store, encode};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, Payload, Position, Raft, Refused};
 
@@ -14,10 +14,10 @@ impl<S: Clone> Store<S> {
         let is_able = !self.broken && self.has_followed(raft);
         let Some(judge) = self.judge.as_mut().filter(|_| is_able) else { return Step::Idle };
         if raft.takes_proposals() {
-            while self.tail.len() + self.staged.len() < MAX_TAIL
+            while self.replica.tail_len() + self.staged.len() < MAX_TAIL
                 && let Some(job) = judge.take_job()
             {
-                match self.tail_sessions.get(job.session) {
+                match self.replica.tip_sessions.get(job.session) {
                     Some(session) if session.has_run(job.seq) => continue,
                     None if !made(Mistake::ExpiredSessionRuns) => continue,
                     _ => {}
@@ -67,9 +67,9 @@ impl<S: Clone> Store<S> {
             let size = Payload::Command(encoded.clone()).size();
             // Clients ask again; a batch that does not fit would be refused whole.
             if raft.has_room(self.staged_bytes + size)
-                && self.tail_sessions.apply(self.next_index(raft), &command)
+                && self.replica.tip_sessions.apply(self.next_index(raft), &command)
             {
-                let state = self.tip.clone();
+                let state = self.replica.tip.clone();
                 self.stage(Staged { command, encoded, state });
             }
         }
@@ -94,9 +94,9 @@ impl<S: Clone> Store<S> {
         let length = action.len();
         let Some(judge) = &self.judge else { return Step::Idle };
         let (session, seq) = (job.session, job.seq);
-        let recorded = self.tail_sessions.get(session).map_or(seq, Session::next);
+        let recorded = self.replica.tip_sessions.get(session).map_or(seq, Session::next);
         let (ack, verdicts) = judge.carried(session, recorded, seq);
-        let call = Call::Reduce { state: self.tip.clone(), action: action.clone() };
+        let call = Call::Reduce { state: self.replica.tip.clone(), action: action.clone() };
         let version = self.config.version;
         let command = Command::Action { version, session, seq, ack, verdicts, action };
         let encoded = encode(&command);
@@ -134,7 +134,7 @@ impl<S: Clone> Store<S> {
     }
 
     pub(super) fn stage(&mut self, staged: Staged<S>) {
-        self.tip = staged.state.clone();
+        self.replica.tip = staged.state.clone();
         self.staged_bytes += staged.size();
         self.staged.push(staged);
     }
@@ -150,15 +150,7 @@ impl<S: Clone> Store<S> {
             let at = Position::new(index, raft.term());
             let size = staged.size();
             let Staged { command, state, .. } = staged;
-            let command = Some(command);
-            self.tail.push_back(TailEntry {
-                at,
-                command,
-                counts: true,
-                size,
-                state,
-                failure: None,
-            });
+            self.replica.push_staged(at, command, size, state);
         }
     }
 
@@ -167,7 +159,7 @@ impl<S: Clone> Store<S> {
         if !self.staged.is_empty() {
             self.staged.clear();
             self.staged_bytes = 0;
-            self.rewind();
+            self.replica.rewind();
         }
     }
 }

@@ -1,16 +1,31 @@
-//! Following the log: the state behind each entry, committing, snapshots.
+//! The state behind each entry of the log: the committed state, and one for each entry after it. It knows
+//! nothing of the store around it.
 
-use super::machine::{Call, Committed, Failure};
-use super::sessions::{Command, Recorded, Session, SessionId, Sessions};
-use super::{
-    Fault, MAX_FOLLOWED, OngoingCall, Step, Store, TailEntry, decode_snapshot, encode_snapshot,
-};
-use crate::mistakes::{Mistake, made};
-use crate::raft::{Blob, Index, Payload, Position, Raft};
+use std::collections::VecDeque;
+
+use super::machine::Failure;
+use super::sessions::{Command, Sessions};
+use crate::raft::{Blob, Index, Position};
+
+/// An entry of the log that is not applied yet.
+#[derive(Debug)]
+pub(super) struct TailEntry<S> {
+    pub(super) at: Position,
+    /// `None` for a no-op and for an entry that cannot be read.
+    pub(super) command: Option<Command>,
+    /// The command has an effect: it is an action to reduce, or it changes the sessions.
+    pub(super) counts: bool,
+    /// The entry's size in bytes.
+    pub(super) size: usize,
+    /// The state behind the entry; `()` while the reducer has not returned.
+    pub(super) state: S,
+    /// Why the reducer failed. The state is the one before the entry then.
+    pub(super) failure: Option<Failure>,
+}
 
 impl<S> TailEntry<S> {
-    /// What is to be reduced, if anything.
-    fn action(&self) -> Option<&Blob> {
+    /// The action to reduce, if there is one.
+    pub(super) fn action(&self) -> Option<&Blob> {
         match &self.command {
             Some(Command::Action { action, .. }) if self.counts => Some(action),
             _ => None,
@@ -18,140 +33,49 @@ impl<S> TailEntry<S> {
     }
 }
 
-impl<S: Clone> Store<S> {
-    /// Takes in a snapshot, if one has arrived.
-    pub(super) fn load(&mut self) -> Option<Call<S>> {
-        let snapshot = self.incoming.take()?;
-        match decode_snapshot(snapshot.data.as_slice()) {
-            Some((sessions, state)) => {
-                self.snapshot_bytes = snapshot.data.len();
-                let sessions = sessions.limited(self.config.max_sessions);
-                self.ongoing = OngoingCall::Loading(snapshot.last, sessions);
-                Some(Call::Load(state))
-            }
-            None => {
-                self.cannot_load(Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read"));
-                None
-            }
+/// The states of one node.
+#[derive(Debug)]
+pub(super) struct Replica<S> {
+    /// The committed state.
+    pub(super) committed: S,
+    /// The last entry that the committed state contains.
+    pub(super) applied: Index,
+    /// The sessions in the committed state.
+    pub(super) sessions: Sessions,
+    /// The entries after `applied` whose states are known.
+    tail: VecDeque<TailEntry<S>>,
+    /// The provisional state: the one behind the last entry of `tail`, and behind what is staged.
+    pub(super) tip: S,
+    /// The sessions that belong to `tip`.
+    pub(super) tip_sessions: Sessions,
+}
+
+impl<S: Clone> Replica<S> {
+    /// The first state, before any entry.
+    pub(super) fn new(initial: S, max_sessions: usize) -> Self {
+        Self {
+            tip: initial.clone(),
+            committed: initial,
+            applied: 0,
+            sessions: Sessions::with_limit(max_sessions),
+            tail: VecDeque::new(),
+            tip_sessions: Sessions::with_limit(max_sessions),
         }
     }
 
-    /// Without the snapshot's state this node has none to go on from. It still keeps its log and
-    /// votes, but judges nothing.
-    pub(super) fn cannot_load(&mut self, failure: Failure) {
-        self.broken = true;
-        self.faults.push(Fault::CannotLoad(failure));
+    /// How many states wait for their entries to be committed.
+    pub(super) fn tail_len(&self) -> usize {
+        self.tail.len()
     }
 
-    /// Whether this node cannot lead, because it could not load a snapshot.
-    pub fn is_broken(&self) -> bool {
-        self.broken
-    }
-
-    pub(super) fn loaded(&mut self, last: Position, sessions: Sessions, state: S) {
-        self.broken = false;
-        self.committed = state;
-        self.applied = last.index;
-        self.log_bytes = 0;
-        self.tail.clear();
-        self.tip = self.committed.clone();
-        self.client.replaced(&sessions, last.index);
-        self.sessions = sessions;
-        self.rebuild_tail_sessions();
-        self.ongoing = OngoingCall::Nothing;
-    }
-
-    /// Applies the next committed entry whose state is known.
-    pub(super) fn apply(&mut self, commit: Index) -> Option<Call<S>> {
-        while self.tail.front().is_some_and(|item| item.at.index <= commit) {
-            let item = self.tail.pop_front().expect("just seen");
-            let at = item.at;
-            let index = at.index;
-            self.applied = index;
-            self.log_bytes += item.size;
-            self.committed = item.state;
-            let Some(command) = item.command.filter(|_| item.counts) else { continue };
-            self.sessions.apply(index, &command);
-            self.settle_own(index, &command);
-            // A node that begins anew behind an old handle may be behind the session's beginning.
-            let has_begun = |mine: SessionId| mine <= index && self.sessions.get(mine).is_none();
-            if self.client.session().is_some_and(has_begun) {
-                self.client.expired();
-            }
-            self.client.settle_in_order(index);
-            if let Some(failure) = item.failure {
-                self.faults.push(Fault::ReducerFailed(failure));
-            }
-            if let Command::Action { session, action, .. } = command {
-                let by = self.sessions.get(session).map(Session::by).cloned().unwrap_or_default();
-                self.ongoing = OngoingCall::Notifying;
-                return Some(Call::Committed(Committed { at, action: Some((by, action)) }));
-            }
-        }
-        self.client.settle_in_order(self.applied);
-        None
-    }
-
-    pub(super) fn settle_own(&mut self, index: Index, command: &Command) {
-        let mine = self.client.session();
-        match command {
-            Command::Open { nonce, .. } => self.client.opened(index, *nonce),
-            Command::Action { session, seq, verdicts, action, .. } if mine == Some(*session) => {
-                for (seq, verdict) in verdicts {
-                    self.client.recorded(*seq, index, Recorded::Verdict(verdict.clone()));
-                }
-                self.client.recorded(*seq, index, Recorded::Action(action.clone()));
-            }
-            _ => {}
-        }
-    }
-
-    /// The last entry of the log whose state is known.
+    /// The last entry whose state is known.
     pub(super) fn followed(&self) -> Index {
-        self.tail.back().map_or(self.applied, |item| item.at.index)
+        self.tail.back().map_or(self.applied, |entry| entry.at.index)
     }
 
-    /// Whether that is the last one.
-    pub(super) fn has_followed(&self, raft: &Raft) -> bool {
-        self.followed() >= raft.log().last().index
-    }
-
-    /// Takes in the next entry of the log that has no state yet. Of a long log whose end is not committed, as a
-    /// node finds it when it starts, only so many: each state may be a copy of a long list.
-    pub(super) fn follow_log(&mut self, raft: &Raft) -> Option<Call<S>> {
-        while self.tail.len() < MAX_FOLLOWED {
-            let next = self.followed() + 1;
-            let entry = raft.entry(next)?;
-            debug_assert!(self.staged.is_empty(), "staged commands are the end of the log");
-            let mut item = TailEntry {
-                at: entry.at,
-                command: None,
-                counts: false,
-                size: entry.payload.size(),
-                state: (),
-                failure: None,
-            };
-            if let Payload::Command(data) = &entry.payload {
-                match postcard::from_bytes::<Command>(data.as_slice()) {
-                    Ok(command) => {
-                        item.counts = self.tail_sessions.apply(next, &command);
-                        item.command = Some(command);
-                    }
-                    Err(_) => self.faults.push(Fault::BadEntry(next)),
-                }
-            }
-            let state = self.tip.clone();
-            if let Some(action) = item.action().cloned() {
-                self.ongoing = OngoingCall::Entry(item);
-                return Some(Call::Reduce { state, action });
-            }
-            self.push_item(item, Ok(state));
-        }
-        None
-    }
-
-    pub(super) fn push_item(&mut self, item: TailEntry<()>, result: Result<S, Failure>) {
-        let TailEntry { at, command, counts, size, .. } = item;
+    /// Adds the entry after the last one, with what the reducer made of it.
+    pub(super) fn push(&mut self, entry: TailEntry<()>, result: Result<S, Failure>) {
+        let TailEntry { at, command, counts, size, .. } = entry;
         let failure = match result {
             Ok(state) => {
                 self.tip = state;
@@ -163,46 +87,147 @@ impl<S: Clone> Store<S> {
         self.tail.push_back(TailEntry { at, command, counts, size, state, failure });
     }
 
-    /// Entries at the end of the tail, or what was staged behind it, are gone.
+    /// Adds an entry whose state is known: this node staged and proposed it.
+    pub(super) fn push_staged(&mut self, at: Position, command: Command, size: usize, state: S) {
+        let (command, counts, failure) = (Some(command), true, None);
+        self.tail.push_back(TailEntry { at, command, counts, size, state, failure });
+    }
+
+    /// Applies the next entry, if it is committed and its state known. Returns the entry; its state is
+    /// the committed one now.
+    pub(super) fn apply_next(&mut self, commit: Index) -> Option<TailEntry<()>> {
+        self.tail.front().filter(|entry| entry.at.index <= commit)?;
+        let entry = self.tail.pop_front()?;
+        let TailEntry { at, command, counts, size, state, failure } = entry;
+        self.applied = at.index;
+        self.committed = state;
+        if let Some(command) = command.as_ref().filter(|_| counts) {
+            self.sessions.apply(at.index, command);
+        }
+        Some(TailEntry { at, command, counts, size, state: (), failure })
+    }
+
+    /// The log was cut off from an index on. Says whether states went with it.
+    pub(super) fn truncate(&mut self, from: Index) -> bool {
+        let keep = self.tail.partition_point(|entry| entry.at.index < from);
+        let cut = keep < self.tail.len();
+        self.tail.truncate(keep);
+        cut
+    }
+
+    /// Forgets every state but the committed one.
+    pub(super) fn clear_tail(&mut self) {
+        self.tail.clear();
+        self.tip = self.committed.clone();
+    }
+
+    /// Goes back to the state behind the last entry of the tail: what was staged after it is gone.
     pub(super) fn rewind(&mut self) {
-        self.tip = self.tail.back().map_or(&self.committed, |item| &item.state).clone();
-        self.rebuild_tail_sessions();
-    }
-
-    /// Saves the state when the log has grown enough.
-    pub(super) fn save(&mut self, raft: &Raft) -> Option<Call<S>> {
-        let threshold = self.config.compact_bytes.max(self.snapshot_bytes);
-        if self.log_bytes < threshold || self.applied <= raft.log().base().index {
-            return None;
-        }
-        let term = raft.log().term(self.applied)?;
-        self.ongoing = OngoingCall::Saving(Position::new(self.applied, term));
-        Some(Call::Save(self.committed.clone()))
-    }
-
-    pub(super) fn saved(&mut self, last: Position, result: Result<Vec<u8>, Failure>) -> Step<S> {
-        self.log_bytes = 0;
-        let none = made(Mistake::SessionsNotInSnapshot).then(Sessions::default);
-        let sessions = none.as_ref().unwrap_or(&self.sessions);
-        let encoded = result.map(|bytes| encode_snapshot(self.config.version, sessions, &bytes));
-        match encoded {
-            Ok(data) => {
-                self.snapshot_bytes = data.len();
-                Step::Compact { last, data }
-            }
-            Err(failure) => {
-                self.faults.push(Fault::CannotSave(failure));
-                Step::Idle
+        self.tip = self.tail.back().map_or(&self.committed, |entry| &entry.state).clone();
+        self.tip_sessions = self.sessions.clone();
+        for entry in &self.tail {
+            if let Some(command) = &entry.command {
+                self.tip_sessions.apply(entry.at.index, command);
             }
         }
     }
 
-    pub(super) fn rebuild_tail_sessions(&mut self) {
-        self.tail_sessions = self.sessions.clone();
-        for item in &self.tail {
-            if let Some(command) = &item.command {
-                self.tail_sessions.apply(item.at.index, command);
-            }
+    /// Replaces everything by the state and the sessions of a snapshot that ends at `last`.
+    pub(super) fn load(&mut self, last: Index, state: S, sessions: Sessions) {
+        self.committed = state;
+        self.applied = last;
+        self.sessions = sessions;
+        self.tail.clear();
+        self.rewind();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::Performer;
+    use super::*;
+
+    fn action(seq: u64) -> Command {
+        let action = format!("+{seq}").as_str().into();
+        Command::Action { version: 1, session: 1, seq, ack: 1, verdicts: Vec::new(), action }
+    }
+
+    /// A replica of texts with a session, and actions at 2, 3 and 4 of which none is committed.
+    fn replica() -> Replica<String> {
+        let mut replica = Replica::new(String::new(), 8);
+        let open = Command::Open { nonce: 7, by: Performer::default() };
+        for (index, command) in (1..).zip([open, action(1), action(2), action(3)]) {
+            let counts = replica.tip_sessions.apply(index, &command);
+            let at = Position::new(index, 1);
+            let entry = TailEntry {
+                at,
+                command: Some(command),
+                counts,
+                size: 10,
+                state: (),
+                failure: None,
+            };
+            let more = entry.action().map(|a| String::from_utf8_lossy(a.as_slice()).into_owned());
+            let state = format!("{}{}", replica.tip, more.unwrap_or_default());
+            replica.push(entry, Ok(state));
         }
+        replica
+    }
+
+    fn next_seq(sessions: &Sessions) -> u64 {
+        sessions.get(1).map_or(0, super::super::sessions::Session::next)
+    }
+
+    #[test]
+    fn each_entry_has_the_state_behind_it_and_commits_bring_them_in_order() {
+        let mut replica = replica();
+        assert_eq!((replica.followed(), replica.applied, replica.tail_len()), (4, 0, 4));
+        assert_eq!((replica.tip.as_str(), replica.committed.as_str()), ("+1+2+3", ""));
+        assert!(replica.apply_next(0).is_none());
+        let applied: Vec<_> =
+            std::iter::from_fn(|| replica.apply_next(3)).map(|entry| entry.at.index).collect();
+        assert_eq!(applied, [1, 2, 3]);
+        assert_eq!((replica.committed.as_str(), replica.applied), ("+1+2", 3));
+        assert_eq!((next_seq(&replica.sessions), next_seq(&replica.tip_sessions)), (3, 4));
+    }
+
+    #[test]
+    fn what_is_cut_off_takes_its_states_and_its_sessions_with_it() {
+        let mut replica = replica();
+        replica.apply_next(1);
+        assert!(!replica.truncate(5), "nothing is there");
+        assert!(replica.truncate(3));
+        replica.rewind();
+        assert_eq!((replica.tip.as_str(), replica.followed()), ("+1", 2));
+        assert_eq!(next_seq(&replica.tip_sessions), 2);
+        replica.push_staged(Position::new(3, 2), action(2), 10, "+1+2'".into());
+        replica.tip = "staged".into();
+        replica.rewind();
+        assert_eq!((replica.tip.as_str(), next_seq(&replica.tip_sessions)), ("+1+2'", 3));
+        replica.clear_tail();
+        assert_eq!((replica.tip.as_str(), replica.followed()), ("", 1));
+    }
+
+    #[test]
+    fn a_reducer_that_fails_leaves_the_state_as_it_was() {
+        let mut replica = replica();
+        let at = Position::new(5, 1);
+        let entry =
+            TailEntry { at, command: None, counts: false, size: 1, state: (), failure: None };
+        replica.push(entry, Err(Failure::new("REDUCER_FAILED", "no")));
+        let last = std::iter::from_fn(|| replica.apply_next(5)).last().expect("an entry");
+        assert_eq!((last.at.index, last.failure.is_some()), (5, true));
+        assert_eq!(replica.committed, "+1+2+3");
+    }
+
+    #[test]
+    fn a_snapshot_replaces_everything() {
+        let mut replica = replica();
+        let mut sessions = Sessions::with_limit(8);
+        sessions.apply(9, &Command::Open { nonce: 8, by: Performer::default() });
+        replica.load(20, "loaded".into(), sessions);
+        assert_eq!((replica.committed.as_str(), replica.tip.as_str()), ("loaded", "loaded"));
+        assert_eq!((replica.applied, replica.followed(), replica.tail_len()), (20, 20, 0));
+        assert!(replica.sessions.get(9).is_some() && replica.tip_sessions.get(9).is_some());
     }
 }
