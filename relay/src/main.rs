@@ -1,7 +1,7 @@
 //! The relay: passes frames between the nodes of a room, and serves the demo.
 //!
-//! It knows rooms and ids, and nothing of what frames say. It keeps nothing: nodes that lose their
-//! connection come back by themselves, and Raft does not care for what was lost in between.
+//! The relay knows rooms and ids, but does not look into frames. It stores nothing: nodes that lose
+//! their connection reconnect by themselves, and Raft tolerates the frames that were lost.
 
 mod rooms;
 mod socket;
@@ -29,8 +29,8 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::rooms::Rooms;
 
-/// How long sockets have to take their leave when the relay shuts down.
-const LONGEST_GOODBYE: Duration = Duration::from_secs(5);
+/// How long the relay waits for its sockets to close when it shuts down.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The WebSocket relay of Conflux.
 ///
@@ -70,12 +70,12 @@ struct Options {
 struct Relay {
     options: Options,
     rooms: Arc<Rooms>,
-    /// True when the relay shuts down.
+    /// Becomes true when the relay shuts down.
     stopping: watch::Receiver<bool>,
 }
 
 #[derive(Deserialize)]
-struct Entrance {
+struct JoinQuery {
     room: Option<String>,
     id: Option<String>,
 }
@@ -98,15 +98,15 @@ async fn main() -> anyhow::Result<()> {
     let relay = Relay::new(options, stopping.clone());
     let app = app(relay.clone());
     println!("Conflux: open http://{address}/ (the relay is at ws://{address}/ws)");
-    // A frame is a whole message and wants to leave at once, not to wait for another.
+    // Each frame is a complete message: send it at once instead of waiting for more data (Nagle).
     let listener = listener.tap_io(|socket| {
-        // Without it the socket is only slower.
+        // If this fails, the socket works, but slower.
         let _ = socket.set_nodelay(true);
     });
     tokio::spawn(async move {
-        asked_to_stop().await;
+        shutdown_signal().await;
         tracing::info!("shutting down");
-        // Nobody listens when nothing is served any more, and that is fine.
+        // Sending fails if the server has already ended, and then there is nothing to stop.
         let _ = stop.send(true);
     });
     let mut stopped = stopping.clone();
@@ -115,7 +115,7 @@ async fn main() -> anyhow::Result<()> {
     });
     let finish = async {
         serve.await?;
-        // The server does not wait for sockets: they still take their leave.
+        // `serve` does not wait for WebSockets, which still have to send their close frames.
         while relay.rooms.connections() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -125,7 +125,7 @@ async fn main() -> anyhow::Result<()> {
         finished = finish => finished,
         () = async {
             drop(stopping.wait_for(|stopping| *stopping).await);
-            tokio::time::sleep(LONGEST_GOODBYE).await;
+            tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
         } => Ok(()),
     }
 }
@@ -136,7 +136,7 @@ fn app(relay: Arc<Relay>) -> Router {
         tracing::info!("no demo in {}: `cargo xtask demo` builds it", folder.display());
     }
     let files = ServeDir::new(folder);
-    // Demos are rebuilt; a browser should ask each time whether a file is still the same.
+    // The demo is rebuilt often, so a browser must ask each time whether a file has changed.
     let fresh = SetResponseHeaderLayer::overriding(
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-cache"),
@@ -144,8 +144,8 @@ fn app(relay: Arc<Relay>) -> Router {
     Router::new().route("/ws", get(enter)).fallback_service(files).layer(fresh).with_state(relay)
 }
 
-/// Ends when the process is asked to: SIGTERM, or Ctrl-C.
-async fn asked_to_stop() {
+/// Returns when the process gets SIGTERM or Ctrl-C.
+async fn shutdown_signal() {
     let interrupted = async {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
@@ -168,10 +168,10 @@ async fn asked_to_stop() {
     interrupted.await;
 }
 
-/// A socket asks to be let in.
+/// Handles a request for a WebSocket: checks the origin, the names and the limit of connections.
 async fn enter(
     State(relay): State<Arc<Relay>>,
-    Query(entrance): Query<Entrance>,
+    Query(query): Query<JoinQuery>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -192,27 +192,28 @@ async fn enter(
         }
         None => Err(format!("{what} is required: connect to /ws?room=NAME&id=ID")),
     };
-    let (room, id) = match (name(entrance.room, "room"), name(entrance.id, "id")) {
+    let (room, id) = match (name(query.room, "room"), name(query.id, "id")) {
         (Ok(room), Ok(id)) => (room, id),
         (Err(why), _) | (_, Err(why)) => return refuse(StatusCode::BAD_REQUEST, why),
     };
-    let Some(seat) = relay.rooms.reserve() else {
+    let Some(permit) = relay.rooms.reserve() else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the relay is full".into());
     };
-    let guest = relay.rooms.enter(&seat, room, id);
+    let connection = relay.rooms.enter(&permit, room, id);
     upgrade
         .max_message_size(MAX_ENVELOPE)
         .max_frame_size(MAX_ENVELOPE)
-        .on_upgrade(move |socket| socket::serve(relay, seat, socket, guest))
+        .on_upgrade(move |socket| socket::serve(relay, permit, socket, connection))
 }
 
-/// Whether the page that connects may: it comes from the relay itself, or from an allowed origin,
-/// or is no page at all. Otherwise any page that a user visits could join their rooms.
+/// Checks the page from which a connection comes: it must be served by the relay itself or have an
+/// allowed origin. Programs that are not browsers send no origin and may connect. Without this
+/// check any page that a user visits could join the user's rooms.
 fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), String> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().map_err(|_| "that is not ASCII".to_string())?;
-    // A name could be made to mean this machine (DNS rebinding), so only addresses and `localhost`
-    // are taken for the relay's own without being asked.
+    // An attacker can make a host name of his own resolve to this machine (DNS rebinding), so only
+    // addresses and `localhost` count as the relay's own; other names need `--allow-origin`.
     let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let own = own.filter(|host| is_local_name(host));
     let is_own = origin.split_once("://").is_some_and(|(_, host)| Some(host) == own);
@@ -223,7 +224,7 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), String> {
     }
 }
 
-/// Whether a host, with or without a port, is an address or `localhost`.
+/// Whether a host, with or without a port, is an IP address or `localhost`.
 fn is_local_name(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

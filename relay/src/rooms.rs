@@ -1,4 +1,4 @@
-//! Who is in which room, and what waits for each.
+//! Which sockets are in which room, and the frames that wait for each socket.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,26 +7,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::body::Bytes;
 use tokio::sync::{Notify, mpsc};
 
-/// Why the relay closes a socket, with the code that it gives.
+/// Why the relay closes a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Farewell {
-    /// It sent something that is no envelope.
+pub(crate) enum CloseReason {
+    /// The socket sent something that is not an envelope.
     BadFrame(&'static str),
-    /// It reads too slowly.
+    /// The socket reads too slowly.
     TooSlow,
-    /// It came again, with a new connection.
+    /// A newer connection has the same id.
     Replaced,
-    /// Nothing was heard of it.
+    /// The socket was silent for longer than the idle timeout.
     Idle,
-    /// It sent something too large.
+    /// The socket sent a message that is too large.
     TooLarge,
     /// The relay shuts down.
     GoingAway,
 }
 
-impl Farewell {
+impl CloseReason {
     /// The WebSocket close code and reason.
-    pub(crate) fn words(self) -> (u16, &'static str) {
+    pub(crate) fn code_and_reason(self) -> (u16, &'static str) {
         match self {
             Self::BadFrame(why) => (4400, why),
             Self::TooSlow => (4408, "this connection reads too slowly"),
@@ -38,81 +38,83 @@ impl Farewell {
     }
 }
 
-/// What a frame that waits costs besides its bytes, about.
+/// Roughly how much memory a waiting frame takes besides its content, in bytes.
 const OVERHEAD: usize = 128;
 
-/// A socket's place in its room: what others send to it goes in here.
+/// A socket's entry in its room, with the queue for the frames that others send to the socket.
 #[derive(Clone)]
-struct Place {
-    /// Tells the connections of one id apart.
+struct Entry {
+    /// Distinguishes connections with the same id: a newer one has a higher serial.
     serial: usize,
     queue: mpsc::UnboundedSender<Bytes>,
-    inbox: Arc<Inbox>,
+    out: Arc<OutQueue>,
 }
 
-/// What a place and its socket share.
+/// What an entry and the task of its socket share.
 #[derive(Default)]
-pub(crate) struct Inbox {
-    /// How many bytes wait.
+pub(crate) struct OutQueue {
+    /// The size of the frames in the queue, in bytes, each with [`OVERHEAD`].
     waiting: AtomicUsize,
-    farewell: Mutex<Option<Farewell>>,
-    dismissed: Notify,
+    /// Why the socket is to be closed, once it is.
+    reason: Mutex<Option<CloseReason>>,
+    /// Wakes the socket's task when `reason` is set.
+    closed: Notify,
 }
 
-impl Inbox {
-    /// A frame of this size was written.
+impl OutQueue {
+    /// Call when a frame of this size, in bytes, was written to the socket.
     pub(crate) fn written(&self, bytes: usize) {
         self.waiting.fetch_sub(bytes + OVERHEAD, Ordering::Relaxed);
     }
 
-    /// Waits until the socket is to be closed, and says why.
-    pub(crate) async fn dismissed(&self) -> Farewell {
+    /// Waits until the socket is to be closed; returns the reason.
+    pub(crate) async fn closed(&self) -> CloseReason {
         loop {
-            if let Some(farewell) = *lock(&self.farewell) {
-                return farewell;
+            if let Some(reason) = *lock(&self.reason) {
+                return reason;
             }
-            self.dismissed.notified().await;
+            self.closed.notified().await;
         }
     }
 
-    fn dismiss(&self, farewell: Farewell) {
-        lock(&self.farewell).get_or_insert(farewell);
-        self.dismissed.notify_one();
+    fn close(&self, reason: CloseReason) {
+        lock(&self.reason).get_or_insert(reason);
+        self.closed.notify_one();
     }
 }
 
-/// The data under a lock stays whole even if a thread panicked with it.
+/// Locks a mutex. A poisoned one is usable: no code here leaves the data half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All rooms.
+/// All rooms, and the limits that they share.
 pub(crate) struct Rooms {
-    rooms: Mutex<HashMap<String, HashMap<String, Place>>>,
+    rooms: Mutex<HashMap<String, HashMap<String, Entry>>>,
     connections: Arc<AtomicUsize>,
     serials: AtomicUsize,
     max_connections: usize,
     max_queue: usize,
 }
 
-/// A socket in a room. Leaves when dropped.
-pub(crate) struct Guest {
+/// A socket's membership in a room, held by the socket's task. Dropping it leaves the room.
+pub(crate) struct Connection {
     rooms: Arc<Rooms>,
     pub(crate) room: String,
     pub(crate) id: String,
     serial: usize,
     pub(crate) queue: mpsc::UnboundedReceiver<Bytes>,
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) out: Arc<OutQueue>,
 }
 
-/// One of the connections that there may be. Given back when dropped.
-pub(crate) struct Seat {
+/// A permit for one of the `max_connections`. Dropping it frees the permit.
+pub(crate) struct Permit {
     connections: Arc<AtomicUsize>,
-    /// Grows from each connection that is asked for to the next.
+    /// Higher for each later request to connect.
     serial: usize,
 }
 
-impl Drop for Seat {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -129,76 +131,77 @@ impl Rooms {
         }
     }
 
-    /// How many connections there are.
+    /// How many connections there are, including those that are being set up.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Keeps a seat for a connection that is about to be made, unless all are taken.
-    pub(crate) fn reserve(&self) -> Option<Seat> {
+    /// Reserves a permit for a new connection, unless all are taken.
+    pub(crate) fn reserve(&self) -> Option<Permit> {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { connections: self.connections.clone(), serial };
+        let permit = Permit { connections: self.connections.clone(), serial };
         let taken = self.connections.fetch_add(1, Ordering::Relaxed);
-        (taken < self.max_connections).then_some(seat)
+        (taken < self.max_connections).then_some(permit)
     }
 
-    /// Lets a connection into a room. That is before its client hears that it is connected: what it asks
-    /// others to send then is for it. Of two with one id the one stays that asked later: the other is mostly
-    /// its own earlier connection, which has not noticed yet that it is dead. They may come in here in
-    /// another order than they asked.
-    pub(crate) fn enter(self: &Arc<Self>, seat: &Seat, room: String, id: String) -> Guest {
+    /// Adds a connection to a room. This happens before the client learns that it is connected, so
+    /// that the client receives the answers to whatever it sends first. Of two connections with the
+    /// same id the one stays that was requested later: the other is usually an earlier connection
+    /// of the same client, which has not yet noticed that it is dead. The calls for the two may
+    /// come in a different order than the requests.
+    pub(crate) fn enter(self: &Arc<Self>, permit: &Permit, room: String, id: String) -> Connection {
         let (sender, queue) = mpsc::unbounded_channel();
-        let serial = seat.serial;
-        let inbox = Arc::new(Inbox::default());
-        let place = Place { serial, queue: sender, inbox: inbox.clone() };
+        let serial = permit.serial;
+        let out = Arc::new(OutQueue::default());
+        let entry = Entry { serial, queue: sender, out: out.clone() };
         let mut rooms = lock(&self.rooms);
-        let places = rooms.entry(room.clone()).or_default();
-        if places.get(&id).is_some_and(|other| other.serial > serial) {
-            inbox.dismiss(Farewell::Replaced);
-        } else if let Some(before) = places.insert(id.clone(), place) {
-            before.inbox.dismiss(Farewell::Replaced);
+        let entries = rooms.entry(room.clone()).or_default();
+        if entries.get(&id).is_some_and(|other| other.serial > serial) {
+            out.close(CloseReason::Replaced);
+        } else if let Some(before) = entries.insert(id.clone(), entry) {
+            before.out.close(CloseReason::Replaced);
         }
         drop(rooms);
-        Guest { rooms: self.clone(), room, id, serial, queue, inbox }
+        Connection { rooms: self.clone(), room, id, serial, queue, out }
     }
 }
 
-impl Guest {
-    /// Passes a frame on to one other in the room, or to all.
+impl Connection {
+    /// Passes a frame on to one socket in the room, or to all others.
     pub(crate) fn send(&self, to: Option<&str>, frame: &Bytes) {
         let rooms = lock(&self.rooms.rooms);
         let Some(room) = rooms.get(&self.room) else { return };
         match to {
             Some(to) => {
-                if let Some(place) = room.get(to) {
-                    self.put(place, frame);
+                if let Some(entry) = room.get(to) {
+                    self.enqueue(entry, frame);
                 }
             }
             None => {
                 let others = room.iter().filter(|(id, _)| **id != self.id);
-                others.for_each(|(_, place)| self.put(place, frame));
+                others.for_each(|(_, entry)| self.enqueue(entry, frame));
             }
         }
     }
 
-    fn put(&self, place: &Place, frame: &Bytes) {
+    fn enqueue(&self, entry: &Entry, frame: &Bytes) {
         let size = frame.len() + OVERHEAD;
-        let waiting = place.inbox.waiting.fetch_add(size, Ordering::Relaxed);
+        let waiting = entry.out.waiting.fetch_add(size, Ordering::Relaxed);
         if waiting + size > self.rooms.max_queue {
-            place.inbox.dismiss(Farewell::TooSlow);
+            entry.out.close(CloseReason::TooSlow);
             return;
         }
-        // It fails when the socket has just gone: a lost frame.
-        let _ = place.queue.send(frame.clone());
+        // Fails if the socket has just closed: the frame is lost.
+        let _ = entry.queue.send(frame.clone());
     }
 }
 
-impl Drop for Guest {
+impl Drop for Connection {
     fn drop(&mut self) {
         let mut rooms = lock(&self.rooms.rooms);
         if let Some(room) = rooms.get_mut(&self.room) {
-            // The place may be another connection's by now.
-            if room.get(&self.id).is_some_and(|place| place.serial == self.serial) {
+            // By now the entry may belong to a newer connection.
+            if room.get(&self.id).is_some_and(|entry| entry.serial == self.serial) {
                 room.remove(&self.id);
             }
             if room.is_empty() {
@@ -216,8 +219,8 @@ mod tests {
     fn of_two_with_one_id_the_one_stays_that_asked_later() {
         let rooms = Arc::new(Rooms::new(10, 1 << 20));
         let (first, second) = (rooms.reserve().expect("room"), rooms.reserve().expect("room"));
-        let enter = |seat| rooms.enter(seat, "r".into(), "a".into());
-        let said = |guest: &Guest| *lock(&guest.inbox.farewell);
+        let enter = |permit| rooms.enter(permit, "r".into(), "a".into());
+        let said = |connection: &Connection| *lock(&connection.out.reason);
         for late in [false, true] {
             let (one, two) = if late {
                 let two = enter(&second);
@@ -226,11 +229,11 @@ mod tests {
                 let one = enter(&first);
                 (one, enter(&second))
             };
-            assert_eq!((said(&one), said(&two)), (Some(Farewell::Replaced), None));
+            assert_eq!((said(&one), said(&two)), (Some(CloseReason::Replaced), None));
             drop(one);
             assert!(
                 lock(&rooms.rooms)["r"].contains_key("a"),
-                "the other one's place is still there"
+                "the other connection is still in its room"
             );
         }
     }

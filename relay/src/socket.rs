@@ -1,4 +1,4 @@
-//! One socket's life.
+//! Serves one socket, from the time it enters its room until it is closed.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,23 +10,28 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use crate::Relay;
-use crate::rooms::{Farewell, Guest, Inbox, Seat};
+use crate::rooms::{CloseReason, Connection, OutQueue, Permit};
 
-/// How long a socket has to take a last word and to say goodbye itself. To drop it at once would
-/// reset the connection, and the reason might never be read.
-const LAST_WORD: std::time::Duration = std::time::Duration::from_secs(3);
+/// How long to wait for the client's close frame after sending ours. Dropping the socket at once
+/// would reset the connection, and the client might never read the reason.
+const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// Serves a socket until it goes or has to.
-pub(crate) async fn serve(relay: Arc<Relay>, seat: Seat, mut socket: WebSocket, mut guest: Guest) {
-    let (room, id) = (guest.room.clone(), guest.id.clone());
+/// Serves a socket until the client closes it or the relay has a reason to.
+pub(crate) async fn serve(
+    relay: Arc<Relay>,
+    permit: Permit,
+    mut socket: WebSocket,
+    mut connection: Connection,
+) {
+    let (room, id) = (connection.room.clone(), connection.id.clone());
     tracing::info!(room, id, "in");
-    let Err(farewell) = converse(&relay, &mut socket, &mut guest).await;
-    drop(guest);
-    if let Some(farewell) = farewell {
-        let (code, reason) = farewell.words();
-        tracing::info!(room, id, code, reason, "out");
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-        let _ = timeout(LAST_WORD, async {
+    let Err(reason) = serve_until_closed(&relay, &mut socket, &mut connection).await;
+    drop(connection);
+    if let Some(reason) = reason {
+        let (code, text) = reason.code_and_reason();
+        tracing::info!(room, id, code, reason = text, "out");
+        let close = Message::Close(Some(CloseFrame { code, reason: text.into() }));
+        let _ = timeout(CLOSE_TIMEOUT, async {
             if socket.send(close).await.is_ok() {
                 while let Some(Ok(_)) = socket.recv().await {}
             }
@@ -35,75 +40,75 @@ pub(crate) async fn serve(relay: Arc<Relay>, seat: Seat, mut socket: WebSocket, 
     } else {
         tracing::info!(room, id, "out");
     }
-    // Until here the relay waits for this socket when it shuts down.
-    drop(seat);
+    // When the relay shuts down it waits until all permits are free, so the permit is kept until here.
+    drop(permit);
 }
 
-/// Why a conversation ended: a reason to close the socket, or none when it has gone by itself.
-type End = Option<Farewell>;
+/// Why serving ended: the relay's reason to close the socket, or none if the client closed it.
+type End = Option<CloseReason>;
 
-/// Passes frames on in both directions until there is an end to it.
-async fn converse(
+/// Passes frames on in both directions until the socket ends or must be closed.
+async fn serve_until_closed(
     relay: &Relay,
     socket: &mut WebSocket,
-    guest: &mut Guest,
+    connection: &mut Connection,
 ) -> Result<Infallible, End> {
     let mut stopping = relay.stopping.clone();
     let mut pings = interval(relay.ping_interval());
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings.reset();
     let mut silent_until = Instant::now() + relay.idle_timeout();
-    let inbox = guest.inbox.clone();
+    let out = connection.out.clone();
     loop {
         tokio::select! {
-            farewell = inbox.dismissed() => return Err(Some(farewell)),
-            () = stopped(&mut stopping) => return Err(Some(Farewell::GoingAway)),
-            () = sleep_until(silent_until) => return Err(Some(Farewell::Idle)),
+            reason = out.closed() => return Err(Some(reason)),
+            () = stopped(&mut stopping) => return Err(Some(CloseReason::GoingAway)),
+            () = sleep_until(silent_until) => return Err(Some(CloseReason::Idle)),
             message = socket.recv() => {
                 silent_until = Instant::now() + relay.idle_timeout();
                 match message.ok_or(None)? {
                     Ok(Message::Binary(bytes)) => {
-                        pass_on(guest, &bytes).map_err(Some)?;
+                        pass_on(connection, &bytes).map_err(Some)?;
                     }
                     Ok(Message::Text(_)) => {
                         let why = "text is not understood: send binary frames";
-                        return Err(Some(Farewell::BadFrame(why)));
+                        return Err(Some(CloseReason::BadFrame(why)));
                     }
                     Ok(Message::Ping(_) | Message::Pong(_)) => {}
                     Ok(Message::Close(_)) => return Err(None),
                     Err(error) if error.to_string().contains("too long") => {
-                        return Err(Some(Farewell::TooLarge));
+                        return Err(Some(CloseReason::TooLarge));
                     }
                     Err(_) => return Err(None),
                 }
             }
-            Some(frame) = guest.queue.recv() => {
+            Some(frame) = connection.queue.recv() => {
                 let length = frame.len();
-                speak(socket, Message::Binary(frame), &inbox, &mut stopping, silent_until).await?;
-                inbox.written(length);
+                send(socket, Message::Binary(frame), &out, &mut stopping, silent_until).await?;
+                out.written(length);
             }
             _ = pings.tick() => {
                 let ping = Message::Ping(Bytes::new());
-                speak(socket, ping, &inbox, &mut stopping, silent_until).await?;
+                send(socket, ping, &out, &mut stopping, silent_until).await?;
             }
         }
     }
 }
 
-/// Sends a message. A socket that takes its time with it can still be told to go, and is not waited
-/// for longer than a silent one.
-async fn speak(
+/// Sends a message to the client. While a slow client blocks this, the socket can still be closed,
+/// and the idle timeout still applies.
+async fn send(
     socket: &mut WebSocket,
     message: Message,
-    inbox: &Inbox,
+    out: &OutQueue,
     stopping: &mut watch::Receiver<bool>,
     silent_until: Instant,
 ) -> Result<(), End> {
     tokio::select! {
         sent = socket.send(message) => sent.map_err(|_| None),
-        farewell = inbox.dismissed() => Err(Some(farewell)),
-        () = stopped(stopping) => Err(Some(Farewell::GoingAway)),
-        () = sleep_until(silent_until) => Err(Some(Farewell::Idle)),
+        reason = out.closed() => Err(Some(reason)),
+        () = stopped(stopping) => Err(Some(CloseReason::GoingAway)),
+        () = sleep_until(silent_until) => Err(Some(CloseReason::Idle)),
     }
 }
 
@@ -111,12 +116,13 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stopping| *stopping).await);
 }
 
-fn pass_on(guest: &Guest, bytes: &Bytes) -> Result<(), Farewell> {
+fn pass_on(connection: &Connection, bytes: &Bytes) -> Result<(), CloseReason> {
     let (to, frame) = envelope::open(bytes).map_err(|error| match error {
-        envelope::EnvelopeError::Short => Farewell::BadFrame("the envelope ends too early"),
-        envelope::EnvelopeError::Id => Farewell::BadFrame("the receiver's id is not UTF-8"),
+        envelope::EnvelopeError::Short => CloseReason::BadFrame("the envelope ends too early"),
+        envelope::EnvelopeError::Id => CloseReason::BadFrame("the receiver's id is not UTF-8"),
     })?;
-    // A copy: a slice would keep the socket's whole buffer for as long as the slowest reader waits.
-    guest.send(to, &Bytes::copy_from_slice(frame));
+    // Copy the frame: a slice would keep the socket's whole buffer in memory until the slowest
+    // receiver has read the frame.
+    connection.send(to, &Bytes::copy_from_slice(frame));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The relay as its users meet it: the real program, real sockets.
+//! Tests of the relay as its users meet it: the real program and real sockets.
 #![allow(missing_docs)]
 
 use std::io::{BufRead as _, BufReader};
@@ -59,7 +59,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // It may have ended already.
+        // Fails if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -69,7 +69,7 @@ async fn send(socket: &mut Socket, to: Option<&str>, frame: &[u8]) {
     socket.send(Message::Binary(seal(to, frame).into())).await.expect("sent");
 }
 
-/// The next frame, or how the socket was closed.
+/// The next frame, or the close code and reason; the code is 0 if the socket ended without them.
 async fn next(socket: &mut Socket) -> Result<Vec<u8>, (u16, String)> {
     let wait = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
@@ -97,7 +97,7 @@ async fn frames_go_to_one_or_to_all_others_of_a_room_and_to_no_other_room() {
     send(&mut a, Some("c"), b"to c").await;
     assert_eq!(next(&mut c).await, Ok(b"to c".to_vec()));
     send(&mut a, Some("nobody"), b"to nobody").await;
-    // Nothing else arrived anywhere: what comes next is what is sent next.
+    // No other frame arrived anywhere, so the next frame that is sent is the next one received.
     send(&mut c, None, b"last").await;
     assert_eq!(next(&mut a).await, Ok(b"last".to_vec()), "nobody hears itself");
     assert_eq!(next(&mut b).await, Ok(b"last".to_vec()));
@@ -107,7 +107,7 @@ async fn frames_go_to_one_or_to_all_others_of_a_room_and_to_no_other_room() {
 }
 
 #[tokio::test]
-async fn a_bad_frame_closes_its_socket_with_a_reason_and_touches_no_other() {
+async fn a_bad_frame_closes_its_own_socket_with_a_reason_and_no_other() {
     let relay = Relay::start(&[]);
     let mut good = relay.join("r", "good").await;
     let bad: [(Message, u16, &str); 4] = [
@@ -131,7 +131,7 @@ async fn a_bad_frame_closes_its_socket_with_a_reason_and_touches_no_other() {
 }
 
 #[tokio::test]
-async fn random_bytes_hurt_nobody() {
+async fn random_bytes_do_not_disturb_other_sockets() {
     let relay = Relay::start(&[]);
     let mut good = relay.join("r", "good").await;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -147,12 +147,12 @@ async fn random_bytes_hurt_nobody() {
     }
     let mut other = relay.join("r", "other").await;
     send(&mut other, Some("good"), b"still here").await;
-    // Some of the noise was an envelope for everyone.
+    // Some of the random messages were valid envelopes for everyone.
     while next(&mut good).await.expect("still connected") != b"still here" {}
 }
 
 #[tokio::test]
-async fn a_frame_of_the_largest_size_passes() {
+async fn a_frame_of_the_largest_size_is_passed_on() {
     let relay = Relay::start(&[]);
     let (mut a, mut b) = (relay.join("r", "a").await, relay.join("r", "b").await);
     let frame = vec![7; 1 << 20];
@@ -161,13 +161,13 @@ async fn a_frame_of_the_largest_size_passes() {
 }
 
 #[tokio::test]
-async fn only_allowed_origins_come_in() {
+async fn only_allowed_origins_can_connect() {
     let relay = Relay::start(&["--allow-origin", "https://example.org"]);
     let own = format!("http://{}", relay.address);
     for origin in [None, Some("https://example.org"), Some(own.as_str())] {
         assert!(relay.try_join("room=r&id=a", origin).await.is_ok(), "{origin:?}");
     }
-    // A name that was made to mean this machine is not the relay's own.
+    // A host name that an attacker made resolve to this machine is not the relay's own.
     let url = format!("ws://{}/ws?room=r&id=a", relay.address);
     let mut rebound = url.into_client_request().expect("a request");
     rebound.headers_mut().insert("host", "evil.example:80".parse().expect("a header"));
@@ -199,7 +199,7 @@ async fn a_slow_reader_is_disconnected_and_the_others_are_not() {
     let (mut a, mut slow) = (relay.join("r", "a").await, relay.join("r", "slow").await);
     let mut fast = relay.join("r", "fast").await;
     let frame = vec![1; 1 << 20];
-    // The slow one reads nothing meanwhile: first the sockets' buffers fill up, then the queue.
+    // The slow client reads nothing meanwhile: first the sockets' buffers fill up, then the queue.
     for _ in 0..40 {
         send(&mut a, None, &frame).await;
         next(&mut fast).await.expect("the fast one hears everything");
@@ -210,7 +210,7 @@ async fn a_slow_reader_is_disconnected_and_the_others_are_not() {
             Err(end) => break end,
         }
     };
-    // With its buffers full it may not get to hear the reason.
+    // Because the buffers are full, the close frame may not arrive.
     assert!(end.0 == 4408 || end.0 == 0, "{end:?}");
 }
 
@@ -226,7 +226,7 @@ async fn a_new_connection_takes_the_place_of_the_old_one() {
 }
 
 #[tokio::test]
-async fn silence_is_noticed_and_pongs_are_no_silence() {
+async fn a_silent_client_is_disconnected_and_one_that_answers_pings_is_not() {
     let relay = Relay::start(&["--ping-interval", "0.1", "--idle-timeout", "0.5"]);
     let mut alive = relay.join("r", "alive").await;
     let mut silent = relay.join("r", "silent").await;
@@ -244,7 +244,7 @@ async fn silence_is_noticed_and_pongs_are_no_silence() {
 }
 
 #[tokio::test]
-async fn there_is_a_limit_to_connections() {
+async fn connections_beyond_the_limit_are_refused_until_one_ends() {
     let relay = Relay::start(&["--max-connections", "2"]);
     let (_a, b) = (relay.join("r", "a").await, relay.join("r", "b").await);
     let Err(Error::Http(response)) = relay.try_join("room=r&id=c", None).await else {
@@ -263,14 +263,14 @@ async fn there_is_a_limit_to_connections() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn sigterm_says_goodbye_to_everyone() {
+async fn on_sigterm_every_socket_gets_a_close_frame_and_the_relay_ends() {
     let mut relay = Relay::start(&[]);
     let mut reading = Vec::new();
     for i in 0..100 {
         let mut socket = relay.join("r", &format!("{i}")).await;
         reading.push(tokio::spawn(async move { next(&mut socket).await }));
     }
-    // Whoever says nothing does not hold it up for ever.
+    // A connection that sends nothing must not keep the relay from ending.
     let _half = TcpStream::connect(&relay.address).await.expect("a connection");
     let status = tokio::task::spawn_blocking(move || relay.terminate()).await.expect("it ends");
     assert!(status.success(), "{status}");
@@ -280,14 +280,14 @@ async fn sigterm_says_goodbye_to_everyone() {
 }
 
 #[tokio::test]
-async fn a_socket_that_blocks_is_not_waited_for_longer_than_a_silent_one() {
+async fn a_client_that_stops_reading_is_disconnected_after_the_idle_timeout() {
     let relay = Relay::start(&["--idle-timeout", "0.5", "--max-queue", "1000000000"]);
     let mut blocked = relay.join("r", "blocked").await;
     let mut a = relay.join("r", "a").await;
     for _ in 0..60 {
         send(&mut a, Some("blocked"), &vec![1; 1 << 20]).await;
     }
-    // Its place is free when it has been dropped: frames to it go nowhere, and the relay lives.
+    // After the idle timeout the relay has dropped the socket, and the rest of the frames with it.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let mut heard = 0;
     while next(&mut blocked).await.is_ok() {
@@ -306,7 +306,7 @@ fn help_names_every_option() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_one_clear_sentence() {
+fn a_port_in_use_gives_a_clear_error_message() {
     let relay = Relay::start(&[]);
     let port = relay.address.rsplit(':').next().expect("a port");
     let second = Command::new(env!("CARGO_BIN_EXE_conflux-relay")).args(["--port", port]).output();

@@ -1,5 +1,5 @@
-// Clusters of tabs in Chromium: how long nobody leads when the leader's tab is killed, and what grows with
-// the number of actions.
+// Benchmarks of elastic clusters in Chromium: the time without commits after the leader's tab is killed, the latency of
+// performs, and what grows with the number of actions.
 import { crash, launch, openTab, startSite } from '../browser/support.mjs'
 
 const RUNS = 30
@@ -8,7 +8,7 @@ const browser = await launch()
 const quantile = (times, q) => times.toSorted((a, b) => a - b)[Math.min(times.length - 1, Math.floor(times.length * q))]
 const ms = (time) => `${time.toFixed(1)} ms`
 
-// Three tabs; one that does not lead performs all the time, one perform after the other.
+/** Waits until all tabs know `n` members, all of them voters, and a leader. */
 const settled = async (pages, n) => {
   for (const page of pages) {
     await page.waitForFunction(
@@ -19,6 +19,7 @@ const settled = async (pages, n) => {
   }
 }
 
+// The leader's tab of three is killed while another tab performs all the time, one perform after the other.
 const gaps = []
 {
   const context = await browser.newContext()
@@ -49,7 +50,8 @@ const gaps = []
       await window.asking
       return acks
     })
-    // The longest silence from the kill on: what was committed before the tab was really dead does not count.
+    // The longest time between two commits after the kill. The first gap alone would be too short: the tab may still
+    // commit for a moment before it is really dead.
     let silence = 0
     let last = before
     for (const ack of acks.filter((ack) => ack > before)) {
@@ -64,7 +66,7 @@ console.log(
   `the leader's tab is killed, ${RUNS} times: silence until the next commit, median ${ms(quantile(gaps, 0.5))}, 99 % ${ms(quantile(gaps, 0.99))}`,
 )
 
-// Latency with IndexedDB, three tabs.
+// Latency of performs with IndexedDB and three tabs.
 {
   const context = await browser.newContext()
   const pages = []
@@ -86,7 +88,7 @@ console.log(
   await context.close()
 }
 
-// What grows: a small state, and more and more actions.
+// What grows with the number of actions if the state stays small.
 {
   const context = await browser.newContext()
   const pages = [await openTab(context, site.origin, 'flat', 'tab-0', { count: 1 })]

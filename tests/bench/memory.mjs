@@ -1,4 +1,4 @@
-// 3 nodes on the memory channel in one Node.js process, at the default settings.
+// Benchmark of 3 nodes on the memory channel in one Node.js process, with the default settings.
 import { closeAll, cluster, imported as conflux, leaderOf } from '../node/support.mjs'
 
 export const quantile = (times, q) => times.toSorted((a, b) => a - b)[Math.floor((times.length - 1) * q)]

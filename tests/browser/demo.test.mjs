@@ -1,4 +1,4 @@
-// The demo as a visitor meets it.
+// Tests of the demo as a visitor uses it.
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { startRelay } from '../node/support.mjs'
@@ -15,7 +15,7 @@ after(async () => {
   await relay.stop()
 })
 
-// These are about clusters of a fixed size; those of tabs have tests of their own below.
+// By default the demo's cluster is a fixed one. The last test passes '' as the size, for an elastic cluster.
 const open = async (context, query, size = 'size=3&') => {
   const page = await context.newPage()
   page.on('pageerror', (error) => assert.fail(`the demo threw: ${error.stack}`))
@@ -35,7 +35,7 @@ const words = (page) => page.$$eval('#words li', (items) => items.map((item) => 
 const everyoneSees = (pages, check) => Promise.all(pages.map((page) => page.waitForFunction(check)))
 
 describe('the demo', () => {
-  it('says how many tabs are missing, and begins when all are here', async () => {
+  it('says how many tabs are missing, and starts when all are open', async () => {
     const context = await browser.newContext()
     const first = await open(context, 'room=begin')
     await first.waitForSelector('h1:has-text("Open 2 more tabs.")')
@@ -46,7 +46,7 @@ describe('the demo', () => {
     await context.close()
   })
 
-  it('shares the list, in the same order, and shows every node with one leader', async () => {
+  it('shows the list in the same order in all tabs, and all nodes with exactly one leader', async () => {
     const context = await browser.newContext()
     const pages = await three([context], 'room=list')
     for (const [i, page] of pages.entries()) {
@@ -66,7 +66,7 @@ describe('the demo', () => {
     await context.close()
   })
 
-  it('plays tic-tac-toe: illegal moves are rejected, the others watch', async () => {
+  it('lets two tabs play tic-tac-toe: illegal moves are rejected, and other tabs watch', async () => {
     const context = await browser.newContext()
     const [x, o, watcher] = await three([context], 'room=game')
     await x.click('#sit-x')
@@ -94,7 +94,7 @@ describe('the demo', () => {
     await context.close()
   })
 
-  it('pauses and resumes a node, cuts it off and back', async () => {
+  it('pauses and resumes a node, and cuts it off and reconnects it', async () => {
     const context = await browser.newContext()
     const pages = await three([context], 'room=faults')
     for (const button of ['#pause', '#cut']) {
@@ -116,14 +116,14 @@ describe('the demo', () => {
     await context.close()
   })
 
-  it('tells a fourth tab in a friendly way that the cluster is full, and how to start over', async () => {
+  it('tells a fourth tab that the cluster is full, and offers to start a fresh one', async () => {
     const context = await browser.newContext()
     const pages = await three([context], 'room=full')
     const fourth = await open(context, 'room=full')
     await fourth.waitForSelector('h1:has-text("This cluster is full.")')
     await fourth.click('#welcome-actions a')
     await fourth.waitForSelector('h1:has-text("Open 2 more tabs.")')
-    // A reloaded tab is somebody new.
+    // A reloaded tab is a new node.
     const name = await pages[0].textContent('#me')
     await pages[0].reload()
     await pages[0].waitForSelector('h1:has-text("This cluster is full.")')
@@ -131,7 +131,7 @@ describe('the demo', () => {
     await context.close()
   })
 
-  it('goes through the relay with ?channel=websocket, across browser profiles', async () => {
+  it('works across browser profiles, through the relay, with ?channel=websocket', async () => {
     const contexts = await Promise.all([browser.newContext(), browser.newContext()])
     const pages = await three(contexts, 'channel=websocket&room=devices')
     await pages[1].fill('#word', 'across')
@@ -141,7 +141,7 @@ describe('the demo', () => {
     await Promise.all(contexts.map((context) => context.close()))
   })
 
-  it('needs no size: one tab works, others come and go, a reload and a crash keep everything', async () => {
+  it('works without a size: with one tab, with tabs that come and go, and after a reload and a crash', async () => {
     const context = await browser.newContext()
     const first = await open(context, 'room=elastic', '')
     const say = async (page, word) => {

@@ -1,5 +1,4 @@
-// Clusters of as many nodes as there are tabs, in a real browser: tabs die, and what was acknowledged
-// does not.
+// Tests of elastic clusters in a real browser: however tabs die, nothing that was acknowledged is lost.
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, afterEach, describe, it } from 'node:test'
 import {
@@ -31,7 +30,7 @@ beforeEach(() => {
   name = `cluster-${++clusters}`
 })
 
-/** Each test of this part has a browser profile of its own. */
+/** Gives each test of a `describe` block a browser profile of its own. */
 const ownContext = () => {
   beforeEach(async () => {
     context = await browser.newContext()
@@ -43,14 +42,14 @@ let tabs = 0
 const open = (more) => openTab(context, site.origin, name, `tab-${++tabs}`, more)
 const openMany = (n) => Promise.all(Array.from({ length: n }, () => open()))
 
-/** Waits until a tab's status is as it should be. */
+/** Waits until a tab's status meets a condition. */
 const until = (page, condition, arg) =>
   page.waitForFunction(`(${condition})(tab.status(), ${JSON.stringify(arg)})`, null, { timeout: 30_000, polling: 50 })
 
 const progress = (page, more) =>
   page.waitForFunction(([n]) => tab.acknowledged.length >= n, [more], { timeout: 30_000, polling: 50 })
 
-/** Waits until a second has passed without a word. Gives what tells how many words there were. */
+/** Waits until the tabs have sent no frame for a second. Returns a function that counts the frames sent so far. */
 const silence = async (pages) => {
   const sent = async () => {
     const counts = pages.map((page) => page.evaluate('tab.status().counters.framesSent'))
@@ -64,7 +63,7 @@ const silence = async (pages) => {
   return sent
 }
 
-/** Random, and the same in every run. */
+/** Random numbers from 0 to 1, the same ones in every run. */
 const random = (() => {
   let seed = 7
   return () => {
@@ -111,7 +110,7 @@ describe('a cluster of tabs', () => {
     assert.equal((await page.evaluate('tab.status()')).id, id, 'it is the same node')
   })
 
-  it('the last tab that is left has it all', async () => {
+  it('the last open tab has everything that was acknowledged', async () => {
     const pages = await openMany(3)
     await Promise.all(pages.map((page) => page.evaluate('tab.burst(30)')))
     const values = (await Promise.all(pages.map(acknowledged))).flat()
@@ -122,7 +121,7 @@ describe('a cluster of tabs', () => {
     await check([pages[2]], [...values])
   })
 
-  it('is quiet when nobody does anything, and wakes up at once', async () => {
+  it('sends at most one message a second when idle, and performs at once afterwards', async () => {
     const pages = await openMany(3)
     await Promise.all(pages.map((page) => page.evaluate('tab.first()')))
     for (const page of pages) await until(page, '(s) => s.members.length === 3 && s.learners.length === 0')
@@ -136,7 +135,7 @@ describe('a cluster of tabs', () => {
     assert.equal((await pages[0].evaluate('tab.status()')).term, term, 'nobody missed the leader')
   })
 
-  it(`goes on when four of five die at once under load, ${ROUNDS} times`, async () => {
+  it(`goes on when four of five tabs die at once under load, ${ROUNDS} times`, async () => {
     for (let round = 1; round <= ROUNDS; round++) {
       name = `four-of-five-${round}`
       const pages = await openMany(5)
@@ -155,13 +154,13 @@ describe('a cluster of tabs', () => {
     }
   })
 
-  it(`has all that was acknowledged after all tabs have died, ${ROUNDS} times`, async () => {
+  it(`has everything that was acknowledged after all tabs have died, ${ROUNDS} times`, async () => {
     name = 'extinct'
     const known = []
     for (let round = 1; round <= ROUNDS; round++) {
       const pages = await openMany(1 + Math.floor(random() * 4))
-      // The state grows from round to round, and each newcomer reduces it. Those that are there must not do
-      // thousands meanwhile, or each round takes longer than the one before.
+      // The state grows from round to round, and each new tab must reduce it. The tabs that are already open must not
+      // perform thousands of actions meanwhile, or each round would take longer than the one before.
       await Promise.all(pages.map((page) => page.evaluate('tab.run(20)')))
       await Promise.all(pages.map((page) => progress(page, 5 + Math.floor(random() * 40))))
       known.push(...(await Promise.all(pages.map(acknowledged))).flat())
@@ -176,10 +175,10 @@ describe('a cluster of tabs', () => {
 describe('storage', () => {
   ownContext()
 
-  it('that does not take what is written stops the node with a code, and nothing is lost', async () => {
+  it('stops the node with a code when a write fails, and nothing acknowledged is lost', async () => {
     const page = await open()
     await page.evaluate('tab.burst(10)')
-    // Each write's transaction is undone, as the browser does when there is no room.
+    // Abort each write's transaction, as the browser does when storage is full.
     await page.evaluate('IDBTransaction.prototype.commit = function () { this.abort() }')
     await page.evaluate("tab.node.perform('append', ['never']).catch((error) => tab.failed.push(error.code))")
     assert.deepEqual(await page.evaluate('tab.errors'), ['STORAGE_FAILED'])
@@ -192,10 +191,10 @@ describe('storage', () => {
     assert.equal((await later.evaluate('tab.state()')).length, 10)
   })
 
-  it('whose connection is lost is opened again, and nobody notices', async () => {
+  it('is opened again when its connection is lost, without an error', async () => {
     const page = await open()
     await page.evaluate('tab.burst(3)')
-    // As WebKit does it, now and then: twice in a row, and once in the middle of a transaction.
+    // As in WebKit now and then, the connection is lost twice in a row, and once in the middle of a transaction.
     await page.evaluate(`{
       const { transaction } = IDBDatabase.prototype
       const { commit } = IDBTransaction.prototype
@@ -217,14 +216,14 @@ describe('storage', () => {
     assert.equal((await later.evaluate('tab.state()')).length, 5)
   })
 
-  it('that is deleted under open tabs stops them, and a new tab begins anew', async () => {
+  it('stops open tabs when it is deleted, and a new tab starts a new cluster', async () => {
     const pages = await openMany(2)
     await Promise.all(pages.map((page) => page.evaluate('tab.burst(5)')))
     if (engine === 'chromium') {
       const session = await context.newCDPSession(pages[0])
       await session.send('Storage.clearDataForOrigin', { origin: site.origin, storageTypes: 'indexeddb' })
     } else {
-      // Nobody clears a site's data over these engines' protocols; a page can.
+      // The protocols of these engines cannot clear a site's data, but a page can delete its databases.
       await pages[0].evaluate(`indexedDB.databases().then((all) => {
         for (const { name } of all) indexedDB.deleteDatabase(name)
       })`)
@@ -239,7 +238,7 @@ describe('storage', () => {
     assert.equal((await later.evaluate('tab.state()')).length, 1)
   })
 
-  it('is deleted by destroy(), in all tabs', async () => {
+  it('is deleted by destroy(), which ends the cluster in all tabs', async () => {
     const pages = await openMany(2)
     await Promise.all(pages.map((page) => page.evaluate('tab.burst(5)')))
     await pages[0].evaluate('tab.node.destroy()')
@@ -262,14 +261,17 @@ describe('tabs that freeze', () => {
 
   before(async () => {
     plain = await launchHiding()
-    // The default context outlives what a test opens in it.
+    // All tests of this block share the default context, so each test closes its own pages.
     plain.open = (more) => openTab(plain.context, site.origin, name, `tab-${++tabs}`, more)
   })
   after(() => plain.close())
 
   const freezes = leftOut({ others: 'no protocol freezes a page of this engine' })
 
-  /** The browser freezes a page. `told`: the page gets the event that says so before. */
+  /**
+   * Makes the browser freeze a page. Returns a function that resumes the page. Unless `told`, Conflux does not get the
+   * `freeze` event.
+   */
   const freeze = async (page, told) => {
     const session = await plain.context.newCDPSession(page)
     await page.evaluate('{ window.beats = 0; setInterval(() => beats++, 50) }')
@@ -281,7 +283,7 @@ describe('tabs that freeze', () => {
   }
 
   for (const told of [true, false]) {
-    it(`four of five, which are ${told ? '' : 'not '}told before: the fifth goes on`, freezes, async () => {
+    it(`one tab goes on when four of five freeze, ${told ? 'with' : 'without'} a freeze event`, freezes, async () => {
       name = `frozen-${told}`
       const pages = await Promise.all(Array.from({ length: 5 }, () => plain.open()))
       for (const page of pages) {
@@ -298,7 +300,7 @@ describe('tabs that freeze', () => {
       assert.deepEqual(await beats(), still, 'they really stand still')
       const frozen = await Promise.all(victims.map(async (page) => (await acknowledged(page)).length))
       await Promise.all(thaws.map((thaw) => thaw()))
-      // They follow again, behind the same handle, and what they had asked for is settled once.
+      // The resumed tabs follow again with the same handle, and each of their pending performs settles once.
       await Promise.all(victims.map((page, i) => progress(page, frozen[i] + 10)))
       await Promise.all(pages.map((page) => page.evaluate('tab.stop()')))
       await check(pages, (await Promise.all(pages.map(acknowledged))).flat())
@@ -307,7 +309,7 @@ describe('tabs that freeze', () => {
     })
   }
 
-  it('a leader that froze while all was quiet is missed by who performs', freezes, async () => {
+  it('performs go on when the leader froze while the cluster was idle', freezes, async () => {
     name = 'quiet'
     const pages = [await plain.open(), await plain.open(), await plain.open()]
     await Promise.all(pages.map((page) => page.evaluate('tab.first()')))
@@ -325,10 +327,10 @@ describe('tabs that freeze', () => {
     await Promise.all(pages.map((page) => page.close()))
   })
 
-  it('a leader whose tab is hidden hands over to one that is seen', async () => {
+  it('a leader whose tab is hidden hands leadership over to a visible tab', async () => {
     name = 'hidden'
     const pages = []
-    /** The leader is that of the one tab that is seen. */
+    /** Waits until this tab, the only visible one, leads, and all tabs know the others to be hidden. */
     const leads = async (page) => {
       await page.waitForFunction('!document.hidden', null, { polling: 50 })
       await until(page, "(s) => s.phase === 'member'")
@@ -338,7 +340,7 @@ describe('tabs that freeze', () => {
       await until(page, '(s, [id, n]) => !s.hidden.includes(id) && s.hidden.length === n', [id, others])
     }
     if (engine === 'webkit') {
-      // All tabs that its driver opens stay behind the one with which the browser begins.
+      // All tabs that WebKit's driver opens stay hidden behind the tab with which the browser starts.
       pages.push(await plain.open(), await plain.open())
       await pages[0].evaluate('tab.first()')
       const front = { newPage: () => plain.context.front() }
@@ -361,14 +363,14 @@ describe('tabs that freeze', () => {
   })
 
   const cached = leftOut({ firefox: 'it did not keep the page in its back/forward cache' })
-  it('a page that comes back from the back/forward cache goes on, and held nobody up', cached, async () => {
+  it('a page that comes back from the back/forward cache goes on, and did not hold up the others', cached, async () => {
     name = 'cached'
     const [leaver, other] = [await plain.open(), await plain.open()]
     await leaver.evaluate('tab.burst(10)')
     await leaver.evaluate("addEventListener('pageshow', (e) => { window.persisted = e.persisted })")
     const { id } = await leaver.evaluate('tab.status()')
     await leaver.goto(`${site.origin}/page.html?name=elsewhere&id=x&size=9`)
-    // Its node is not its own any more: the other one adopts it, and removes it.
+    // The page in the cache has released its node: the other tab adopts the node and removes it.
     await until(other, '(s, id) => !s.members.includes(id) && s.members.length === 1', id)
     await other.evaluate('tab.first()')
     await leaver.goBack({ waitUntil: 'commit' })

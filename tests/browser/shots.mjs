@@ -1,26 +1,21 @@
-// Pictures of the demo with three nodes, light and dark, on a desk and on a phone: for the README,
-// and to be looked at. `node tests/browser/shots.mjs FOLDER`, with the demo's address in $DEMO.
+// Takes screenshots of the demo for the README and for review: the elastic demo in three tabs, in light and dark, on
+// desktop and phone, and a fixed cluster that is full. Run `node tests/browser/shots.mjs FOLDER` with the demo's
+// address in $DEMO.
 import { launch } from './support.mjs'
 
 const folder = process.argv[2]
+const WORDS = ['three', 'tabs', 'one', 'state', 'and', 'no', 'server']
 const browser = await launch()
-for (const colorScheme of ['light', 'dark']) {
-  const context = await browser.newContext({ colorScheme, viewport: { width: 1180, height: 800 }, deviceScaleFactor: 2 })
-  const url = `${process.env.DEMO}/?room=shots-${colorScheme}`
-  const first = await context.newPage()
-  await first.goto(url)
-  await first.waitForSelector('#seats .taken')
-  await first.screenshot({ path: `${folder}/forming-${colorScheme}.png`, fullPage: true })
-  const others = [await context.newPage(), await context.newPage()]
-  for (const page of others) await page.goto(url)
-  const pages = [first, ...others]
-  for (const page of pages) await page.waitForFunction("node.status().leaderId !== null")
-  const say = async (page, word) => {
-    await page.fill('#word', word)
-    await page.press('#word', 'Enter')
-    await page.waitForSelector(`#words li:not(.uncommitted):text-is("${word}")`)
-  }
-  for (const [i, word] of ['three', 'tabs', 'one', 'state', 'and', 'no', 'server'].entries()) await say(pages[i % 3], word)
+
+/** Appends a word and waits until it is committed. */
+const append = async (page, word) => {
+  await page.fill('#word', word)
+  await page.press('#word', 'Enter')
+  await page.waitForSelector(`#words li:not(.uncommitted):text-is("${word}")`)
+}
+
+/** Two tabs play tic-tac-toe to its end. */
+const play = async (pages) => {
   await pages[0].click('#sit-x')
   await pages[1].waitForFunction('node.getState().game.players.X')
   await pages[1].click('#sit-o')
@@ -29,18 +24,43 @@ for (const colorScheme of ['light', 'dark']) {
     await pages[i % 2].click(`#board button >> nth=${cell}`)
     await pages[(i + 1) % 2].waitForFunction(`node.getState().game.cells[${cell}]`)
   }
+  // A move on a taken cell is refused by the method.
   await pages[0].click('#board button >> nth=4')
   await pages[0].waitForSelector('#performs .failed')
-  await pages[0].waitForFunction("document.querySelectorAll('#nodes li').length === 3")
+}
+
+for (const colorScheme of ['light', 'dark']) {
+  const context = await browser.newContext({ colorScheme, viewport: { width: 1180, height: 800 }, deviceScaleFactor: 2 })
+  const open = async (query) => {
+    const page = await context.newPage()
+    await page.goto(`${process.env.DEMO}/?${query}`)
+    return page
+  }
+  const shoot = (page, name) => page.screenshot({ path: `${folder}/${name}-${colorScheme}.png`, fullPage: true })
+  const elastic = `room=shots-${colorScheme}`
+  const pages = [await open(elastic)]
+  await pages[0].waitForFunction('node.status().leaderId !== null')
+  pages.push(await open(elastic), await open(elastic))
+  for (const page of pages) await page.waitForFunction("node.status().members.length === 3 && node.status().learners.length === 0")
+  for (const [i, word] of WORDS.entries()) await append(pages[i % 3], word)
+  await play(pages)
+  await pages[0].bringToFront()
+  await pages[0].waitForFunction("document.querySelectorAll('#nodes li').length === 3 && !document.querySelector('#nodes .gone')")
   await pages[0].waitForTimeout(900)
-  await pages[0].screenshot({ path: `${folder}/demo-${colorScheme}.png`, fullPage: true })
+  await shoot(pages[0], 'demo')
   await pages[0].setViewportSize({ width: 390, height: 844 })
-  await pages[0].screenshot({ path: `${folder}/phone-${colorScheme}.png`, fullPage: true })
-  const fourth = await context.newPage()
-  await fourth.goto(url)
+  await shoot(pages[0], 'phone')
+
+  const fixed = `size=3&room=fixed-${colorScheme}`
+  const first = await open(fixed)
+  await first.waitForSelector('#seats .taken')
+  await shoot(first, 'forming')
+  const others = [await open(fixed), await open(fixed)]
+  for (const page of [first, ...others]) await page.waitForFunction('node.status().leaderId !== null')
+  const fourth = await open(fixed)
   await fourth.waitForFunction("node.status().phase === 'refused'")
   await fourth.waitForTimeout(300)
-  await fourth.screenshot({ path: `${folder}/full-${colorScheme}.png`, fullPage: true })
+  await shoot(fourth, 'full')
   await context.close()
 }
 await browser.close()

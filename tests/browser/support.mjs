@@ -1,4 +1,4 @@
-// What the browser tests share: Chromium, a relay that serves a page, and tabs.
+// Helpers that the browser tests share: browsers, a relay that serves the test page, and tabs.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -25,7 +25,7 @@ const firefoxPath = process.env.FIREFOX ?? '/usr/bin/firefox-esr'
 /** The engine under test: `chromium`, `firefox` or `webkit`. */
 export const engine = process.env.CONFLUX_ENGINE ?? 'chromium'
 
-/** Why a test is left out, for engines other than Chromium; nothing when it is not. */
+/** Test options that skip a test, with a reason, in engines other than Chromium for which a reason is given. */
 export const leftOut = (reasons) => ({ skip: engine === 'chromium' ? false : (reasons[engine] ?? reasons.others ?? false) })
 
 export const launch = () => {
@@ -42,12 +42,12 @@ export const launch = () => {
 }
 
 /**
- * Chromium as people have it: without what Playwright sets by itself, under which no page ever freezes,
- * hides or is kept in the back/forward cache.
+ * Launches Chromium as users run it: without Playwright's own settings, under which no page is ever frozen, hidden or
+ * kept in the back/forward cache. `within` may change the command that starts it.
  */
 export const launchPlain = async (more, within = (profile, command) => command) => {
   const profile = await mkdtemp(path.join(os.tmpdir(), 'conflux-profile-'))
-  // With a page of its own: the one for new tabs is replaced while it loads, and whoever connects in that
+  // Start with a blank page. The page for new tabs is replaced while it loads, and a client that connects at that
   // moment waits for ever.
   const options = [...args, ...more, '--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank']
   const [program, ...rest] = within(profile, [executablePath, ...options])
@@ -77,7 +77,7 @@ export const launchPlain = async (more, within = (profile, command) => command) 
   }
 }
 
-/** A browser whose tabs really hide each other, with one context. */
+/** Launches a browser whose tabs really hide each other, with one context. */
 export const launchHiding = async () => {
   switch (engine) {
     case 'chromium':
@@ -92,7 +92,7 @@ export const launchHiding = async () => {
   }
 }
 
-/** A relay that serves the test page and the package. */
+/** Starts a relay that serves the test page and the package. */
 export const startSite = async () => {
   const folder = await mkdtemp(path.join(os.tmpdir(), 'conflux-site-'))
   await cp(new URL('page.html', import.meta.url), path.join(folder, 'page.html'))
@@ -113,7 +113,7 @@ export const startSite = async () => {
   }
 }
 
-/** Opens a page whose errors are the test's. */
+/** Opens a page. An uncaught error in the page fails the test. */
 export const openPage = async (context, address) => {
   const page = await context.newPage()
   page.on('pageerror', (error) => assert.fail(`the page threw: ${error.stack}`))
@@ -121,26 +121,26 @@ export const openPage = async (context, address) => {
   return page
 }
 
-/** Opens one tab of a cluster of tabs. `id` goes into the values that it performs. */
+/** Opens one tab of an elastic cluster. `id` becomes part of the values that the tab performs. */
 export const openTab = async (context, origin, name, id, more = {}) => {
   const page = await openPage(context, `${origin}/page.html?${new URLSearchParams({ name, id, ...more })}`)
-  // Hidden pages draw nothing, so it is a timer that looks.
+  // Poll with a timer: by default Playwright waits for animation frames, which hidden pages do not have.
   await page.waitForFunction('window.tab !== undefined', null, { polling: 50 })
   return page
 }
 
-/** Kills a tab as the system would: no event is fired in it. Where that cannot be done, it is closed. */
+/** Kills a tab without any event in the page, as the system would. In engines where that is impossible, closes it. */
 export const crash = async (page) => {
   if (engine !== 'chromium') return page.close()
   const session = await page.context().newCDPSession(page)
   const crashed = new Promise((resolve) => page.once('crash', resolve))
-  // Its answer never comes: the tab is gone.
+  // This call is never answered, because the tab crashes.
   session.send('Page.crash').catch(() => {})
   await crashed
   await page.close()
 }
 
-/** Opens tabs at the same instant, one node each. `contexts` are the browser profiles to use. */
+/** Opens the tabs of a fixed cluster all at once, spread over the browser profiles in `contexts`. */
 export const openTabs = async (contexts, origin, { name, size, channel = 'broadcast', ...more }) => {
   const pages = await Promise.all(
     Array.from({ length: size }, (_, i) => contexts[i % contexts.length].newPage()),
@@ -159,19 +159,19 @@ export const openTabs = async (contexts, origin, { name, size, channel = 'broadc
 export const state = (page) => page.evaluate('tab.state()')
 export const acknowledged = (page) => page.evaluate('tab.acknowledged')
 
-/** The tab that leads, once there is one. */
+/** Waits for a leader; returns its tab. */
 export const leader = async (pages) => {
   const handles = pages.map(async (page) => {
     await page.waitForFunction("tab.status().role === 'leader'", null, { timeout: 30_000 })
     return page
   })
   const first = await Promise.any(handles)
-  // The others' waiting ends with their pages.
+  // The other waits fail when their pages close.
   handles.forEach((handle) => handle.catch(() => {}))
   return first
 }
 
-/** Every tab has the same state, and everything acknowledged is in it exactly once. */
+/** Checks that all tabs have the same state, with every acknowledged value in it and no value twice. Returns it. */
 export const check = async (pages, values) => {
   await Promise.all(pages.map((page) => page.evaluate('tab.node.read()')))
   const states = await Promise.all(pages.map(state))

@@ -1,4 +1,4 @@
-// Real tabs in a real browser.
+// Tests of fixed clusters with real tabs in a real browser.
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { acknowledged, check, launch, leader, openTabs, startSite, state } from './support.mjs'
@@ -14,7 +14,7 @@ after(async () => {
   await site.stop()
 })
 
-/** Waits until a tab has so many acknowledged performs. */
+/** Waits until a tab has this many acknowledged performs. */
 const progress = (page, more) =>
   page.waitForFunction(([n]) => tab.acknowledged.length >= n, [more], { timeout: 30_000 })
 
@@ -36,7 +36,7 @@ describe('broadcast', () => {
     await context.close()
   })
 
-  /** The leader's tab goes, in a way of the test's choice, while all three perform. */
+  /** Ends the leader's tab with `go` while all three tabs perform, and checks that the other two go on. */
   const losing = async (name, go) => {
     const context = await browser.newContext()
     const pages = await openTabs([context], site.origin, { name, size: 3 })
@@ -58,14 +58,14 @@ describe('broadcast', () => {
   it('closing the leader’s tab loses nothing that was acknowledged, and performs go on', () =>
     losing('close', (page) => page.close()))
 
-  it('a tab that crashes is no different', () =>
+  it('a crash of the leader’s tab loses nothing that was acknowledged, and performs go on', () =>
     losing('crash', async (page, context) => {
       const session = await context.newCDPSession(page)
-      // Its answer never comes: the tab is gone.
+      // This call is never answered, because the tab crashes.
       session.send('Page.crash').catch(() => {})
     }))
 
-  it('a fourth tab of three is told that the cluster is full', async () => {
+  it('a fourth tab is told that a cluster of three is full', async () => {
     const context = await browser.newContext()
     const pages = await openTabs([context], site.origin, { name: 'full', size: 3 })
     await leader(pages)
@@ -105,7 +105,7 @@ describe('websocket', () => {
     await site.restart()
     const before = await Promise.all(pages.map(count))
     await Promise.all(pages.map((page, i) => progress(page, before[i] + 50)))
-    // And the leader's tab is closed while performs of the others are in flight.
+    // Also close the leader's tab while performs of the others are in flight.
     const first = await leader(pages)
     const others = pages.filter((page) => page !== first)
     const known = await acknowledged(first)
@@ -122,7 +122,7 @@ describe('websocket', () => {
 })
 
 describe('memory', () => {
-  it('carries a cluster within one page', async () => {
+  it('carries a cluster of several nodes in one page', async () => {
     const context = await browser.newContext()
     const page = await context.newPage()
     await page.goto(`${site.origin}/page.html?name=alone&size=1&id=alone`)

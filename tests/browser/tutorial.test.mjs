@@ -1,4 +1,4 @@
-// docs/tutorial.md, followed as it is written, in an empty folder with nothing but the tarball.
+// Follows docs/tutorial.md as it is written, in an empty folder, with only the package's tarball.
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -13,7 +13,7 @@ import { launch, openPage } from './support.mjs'
 const run = promisify(execFile)
 const text = await readFile('docs/tutorial.md', 'utf8')
 
-/** The file that the tutorial has under this name. */
+/** The contents of the file that the tutorial shows under this name. */
 const file = (name) => {
   const found = new RegExp(`\`${name.replace('.', '\\.')}\`:\\n\\n\`\`\`\\w+\\n([\\s\\S]*?)\`\`\``).exec(text)
   assert.ok(found, `the tutorial has ${name}`)
@@ -41,7 +41,7 @@ describe('the tutorial', () => {
     await rm(folder, { recursive: true })
   })
 
-  it('does what it says', async () => {
+  it('gives an app that works as it says', async () => {
     const context = await browser.newContext()
     const open = () => openPage(context, address)
     const add = async (page, thing) => {

@@ -1,5 +1,5 @@
-// As much of Playwright's pages as the tests need, over WebDriver: for engines that Playwright cannot drive
-// here. A session does one thing at a time, in one tab, so commands wait for each other.
+// The part of Playwright's page API that the tests need, over WebDriver, for browsers that Playwright cannot drive
+// here. A WebDriver session does one thing at a time, in one tab, so commands are queued.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
@@ -7,7 +7,7 @@ import { freePort } from '../node/support.mjs'
 
 const TIMEOUT = 60_000
 
-/** What runs in the page: the value of an expression, or of a function and its argument, or why not. */
+/** Runs in the page: evaluates an expression, or calls a function with an argument. Returns the value or the error. */
 const script = `
   const done = arguments[arguments.length - 1]
   const [source, isFunction, arg] = arguments
@@ -26,7 +26,7 @@ class Session {
     this.#url = url
   }
 
-  /** One command, in a tab if it is for one. */
+  /** Runs one command; with a `handle`, in that tab. */
   command(method, path, body, handle) {
     const run = async () => {
       if (handle && handle !== this.#current) {
@@ -69,7 +69,7 @@ class Page {
     return this.#session.command(method, path, body, this.#handle)
   }
 
-  // Errors of a page show in what it does not do.
+  // Page events are not supported: a test notices an error in the page by its consequences.
   on() {}
 
   goto(url) {
@@ -99,7 +99,7 @@ class Page {
   async waitForFunction(source, arg, { timeout = TIMEOUT, polling = 50 } = {}) {
     const until = performance.now() + timeout
     for (;;) {
-      // A page that has just been loaded anew may not have the words yet.
+      // In a page that has just been reloaded, what the source refers to may not exist yet.
       const value = await this.evaluate(source, arg).catch(() => undefined)
       if (value) return value
       if (performance.now() > until) throw new Error(`Timeout ${timeout} ms: ${source}`)
@@ -119,7 +119,7 @@ class Context {
 
   constructor(session, spare) {
     this.#session = session
-    // The window with which the browser begins stays, so that closing all pages does not end it.
+    // Keep the window with which the browser starts, so that closing all pages does not end the browser.
     this.#spare = spare
   }
 
@@ -129,7 +129,7 @@ class Context {
     return new Page(this.#session, handle)
   }
 
-  /** The window with which the browser began, the only one that is seen. */
+  /** The window with which the browser started, the only visible one. */
   front() {
     return new Page(this.#session, this.#spare)
   }
@@ -139,7 +139,7 @@ class Context {
   }
 }
 
-/** WebKitGTK's MiniBrowser. Each context is a browser of its own. */
+/** Launches WebKitGTK's MiniBrowser. Each context is a separate browser. */
 export const launchWebKit = async () => {
   const folders = readdirSync('/usr/lib').filter((name) => name.endsWith('-linux-gnu'))
   const binary = `/usr/lib/${folders[0]}/webkit2gtk-4.1/MiniBrowser`
@@ -175,7 +175,7 @@ export const launchWebKit = async () => {
   }
 }
 
-/** A page of Puppeteer, which really hides tabs of Firefox, as a page of Playwright. */
+/** A Puppeteer page with Playwright's interface. Unlike Playwright, Puppeteer lets Firefox really hide its tabs. */
 class PuppeteerPage {
   #page
 
@@ -189,7 +189,7 @@ class PuppeteerPage {
   }
 }
 
-/** Firefox whose tabs hide each other. */
+/** Launches a Firefox whose tabs really hide each other. */
 export const launchFirefox = async (executablePath) => {
   const { default: puppeteer } = await import('puppeteer-core')
   const options = { browser: 'firefox', protocol: 'webDriverBiDi', executablePath, headless: true }

@@ -1,4 +1,4 @@
-// What takes Chromium minutes, a window, or a disk of its own.
+// Tests in Chromium that need minutes, a window, or a file system of their own.
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { acknowledged, check, launchPlain, openTab, startSite, state } from '../browser/support.mjs'
@@ -22,7 +22,7 @@ describe('tabs of one window', () => {
 
   const open = (name, id) => openTab(browser.context, site.origin, name, id)
 
-  it('really hide each other, and the one that is seen leads; one that freezes while hidden is told', async () => {
+  it('hide each other: the visible one leads, and one that is frozen while hidden releases its node', async () => {
     const [a, b] = [await open('window', 'a'), await open('window', 'b')]
     for (const [front, back] of [[b, a], [a, b], [b, a]]) {
       await front.bringToFront()
@@ -34,7 +34,7 @@ describe('tabs of one window', () => {
     await until(a, "(s) => s.role === 'leader'")
     const session = await browser.context.newCDPSession(b)
     await session.send('Page.setWebLifecycleState', { state: 'frozen' })
-    // It has let go: the other one adopts its node and removes it.
+    // The frozen tab has released its node: the other tab adopts the node and removes it.
     await until(a, '(s) => s.members.length === 1')
     await a.evaluate('tab.burst(5)')
     await session.send('Page.setWebLifecycleState', { state: 'active' })
@@ -44,14 +44,14 @@ describe('tabs of one window', () => {
     await Promise.all([a.close(), b.close()])
   })
 
-  it('commit when all of them have been hidden for over five minutes', async () => {
+  it('still commit when all of them have been hidden for over five minutes', async () => {
     const pages = [await open('long', 'a'), await open('long', 'b'), await open('long', 'c')]
     await Promise.all(pages.map((page) => page.evaluate('tab.first()')))
     const front = await browser.context.newPage()
     for (const page of pages) await page.waitForFunction('document.hidden', null, { polling: 50 })
-    // By then the pages' own timers ring once a minute.
+    // After that time Chromium runs a hidden page's own timers only once a minute.
     await front.evaluate('new Promise((done) => setTimeout(done, 330_000))')
-    // Chains of timers are held back, single ones less.
+    // Chromium delays chains of timers more than single ones, so a chain shows that the page is throttled.
     const rings = await pages[0].evaluate(`(async () => {
       const from = performance.now()
       for (let i = 0; i < 7; i++) await new Promise((done) => setTimeout(done, 100))
@@ -66,7 +66,7 @@ describe('tabs of one window', () => {
       }`)
       console.log(`# a perform takes ${Math.round(took)} ms there`)
     }
-    // And when the leader's tab dies while nobody looks.
+    // The cluster must also go on when the leader's tab is closed while all tabs are hidden.
     const leaders = await Promise.all(pages.map((page) => page.evaluate("tab.status().role === 'leader'")))
     const leader = pages[leaders.indexOf(true)]
     const others = pages.filter((page) => page !== leader)
@@ -84,10 +84,10 @@ describe('tabs of one window', () => {
 })
 
 describe('a disk that is full', () => {
-  it('stops the node with a code, nothing acknowledged is lost, and it goes on when there is room', async (test) => {
+  it('stops the node with a code, loses nothing acknowledged, and can be used again when it has room', async (test) => {
     let browser
     try {
-      // A file system of its own for the profile.
+      // Mount a small file system for the browser's profile.
       browser = await launchPlain(['--headless'], (profile, command) => [
         'unshare', '-m', 'sh', '-c', 'mount -t tmpfs -o size=400m none "$0" && exec "$@"', profile, ...command,
       ])
@@ -97,7 +97,7 @@ describe('a disk that is full', () => {
     const open = () => openTab(browser.context, site.origin, 'full', 'a')
     let page = await open()
     await page.evaluate('tab.burst(20)')
-    // Somebody else on this origin stores whatever there is room for.
+    // Another database of this origin fills the disk.
     const filled = await page.evaluate(`new Promise((done, fail) => {
       const request = indexedDB.open('junk', 1)
       request.onupgradeneeded = () => request.result.createObjectStore('junk')
@@ -125,7 +125,7 @@ describe('a disk that is full', () => {
     assert.equal(await page.evaluate('tab.status().phase'), 'refused')
     const known = await acknowledged(page)
     assert.equal(known.length, 20)
-    // Room is made, and the page loaded anew.
+    // Make room, and open the page again.
     await page.evaluate("new Promise((done) => { indexedDB.deleteDatabase('junk').onsuccess = done; window.tab.node.close(); setTimeout(done, 3000) })")
     await page.close()
     page = await open()

@@ -1,4 +1,4 @@
-// What the API promises, row by row, on the built package, through `import` and `require`.
+// Tests of what the API promises, call by call, on the built package, through `import` and `require`.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { after, before, beforeEach, describe, it } from 'node:test'
@@ -13,7 +13,7 @@ const good = (channel) => ({
   reduce,
 })
 
-it('import and require give the same function, which shares one core', () => {
+it('import and require load the same function and the same core', () => {
   assert.equal(typeof imported, 'function')
   assert.equal(imported, required)
   assert.equal(required.default, required)
@@ -27,7 +27,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
     before(() => {
       nodes = cluster(conflux, 3)
     })
-    // For each test anew: a process that stands still for an election timeout may have another one.
+    // Before each test, because the leader changes when this process stalls for longer than an election timeout.
     beforeEach(async () => {
       const known = ({ id }) => nodes.every((node) => node.status().leaderId === id)
       leader = await until(nodes, () => nodes.find((node) => known(node.status())), 'one leader')
@@ -49,7 +49,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.throws(() => conflux(), /wants an object of options, which is required, and got nothing/)
       })
 
-      it('says what came and what was wanted', () => {
+      it('says of a wrong option what was wanted and what it got', () => {
         const wrong = (change) => () => conflux({ ...good('wrong'), ...change })
         assert.throws(wrong({ id: 5 }), /`id` must be a string, and is 5/)
         assert.throws(wrong({ clusterSize: 'three' }), /whole number from 1 to 63, and is "three"/)
@@ -66,7 +66,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.throws(wrong({ storage: 'indexeddb' }), /`storage` must be "memory"/)
       })
 
-      it('warns of options that there are not, and takes them for nothing', async () => {
+      it('warns of unknown options and ignores them', async () => {
         const { warn } = console
         const warnings = []
         console.warn = (text) => warnings.push(text)
@@ -86,13 +86,13 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.throws(() => conflux({ ...good('first'), reduce: () => ({ seen: new Set() }) }), /the state\.seen is a Set, which JSON cannot carry/)
       })
 
-      it('tells of a reducer that gives no first state', () => {
+      it('throws if the reducer returns no first state', () => {
         assert.throws(() => conflux({ ...good('first'), reduce: () => undefined }), /returned nothing/)
       })
     })
 
     describe('perform', () => {
-      it('resolves with the action, which is applied here by then', async () => {
+      it('resolves with the action once it is applied on this node', async () => {
         for (const node of [leader, follower]) {
           const action = await node.perform('foobar', ['a', 'b'])
           assert.deepEqual(action, { type: 'FOOBAR', foo: 'a', bar: 'b' })
@@ -100,7 +100,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         }
       })
 
-      it('calls a Node-style callback, with and without a timeout, once', async () => {
+      it('calls a Node-style callback once, with and without a timeout', async () => {
         for (const rest of [[['x']], [['x'], 5000]]) {
           const calls = []
           await new Promise((resolve) => {
@@ -174,13 +174,13 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         await assert.rejects(follower.perform('constructor'), /is not a registered method/)
       })
 
-      it('rejects wrong arguments of its own', async () => {
+      it('rejects arguments of the wrong type', async () => {
         await assert.rejects(follower.perform(7), { code: 'INVALID_ARGUMENT' })
         await assert.rejects(follower.perform('append', 'x'), /wants a list of arguments, and got "x"/)
         await assert.rejects(follower.perform('append', [], 'soon'), /wants a timeout in ms/)
       })
 
-      it('rejects what is too large', async () => {
+      it('rejects arguments that are too large', async () => {
         const large = 'x'.repeat((1 << 20) + 1)
         await assert.rejects(follower.perform('append', [large]), { code: 'TOO_LARGE', message: /maxActionBytes is 1048576/ })
         const half = 'x'.repeat(600_000)
@@ -193,7 +193,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.equal(follower.status().lastIndex, before)
       })
 
-      it('keeps the order in which one node issued them, on every node', async () => {
+      it('applies the performs of one node in the order of the calls, on every node', async () => {
         const start = follower.getState().length
         const numbers = Array.from({ length: 200 }, (_, i) => `order-${i}`)
         const settled = []
@@ -206,7 +206,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         }
       })
 
-      it('judges against the provisional state, `this` being the node on the leader', async () => {
+      it('judges against the provisional state, with `this` as the node on the leader', async () => {
         const results = await Promise.allSettled(nodes.map((node) => node.perform('once', ['only'])))
         assert.equal(results.filter((r) => r.status === 'fulfilled').length, 1)
         assert.equal(results.find((r) => r.status === 'rejected').reason.message, 'again')
@@ -222,7 +222,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
     })
 
     describe('subscribe', () => {
-      it('calls back after every committed action, with the state of that moment', async () => {
+      it('calls back after each committed action, before the next one is applied', async () => {
         const lengths = []
         const start = follower.getState().length
         const stop = follower.subscribe(() => lengths.push(follower.getState().length - start))
@@ -232,7 +232,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.deepEqual(lengths, [1, 2, 3])
       })
 
-      it('gives an unsubscribe that removes that callback only, also from inside, and twice', async () => {
+      it('returns a function that removes only its own callback, also when called twice or in a callback', async () => {
         const calls = []
         const stops = []
         stops.push(follower.subscribe(() => {
@@ -250,7 +250,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.deepEqual(calls, ['first', 'third', 'third'])
       })
 
-      it('lets the others go on when one throws', async () => {
+      it('still calls the other subscribers when one throws', async () => {
         const { error } = console
         console.error = () => {}
         const calls = []
@@ -278,7 +278,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.equal(follower.getState(), follower.getState())
       })
 
-      it('the provisional state is ahead by what is uncommitted', async () => {
+      it('differ by the uncommitted actions, which only the provisional state includes', async () => {
         const [a, b] = cluster(conflux, 2)
         const first = await leaderOf([a, b])
         await first.perform('append', ['committed'])
@@ -295,7 +295,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
       })
     })
 
-    it('read() resolves when this node has seen everything that was committed before', async () => {
+    it('read() resolves when this node has applied everything that was committed before the call', async () => {
       await leader.perform('append', ['to be read'])
       await follower.read()
       assert.ok(follower.getState().includes('to be read'))
@@ -304,7 +304,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
     })
 
     describe('status and on', () => {
-      it('status() says where the node stands', () => {
+      it('status() shows the role, the term, the leader, the members and the indexes', () => {
         const status = leader.status()
         assert.equal(status.role, 'leader')
         assert.equal(status.leaderId, status.id)
@@ -316,7 +316,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.equal(follower.status().leaderId, status.id)
       })
 
-      it('a node has these methods, and its status these keys', async () => {
+      it('a node has exactly these methods, and its status exactly these keys', async () => {
         const [node] = cluster(conflux, 1)
         const own = Object.getOwnPropertyNames(Object.getPrototypeOf(node)).toSorted()
         assert.deepEqual(own, [
@@ -331,7 +331,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         await node.close()
       })
 
-      it('on() tells of leaders, members, status and errors, and can be stopped', async () => {
+      it('on() reports leaders, members and status until it is stopped', async () => {
         const some = cluster(conflux, 3)
         const heard = { leader: [], members: [], status: [] }
         for (const event of Object.keys(heard)) some[0].on(event, (value) => heard[event].push(value))
@@ -348,7 +348,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         await closeAll(some)
       })
 
-      it('on() tells of each commit: where, whose, and what; until it is stopped', async () => {
+      it('on() reports each commit with its index, term, node and action until it is stopped', async () => {
         const some = cluster(conflux, 3)
         const heard = some.map(() => [])
         const states = []
@@ -374,7 +374,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
     })
 
     describe('close', () => {
-      it('is a promise or a callback, may be called twice, and rejects what waits', async () => {
+      it('returns a promise or calls back, may be called twice, and rejects pending performs', async () => {
         const some = cluster(conflux, 3)
         const node = await leaderOf(some)
         await node.perform('append', ['before'])
@@ -393,7 +393,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         await closeAll(some)
       })
 
-      it('hands leadership over first: the others need no timeout', async () => {
+      it('hands leadership over first, so that the others need no election timeout', async () => {
         const some = cluster(conflux, 3, { electionTimeout: { min: 10_000, max: 15_000 } })
         const node = await leaderOf(some)
         const others = some.filter((other) => other !== node)
@@ -423,8 +423,8 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
       })
     })
 
-    describe('user code that calls back in', () => {
-      it('from a method', async () => {
+    describe('user code that calls its node', () => {
+      it('a method may perform, read, subscribe and look at the state', async () => {
         let node
         const inner = []
         const calls = {
@@ -443,7 +443,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         await node.close()
       })
 
-      it('from the reducer', async () => {
+      it('a reducer may perform and look at the state', async () => {
         let node
         const inner = []
         const reduce = (state = 0, action) => {
@@ -456,7 +456,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         await node.close()
       })
 
-      it('from a subscriber, which performs and closes', async () => {
+      it('a subscriber may perform and close the node', async () => {
         const [node] = cluster(conflux, 1)
         const inner = []
         let closing
@@ -471,7 +471,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.deepEqual(node.getState(), ['outer', 'inner 0', 'inner 1', 'inner 2'])
       })
 
-      it('from a method that closes its node', async () => {
+      it('a method may close the node', async () => {
         let node
         node = conflux({ ...good(`closing-${door}`), methods: { end() { node.close(); return 'ended' } } })
         const outcome = await node.perform('end').catch((error) => error.code)
@@ -482,7 +482,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
   })
 }
 
-it('closed nodes are collected', async () => {
+it('closed nodes are garbage-collected', async () => {
   const program = `
     const conflux = require(${JSON.stringify(packageDir)})
     const wait = () => new Promise((resolve) => setTimeout(resolve, 20))

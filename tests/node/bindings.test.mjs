@@ -1,5 +1,5 @@
-// React's hook and Redux's store over nodes, with the real React, react-redux and Redux on a document that
-// is made of JavaScript.
+// Tests of the React hook and the Redux store, with the real React, react-redux and Redux, on a DOM that is written in
+// JavaScript (happy-dom).
 import assert from 'node:assert/strict'
 import { cp, mkdtemp, rm, symlink } from 'node:fs/promises'
 import os from 'node:os'
@@ -19,7 +19,7 @@ const { renderToString } = await import('react-dom/server')
 const { Provider, useDispatch, useSelector } = await import('react-redux')
 const { applyMiddleware, combineReducers } = await import('redux')
 
-// The package beside the React that an application has installed.
+// Install the package next to React, as an application does, so that the package finds the same React as the test.
 const folder = await mkdtemp(path.join(os.tmpdir(), 'conflux-bindings-'))
 await cp(packageDir, path.join(folder, 'node_modules/conflux-wasm'), { recursive: true })
 await symlink(path.resolve('node_modules/react'), path.join(folder, 'node_modules/react'))
@@ -31,7 +31,7 @@ after(async () => {
   await rm(folder, { recursive: true })
 })
 
-/** Renders into a document; gives what it shows. */
+/** Renders an element into the document. Returns functions that read its text, render it again and remove it. */
 const render = async (element) => {
   const container = document.createElement('div')
   document.body.append(container)
@@ -47,7 +47,7 @@ describe('useConflux', () => {
   })
   after(() => closeAll(nodes))
 
-  it('shows the committed state, and renders again only when what is selected has changed', async () => {
+  it('shows the committed state, and renders again only when the selection changes', async () => {
     const [node] = nodes
     let renders = 0
     const Count = () => {
@@ -68,7 +68,7 @@ describe('useConflux', () => {
     assert.equal(renders, before)
   })
 
-  it('keeps a selection that is made anew each time, by the equality that it is given', async () => {
+  it('does not render again when the given equality says that a new selection equals the last one', async () => {
     const node = nodes[1]
     const same = (a, b) => a.length === b.length && a.every((value, i) => value === b[i])
     let renders = 0
@@ -85,7 +85,7 @@ describe('useConflux', () => {
     await page.unmount()
   })
 
-  it('never shows two states in one picture', async () => {
+  it('never shows two different states in one render', async () => {
     const node = nodes[2]
     const seen = []
     const One = () => useConflux(node, (state) => state.length)
@@ -100,7 +100,7 @@ describe('useConflux', () => {
     await page.unmount()
   })
 
-  it('follows another node, another selector, and no node', async () => {
+  it('works without a node, and follows a change of the node and of the selector', async () => {
     await Promise.all(nodes.map((node) => node.read()))
     let set
     const Switch = () => {
@@ -118,7 +118,7 @@ describe('useConflux', () => {
     await page.unmount()
   })
 
-  it('renders on a server, and what a browser makes of that is the same', async () => {
+  it('renders on a server, and hydrates to the same HTML in a browser', async () => {
     const [node] = nodes
     const Page = () => h('b', null, useConflux(node, (state) => state[0]))
     const html = renderToString(h(Page))
@@ -136,7 +136,7 @@ const todos = (state = [], action) => (action.type === 'todos/add' ? [...state, 
 const filter = (state = 'all', action) => (action.type === 'filter/set' ? action.filter : state)
 const reducer = combineReducers({ todos, filter })
 
-describe('a store of Redux', () => {
+describe('a Redux store', () => {
   const channel = { name: 'memory', channel: 'redux' }
   let stores
   before(() => {
@@ -144,7 +144,7 @@ describe('a store of Redux', () => {
   })
   after(() => closeAll(stores.map((store) => store.node)))
 
-  it('has the reducer’s first state, and dispatches', async () => {
+  it('starts with the reducer’s first state, and dispatches actions to all nodes', async () => {
     const [one, other] = stores
     assert.deepEqual(one.getState(), { todos: [], filter: 'all' })
     const action = { type: 'todos/add', text: 'milk' }
@@ -154,7 +154,7 @@ describe('a store of Redux', () => {
     assert.deepEqual(other.getState(), { todos: ['milk'], filter: 'open' })
   })
 
-  it('refuses what Redux refuses, and another reducer, with a reason', () => {
+  it('refuses actions that Redux refuses, and a change of the reducer, and says why', () => {
     const [store] = stores
     for (const action of [undefined, null, 7, 'x', [], {}, { type: 7 }, new Date()]) {
       assert.throws(() => store.dispatch(action), { code: 'INVALID_ARGUMENT', message: /plain object/ })
@@ -164,7 +164,7 @@ describe('a store of Redux', () => {
     assert.throws(() => reduxOptions({}, {}), /must be a function/)
   })
 
-  it('tells what was not committed', async () => {
+  it('calls onError with an action that was not committed', async () => {
     const node = conflux(reduxOptions(todos, { id: 'x', clusterSize: 1, channel: { name: 'memory', channel: 'told' } }))
     const failed = new Promise((resolve) => {
       const store = createStore(node, { onError: (error, action) => resolve([error.code, action.type]) })
@@ -185,7 +185,7 @@ describe('a store of Redux', () => {
     assert.deepEqual(seen, ['open', 'done'])
   })
 
-  it('takes middleware', async () => {
+  it('works with middleware', async () => {
     const log = []
     const logger = () => (next) => (action) => {
       log.push(action.type)
@@ -198,7 +198,7 @@ describe('a store of Redux', () => {
     assert.deepEqual(log, ['filter/set'])
   })
 
-  it('works under react-redux unchanged', async () => {
+  it('works with react-redux', async () => {
     const [store] = stores
     const List = () => {
       const items = useSelector((state) => state.todos)
@@ -216,7 +216,7 @@ describe('a store of Redux', () => {
     await page.unmount()
   })
 
-  it('comes through require, too', () => {
+  it('can be loaded through require, too', () => {
     assert.equal(require('conflux-wasm/react').useConflux.name, 'useConflux')
     const { createStore, reduxOptions } = require('conflux-wasm/redux')
     const store = createStore(stores[0].node)
@@ -226,7 +226,7 @@ describe('a store of Redux', () => {
 })
 
 describe('Redux DevTools', () => {
-  /** The extension, as its API is documented: what it is told, and what its user does. */
+  /** A fake of the extension, with its documented API: records what it is sent, and plays its user with `dispatch`. */
   const extension = () => {
     const connections = []
     return {
@@ -237,7 +237,7 @@ describe('Redux DevTools', () => {
           shown: [],
           errors: [],
           init: (state) => (connection.shown = [{ action: { type: '@@INIT' }, state }]),
-          // As the extension does it: what has a field `action` is taken for that and the time around it.
+          // Like the extension: if the object that is sent has a field `action`, that field is taken for the action.
           send: (sent, state) => connection.recording && connection.shown.push({ action: sent.action ?? sent, state }),
           recording: true,
           error: (message) => connection.errors.push(message),
@@ -268,7 +268,7 @@ describe('Redux DevTools', () => {
     await Promise.all(stores.map(({ node }) => node.read()))
   }
 
-  it('shows every committed action with index, term and node, on every node that wants it', async () => {
+  it('shows every committed action with index, term and node, for every store that has not disabled it', async () => {
     const [one, two] = stores
     await add(one, 'milk')
     await add(two, 'bread')
@@ -289,7 +289,7 @@ describe('Redux DevTools', () => {
     }
   })
 
-  it('travels in time in order to look, and in no other way', async () => {
+  it('time travel changes what the store shows, and nothing in the cluster', async () => {
     const [store, other] = stores
     const [connection] = connections()
     let told = 0
@@ -316,7 +316,7 @@ describe('Redux DevTools', () => {
     stop()
   })
 
-  it('begins anew when it is told to keep what is there, and refuses to change it', () => {
+  it('starts a new history on COMMIT, and refuses commands that would change the past', () => {
     const [store] = stores
     const [connection] = connections()
     for (const type of ['RESET', 'ROLLBACK', 'IMPORT_STATE', 'TOGGLE_ACTION', 'REORDER_ACTION']) connection.dispatch({ type, actionId: 0 })

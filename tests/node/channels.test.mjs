@@ -1,4 +1,4 @@
-// The channels that gaggle documents, with real servers: Redis, and socket.io on an HTTP server.
+// Tests of the channels `redis` and `socket.io`, with real servers. The original documents them in its library, gaggle.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
@@ -12,7 +12,7 @@ import { closeAll, freePort, imported as conflux, leaderOf, methods, packageDir,
 const require = createRequire(path.join(packageDir, 'package.json'))
 const { enhanceServerForSocketIOChannel } = require('conflux-wasm/socket.io')
 
-/** An HTTP server that nodes may speak through. */
+/** Starts an HTTP server with socket.io, through which nodes reach each other. Returns a function that stops it. */
 const startSocketIo = async (port) => {
   const server = http.createServer((request, response) => response.end())
   const close = enhanceServerForSocketIOChannel(server)
@@ -61,7 +61,7 @@ for (const [kind, { start, channel, down }] of Object.entries(kinds)) {
           assert.ok(node.status().connected)
         }
       }))
-      // What is larger than a message travels as well.
+      // An action that is too large for one message arrives, too.
       await one[1].perform('append', ['x'.repeat(700_000)])
       await closeAll([...one, ...other])
     })
@@ -100,7 +100,7 @@ for (const [kind, { start, channel, down }] of Object.entries(kinds)) {
       await closeAll(nodes)
     })
 
-    it('waits for a server that is not there yet', async () => {
+    it('connects to a server that starts later', async () => {
       const late = await freePort()
       const nodes = ['a', 'b', 'c'].map((id) =>
         conflux({ id, clusterSize: 3, channel: channel(late, 'late'), methods, reduce }),
@@ -117,7 +117,7 @@ for (const [kind, { start, channel, down }] of Object.entries(kinds)) {
 }
 
 describe('connecting again', () => {
-  it('waits longer each time, up to five seconds, and not all tabs at once', async () => {
+  it('waits for a random time, which grows with each attempt up to five seconds', async () => {
     const { backoff } = await import(pathToFileURL(path.join(packageDir, 'channels.js')).href)
     assert.deepEqual([backoff(0, 0), backoff(0, 1), backoff(3, 0), backoff(3, 1)], [50, 100, 400, 800])
     assert.deepEqual([backoff(99, 0), backoff(Infinity, 1)], [2500, 5000])
@@ -126,10 +126,10 @@ describe('connecting again', () => {
   })
 })
 
-describe('what is wrong with options of channels', () => {
+describe('wrong options of a channel', () => {
   const make = (channel) => () => conflux({ id: 'a', clusterSize: 1, channel, methods, reduce })
 
-  it('is said', () => {
+  it('are named in the error', () => {
     assert.throws(make({ name: 'socket.io', channel: 'x' }), /`channel.host` is required/)
     assert.throws(make({ name: 'socket.io', host: 'localhost', channel: 'x' }), /must begin with http:\/\/ or https:\/\//)
     assert.throws(make({ name: 'socket.io', host: 'http://127.0.0.1:1' }), /`channel.channel` is required/)
@@ -138,7 +138,7 @@ describe('what is wrong with options of channels', () => {
 })
 
 describe('a socket.io server', () => {
-  it('disconnects those who say what nobody says', async () => {
+  it('disconnects clients that send malformed events', async () => {
     const port = await freePort()
     const stop = await startSocketIo(port)
     const { io } = require('socket.io-client')

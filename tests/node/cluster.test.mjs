@@ -1,10 +1,10 @@
-// Clusters in Node.js: forming, faults, bad input, on every channel that runs here.
+// Tests of fixed clusters in Node.js: forming, faults and bad input, on several channels.
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { WebSocket } from 'ws'
 import { closeAll, cluster, imported as conflux, leaderOf, methods, reduce, startRelay, until } from './support.mjs'
 
-/** A user's own channel between nodes of this process, with a spy on every frame. */
+/** A custom channel between nodes of this process. `spy` is called with every frame that is sent. */
 class Hub {
   nodes = new Map()
   constructor(spy = () => {}) {
@@ -38,7 +38,7 @@ class Hub {
 const node = (id, clusterSize, channel, more = {}) =>
   conflux({ id, clusterSize, channel, methods, reduce, ...more })
 
-/** A perform on every node, and the same state everywhere at the end. */
+/** Performs on every node, and checks that all nodes end in the same state. */
 const works = async (nodes) => {
   const mark = `works-${Math.random()}`
   await Promise.all(nodes.map((node, i) => node.perform('append', [`${mark}-${i}`])))
@@ -70,7 +70,7 @@ describe('forming', () => {
     await closeAll([first, second, third])
   })
 
-  it('refuses one node too many, with a code and a sentence', async () => {
+  it('refuses one node too many, with a code and a clear message', async () => {
     const nodes = cluster(conflux, 3)
     await leaderOf(nodes)
     const channel = { name: 'memory', channel: `full-${Math.random()}` }
@@ -87,7 +87,7 @@ describe('forming', () => {
     await closeAll([...three, fourth])
   })
 
-  it('takes a node in anew that has lost its memory, and no second one of a name', async () => {
+  it('takes in a member again that has lost its memory, and refuses a second node with the same id', async () => {
     const channel = { name: 'memory', channel: 'anew' }
     const three = ['a', 'b', 'c'].map((id) => node(id, 3, channel))
     await works(three)
@@ -104,7 +104,7 @@ describe('forming', () => {
     await closeAll(three)
   })
 
-  it('tells a node without memory when nobody can take it in', async () => {
+  it('reports AMNESIA on a node without memory when no majority can take it in', async () => {
     const hub = new Hub()
     const two = ['a', 'b'].map((id) => node(id, 2, hub.channel()))
     await works(two)
@@ -117,7 +117,7 @@ describe('forming', () => {
     await closeAll([...two, again])
   })
 
-  it('forms on named members, and tells others that they are none', async () => {
+  it('forms with named members, and tells other nodes that they are not members', async () => {
     const channel = { name: 'memory', channel: 'named' }
     const members = ['x', 'y', 'z']
     const make = (id, own = members) => conflux({ id, members: own, channel, methods, reduce })
@@ -130,7 +130,7 @@ describe('forming', () => {
     await closeAll([...nodes, stranger])
   })
 
-  it('tells nodes that expect different sizes', async () => {
+  it('tells nodes that they expect different sizes', async () => {
     const channel = { name: 'memory', channel: 'sizes' }
     const [a, b] = [node('a', 2, channel), node('b', 3, channel)]
     const codes = await Promise.all([a, b].map((n) => new Promise((resolve) => n.on('error', resolve))))
@@ -140,8 +140,8 @@ describe('forming', () => {
   })
 })
 
-describe('channels that do odd things', () => {
-  it('brings a node its own words back', async () => {
+describe('channels that misbehave', () => {
+  it('a node ignores its own frames when a channel returns them', async () => {
     const hub = new Hub()
     const echoing = () => {
       const channel = hub.channel()
@@ -160,7 +160,7 @@ describe('channels that do odd things', () => {
     await closeAll(nodes)
   })
 
-  it('rejects: an asynchronous channel’s failure is a lost frame', async () => {
+  it('a rejection of an asynchronous channel counts as a lost frame', async () => {
     const hub = new Hub()
     const channel = hub.channel()
     let failures = 3
@@ -178,7 +178,7 @@ describe('channels that do odd things', () => {
 })
 
 describe('faults', () => {
-  it('a majority goes on without a node that is cut off, which catches up', async () => {
+  it('a majority works on without a node that is cut off, and the node catches up later', async () => {
     const nodes = cluster(conflux, 3)
     const leader = await leaderOf(nodes)
     leader.simulate({ isolated: true })
@@ -192,14 +192,14 @@ describe('faults', () => {
     await closeAll(nodes)
   })
 
-  it('tells who watches of a snapshot that brought many actions at once', async () => {
+  it('a commit listener gets one commit for a snapshot that replaces many actions', async () => {
     const nodes = cluster(conflux, 3)
     const [one, two, away] = nodes
     await one.perform('append', ['before'])
     away.simulate({ isolated: true })
     const seen = []
     away.on('commit', (commit) => seen.push(commit))
-    // More than a log keeps.
+    // More bytes than a log keeps, so that the logs are compacted.
     const large = 'x'.repeat(600_000)
     for (const n of [1, 2, 3, 4]) await two.perform('append', [`${n}${large}`])
     away.simulate({ isolated: false })
@@ -240,7 +240,7 @@ describe('websocket', () => {
   after(() => relay.stop())
   const channel = (room) => ({ name: 'websocket', url: `ws://${relay.address}/ws`, room, WebSocket })
 
-  it('carries a cluster through the relay, and rooms do not hear each other', async () => {
+  it('carries clusters through the relay, and keeps rooms apart', async () => {
     const one = ['a', 'b', 'c'].map((id) => node(id, 3, channel('one')))
     const two = ['a', 'b', 'c'].map((id) => node(id, 3, channel('two')))
     await Promise.all([works(one), works(two)])
@@ -248,7 +248,7 @@ describe('websocket', () => {
     await closeAll([...one, ...two])
   })
 
-  it('takes a class that does not count what it has not sent, and without a class says so', async () => {
+  it('accepts a WebSocket class without bufferedAmount, and throws without a class', async () => {
     class Plain extends WebSocket {
       get bufferedAmount() {
         return undefined
@@ -261,7 +261,7 @@ describe('websocket', () => {
     assert.throws(() => node('a', 1, { ...channel('none'), WebSocket: null }), { code: 'UNSUPPORTED' })
   })
 
-  it('comes back by itself when the relay restarts; nothing acknowledged is lost', async () => {
+  it('reconnects when the relay restarts, and nothing acknowledged is lost', async () => {
     const nodes = ['a', 'b', 'c'].map((id) => node(id, 3, channel('restart')))
     await works(nodes)
     const acknowledged = []
@@ -287,7 +287,7 @@ describe('websocket', () => {
     await closeAll(nodes)
   })
 
-  it('comes back when another connection took its place for a while', async () => {
+  it('reconnects after another connection took its place for a while', async () => {
     const nodes = ['a', 'b', 'c'].map((id) => node(id, 3, channel('replaced')))
     const errors = []
     nodes[1].on('error', (error) => errors.push(error))
@@ -301,7 +301,7 @@ describe('websocket', () => {
     await closeAll(nodes)
   })
 
-  it('tells when the connection goes and comes', async () => {
+  it('status() shows whether the relay is connected', async () => {
     const alone = node('alone', 1, channel('status'))
     await until([alone], () => alone.status().connected, 'the connection')
     const { port } = relay
@@ -312,12 +312,12 @@ describe('websocket', () => {
     await alone.close()
   })
 
-  it('needs a WebSocket', { skip: typeof globalThis.WebSocket === 'function' && 'this Node.js has one' }, () => {
+  it('throws if there is no WebSocket class', { skip: typeof globalThis.WebSocket === 'function' && 'this Node.js has one' }, () => {
     const { WebSocket: _, ...bare } = channel('none')
     assert.throws(() => node('a', 1, bare), { code: 'UNSUPPORTED', message: /channel.WebSocket/ })
   })
 
-  it('an address where nobody is is tried again and again, and close ends it', async () => {
+  it('keeps trying to connect to an address where nobody listens, until close()', async () => {
     const lonely = node('a', 1, { name: 'websocket', url: 'ws://127.0.0.1:9/ws', room: 'r', WebSocket })
     assert.equal(await lonely.perform('append', ['alone']), 'alone')
     assert.equal(lonely.status().connected, false)
@@ -326,8 +326,8 @@ describe('websocket', () => {
 })
 
 describe('bad input', () => {
-  // Frames that somebody else may put on any channel: what they do is counted and told, and a
-  // perform afterwards commits on every node.
+  // Frames that other programs may send on a channel. Nodes only count and report them: a perform afterwards still
+  // commits on every node.
   const junk = (good) => {
     const random = Uint8Array.from({ length: 500 }, (_, i) => (i * 7919) % 251)
     const of = (change) => {
@@ -345,12 +345,12 @@ describe('bad input', () => {
       new Uint8Array((1 << 20) + 1),
     ]
     for (let end = 0; end < good.length; end += 3) frames.push(good.slice(0, end))
-    // Every single bit of a good frame turned, which the checksum notices.
+    // Each single bit of a good frame flipped, which the checksum must detect.
     for (let bit = 32; bit < good.length * 8; bit++) frames.push(of((f) => (f[bit >> 3] ^= 1 << (bit & 7))))
     return frames
   }
 
-  it('on a custom channel', async () => {
+  it('malformed frames on a custom channel are counted and reported, and performs go on', async () => {
     const seen = []
     const hub = new Hub((_, to, frame) => seen.push([to, frame]))
     const nodes = ['a', 'b', 'c'].map((id) => node(id, 3, hub.channel()))
@@ -377,7 +377,7 @@ describe('bad input', () => {
     await closeAll(nodes)
   })
 
-  it('on a memory channel, from a node of another cluster', async () => {
+  it('frames of another cluster on a memory channel are counted and reported, and performs go on', async () => {
     const channel = { name: 'memory', channel: 'shared' }
     const nodes = ['a', 'b'].map((id) => node(id, 2, channel, { cluster: 'ours' }))
     const errors = []
@@ -389,7 +389,7 @@ describe('bad input', () => {
     await closeAll([...nodes, stranger])
   })
 
-  it('on a broadcast channel', async () => {
+  it('junk on a broadcast channel is reported, and performs go on', async () => {
     const nodes = ['a', 'b', 'c'].map((id) => node(id, 3, { name: 'broadcast', channel: 'bad' }))
     const errors = []
     nodes[1].on('error', (error) => errors.push(error.code))
@@ -408,7 +408,7 @@ describe('bad input', () => {
     await closeAll(nodes)
   })
 
-  it('through the relay', async () => {
+  it('junk through the relay is reported, and performs go on', async () => {
     const relay = await startRelay()
     const url = `ws://${relay.address}/ws`
     const nodes = ['a', 'b', 'c'].map((id) => node(id, 3, { name: 'websocket', url, room: 'r', WebSocket }))
@@ -431,7 +431,7 @@ describe('bad input', () => {
     await relay.stop()
   })
 
-  it('a custom channel that throws loses frames, and says so', async () => {
+  it('a custom channel that throws loses frames, which is reported, and performs go on', async () => {
     const hub = new Hub()
     let broken = false
     const fragile = () => {

@@ -1,4 +1,5 @@
-// A process that is killed: one node on a folder, which performs without end and says what is acknowledged.
+// The child process that files.test.mjs kills: one node with a folder, which performs without end and prints what was
+// acknowledged.
 import { imported as conflux, reduce } from './support.mjs'
 
 const [folder, first] = process.argv.slice(2)

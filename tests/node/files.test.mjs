@@ -1,5 +1,5 @@
-// Nodes of fixed clusters that outlive their process: on files, which processes that are killed, other
-// processes, and damage do their worst to.
+// Tests of fixed clusters whose nodes are stored in files: the nodes outlive their process, even if processes are
+// killed, files are damaged, or another process takes the folder over.
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -34,14 +34,14 @@ const start = (id, size, more = {}) =>
 
 const errorOf = (node) => new Promise((resolve) => node.on('error', resolve))
 
-/** The newest log of a node. */
+/** The path of a node's newest log. */
 const logOf = async (id) => {
   const logs = (await readdir(path.join(folder, id))).filter((name) => name.endsWith('.log'))
   return path.join(folder, id, logs.sort().at(-1))
 }
 
 describe('a node on files', () => {
-  it('goes on where it stopped, alone', async () => {
+  it('goes on where it stopped, in a cluster of one', async () => {
     for (let round = 1; round <= 3; round++) {
       const node = start('a', 1)
       await node.perform('append', [round])
@@ -50,10 +50,10 @@ describe('a node on files', () => {
     }
   })
 
-  it('goes on where it stopped, with others, and compacted', async () => {
+  it('goes on where it stopped, in a cluster of three with compacted logs', async () => {
     const ids = ['a', 'b', 'c']
     let nodes = ids.map((id) => start(id, 3))
-    // More than a log keeps: snapshots are taken, and new files begun.
+    // More bytes than a log keeps, so that the nodes take snapshots and begin new files.
     const large = 'x'.repeat(60_000)
     for (let i = 0; i < 40; i++) await nodes[i % 3].perform('append', [large + i])
     assert.ok((await leaderOf(nodes)).status().snapshotIndex > 0)
@@ -97,13 +97,13 @@ describe('a node on files', () => {
     await node.close()
   })
 
-  it('survives being cut off at the end, anywhere behind what was acknowledged', async () => {
+  it('ignores an unfinished record at the end of its log', async () => {
     const node = start('a', 1)
     await node.perform('append', ['kept'])
     await node.close()
     const log = await logOf('a')
     const whole = await readFile(log)
-    // A record that was begun and never finished.
+    // How many bytes of the unfinished record were written.
     for (const torn of [1, 4, 11, 12, 13, 40]) {
       const next = Buffer.concat([whole, whole.subarray(0, torn)])
       await writeFile(await logOf('a'), next)
@@ -115,7 +115,7 @@ describe('a node on files', () => {
     }
   })
 
-  it('that has lost its memory takes the place of its former self', async () => {
+  it('takes the place of its former self after its folder was deleted', async () => {
     const ids = ['a', 'b', 'c']
     const nodes = ids.map((id) => start(id, 3))
     for (const node of nodes) await node.perform('append', [node.status().id])
@@ -125,7 +125,7 @@ describe('a node on files', () => {
     await nodes[1].perform('append', ['again'])
     await until(nodes, () => nodes.every((node) => node.status().learners.length === 0), 'three voters')
     assert.deepEqual(nodes[1].status().members.toSorted(), ids)
-    // It counts for majorities again, and has it on its disk.
+    // The node counts for majorities again, and has the log on its disk.
     await nodes[0].close()
     await nodes[1].perform('append', ['two of three'])
     await nodes[1].close()
@@ -143,7 +143,7 @@ describe('a state that JSON cannot carry', () => {
   const serialize = (map) => [...map]
   const deserialize = (list) => new Map(list)
 
-  it('is refused with the path of what it is', () => {
+  it('is refused with the path of the value', () => {
     const reduce = () => ({ scores: { all: [new Map()] } })
     assert.throws(() => start('a', 1, { reduce }), {
       code: 'NOT_JSON',
@@ -151,13 +151,13 @@ describe('a state that JSON cannot carry', () => {
     })
   })
 
-  it('travels when it is told how', async () => {
+  it('travels with the help of serialize and deserialize', async () => {
     const options = { reduce: count, serialize, deserialize }
     let nodes = ['a', 'b', 'c'].map((id) => start(id, 3, options))
     const large = 'x'.repeat(60_000)
     for (let i = 0; i < 40; i++) await nodes[i % 3].perform('append', [`${large}${i % 2}`])
     assert.ok((await leaderOf(nodes)).status().snapshotIndex > 0)
-    // One that has lost its memory is sent a snapshot, the others load theirs.
+    // First all nodes restart and load their own snapshots. Then one loses its memory, and is sent a snapshot.
     await closeAll(nodes)
     nodes = ['a', 'b', 'c'].map((id) => start(id, 3, options))
     await Promise.all(nodes.map((node) => node.read()))
@@ -172,7 +172,7 @@ describe('a state that JSON cannot carry', () => {
     await closeAll(nodes)
   })
 
-  it('that it becomes later stops the compaction, and nothing else', async () => {
+  it('stops only the compaction of the log when a reducer returns it later', async () => {
     const reduce = (state = null, action) => (action === null ? state : { all: new Set([action]) })
     const node = start('a', 1, { reduce })
     const failed = errorOf(node)
@@ -185,7 +185,7 @@ describe('a state that JSON cannot carry', () => {
     await node.close()
   })
 
-  it('needs both ways, and functions', () => {
+  it('needs both serialize and deserialize, as functions', () => {
     const with_ = (more) => () => start('a', 1, more)
     assert.throws(with_({ serialize }), /`deserialize` is required/)
     assert.throws(with_({ deserialize }), /`serialize` is required/)
@@ -212,18 +212,18 @@ describe('a folder', () => {
     await third.close()
   })
 
-  it('that another process has taken over is not written to any more', async () => {
+  it('is not written to any more when another process has taken it over', async () => {
     const node = start('a', 1)
     await node.perform('append', ['x'])
     const number = (await logOf('a')).match(/(\d+)\.log$/)[1]
-    // What a process does that comes in past the lock.
+    // What another process does if it gets past the lock: it claims the next number.
     await writeFile(path.join(folder, 'a', `${String(Number(number) + 1).padStart(8, '0')}.own`), '')
     await assert.rejects(node.perform('append', ['y']), { code: 'STORAGE_TAKEN' })
     assert.equal(node.status().phase, 'refused')
     await node.close()
   })
 
-  it('that is deleted under a node stops it', async () => {
+  it('stops its node when it is deleted', async () => {
     const node = start('a', 1)
     await node.perform('append', ['x'])
     await rm(path.join(folder, 'a'), { recursive: true })
@@ -231,7 +231,7 @@ describe('a folder', () => {
     await node.close()
   })
 
-  it('of another node is refused, and left as it is', async () => {
+  it('is refused and left unchanged if it belongs to another node', async () => {
     const node = start('a', 1)
     await node.perform('append', ['x'])
     await node.close()
@@ -246,7 +246,7 @@ describe('a folder', () => {
     await again.close()
   })
 
-  it('that is damaged where it was durable is not believed', async () => {
+  it('is refused if a record in it that was durable is damaged', async () => {
     const node = start('a', 1)
     for (let i = 0; i < 5; i++) await node.perform('append', [`value ${i}`])
     await node.close()
@@ -265,7 +265,7 @@ describe('a folder', () => {
     }
   })
 
-  it('with no room left stops the node, and what was acknowledged is there', async (test) => {
+  it('with no room left stops the node, and nothing acknowledged is lost', async (test) => {
     const small = path.join(root, 'small')
     await mkdir(small)
     const mount = `mount -t tmpfs -o size=200k none ${small}`
@@ -274,7 +274,7 @@ describe('a folder', () => {
     } catch {
       return test.skip('a small file system takes root')
     }
-    // The child writes until there is no room; then the same file system is looked at again.
+    // The child writes until the small file system is full. Then its folder is copied, and a node starts on the copy.
     const child = `${process.execPath} tests/node/files-child.mjs ${small}/a`
     const script = `${mount} && ${child} fill; cp -r ${small}/a ${folder}`
     const out = execFileSync('unshare', ['-m', 'sh', '-c', script], { encoding: 'utf8', timeout: 30_000 })

@@ -1,4 +1,4 @@
-// Every snippet of docs/guide.md, run as it is written.
+// Runs every snippet of docs/guide.md as it is written.
 import assert from 'node:assert/strict'
 import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import os from 'node:os'
@@ -21,7 +21,7 @@ await cp(packageDir, path.join(folder, 'node_modules/conflux-wasm'), { recursive
 for (const name of ['react', 'react-dom', 'redux']) await symlink(path.resolve('node_modules', name), path.join(folder, 'node_modules', name))
 after(() => rm(folder, { recursive: true }))
 
-/** Runs a module in a folder in which the package is installed; gives what it prints. */
+/** Runs a module in a folder in which the package is installed; returns what it prints. */
 const run = async (name, code) => {
   await writeFile(path.join(folder, name), code)
   const { stdout } = await promisify(execFile)(process.execPath, [name], { cwd: folder, timeout: 20_000 })
@@ -32,13 +32,13 @@ const alone = (more) => conflux({ id: 'guide', clusterSize: 1, channel: { name: 
 const options = (code) => new Function(`return { ${code.trim().replace(/,$/, '')} }`)()
 
 describe('the guide', () => {
-  it('has no snippet that is not run here', () => {
+  it('has only snippets that are run here', () => {
     assert.deepEqual(snippets.map(({ name }) => name), [
       'Writing a reducer', 'Writing a reducer, 2', 'Testing your app', 'Testing your app, 2', 'React', 'Redux', 'In your build',
     ])
   })
 
-  it('puts clocks and ids into actions', async () => {
+  it('shows how to put times and ids into actions', async () => {
     const node = alone({ ...options(snippet('Writing a reducer')), reduce: (state = [], action) => (action ? [...state, action] : state) })
     await node.perform('add', ['milk'])
     const [{ type, text, at, id }] = node.getState()
@@ -46,7 +46,7 @@ describe('the guide', () => {
     await node.close()
   })
 
-  it('carries a Map in snapshots', async () => {
+  it('shows how snapshots carry a Map', async () => {
     const { serialize, deserialize } = options(snippet('Writing a reducer, 2'))
     const reduce = (state = new Map()) => state
     assert.throws(() => alone({ reduce }), { code: 'NOT_JSON' })
@@ -55,7 +55,7 @@ describe('the guide', () => {
     assert.deepEqual(deserialize(JSON.parse(JSON.stringify(serialize(map)))), map)
   })
 
-  it('tests an app, and watches it', async () => {
+  it('shows how to test an app and watch a node', async () => {
     const app = 'export const methods = { add: (x) => x }\nexport const reduce = (s = [], a) => (a === null ? s : [...s, a])\n'
     await writeFile(path.join(folder, 'app.js'), app)
     await writeFile(path.join(folder, 'package.json'), '{"type": "module"}')
@@ -66,7 +66,7 @@ describe('the guide', () => {
     assert.match(out, /^test leads\n\d+ 1 test milk$/)
   })
 
-  it('has a component of React', async () => {
+  it('shows a React component', async () => {
     const esbuild = await import('esbuild')
     const { code } = await esbuild.transform(snippet('React'), { loader: 'jsx', jsx: 'automatic' })
     const out = await run('component.js', `
@@ -80,7 +80,7 @@ describe('the guide', () => {
     assert.equal(out, '<b>3</b>')
   })
 
-  it('has a store of Redux', async () => {
+  it('shows a Redux store', async () => {
     const out = await run('redux.js', `
       const notify = () => {}
       const reducer = (state = 0, action) => (action.type === 'add' ? state + 1 : state)
@@ -91,7 +91,7 @@ describe('the guide', () => {
     assert.equal(out, '1')
   })
 
-  it('loads a module of one’s own', async () => {
+  it('shows how to load a WebAssembly module of one’s own', async () => {
     const out = await run('slim.js', `
       import { readFile } from 'node:fs/promises'
       const fetch = () => readFile('node_modules/conflux-wasm/conflux_bg.wasm').then((bytes) => new Response(bytes, { headers: { 'content-type': 'application/wasm' } }))
@@ -104,7 +104,7 @@ describe('the guide', () => {
     assert.match(out, /^7\nINVALID_ARGUMENT load\(\) wants the WebAssembly module/)
   })
 
-  it('says when the module that it is given is none, and tries again', async () => {
+  it('is right that load() rejects a source that is not a module, and can be called again', async () => {
     const { load } = await import(pathToFileURL(path.join(folder, 'node_modules/conflux-wasm/slim.js')).href)
     await assert.rejects(load(new Uint8Array(8)), { code: 'CANNOT_LOAD', message: /cannot be loaded: .*magic/ })
     await assert.rejects(load(Promise.reject(new Error('no network'))), { code: 'CANNOT_LOAD', message: /no network/ })

@@ -1,4 +1,4 @@
-// The package as it is installed, and the README's example as it is written.
+// Tests of the package as npm installs it, and of the README's example as it is written.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
@@ -23,7 +23,7 @@ for (const [what, source] of [['the folder', async () => packageDir], ['the tarb
     let folder
     const node = async (name, text) => {
       await writeFile(path.join(folder, name), text)
-      // What lies beside the package counts, and not what the tests were given.
+      // Without NODE_PATH, so that only packages that are installed next to this one are found.
       const env = { ...process.env, NODE_PATH: '' }
       const { stdout } = await run(process.execPath, [name], { cwd: folder, env, timeout: 20_000 })
       return stdout
@@ -53,21 +53,22 @@ for (const [what, source] of [['the folder', async () => packageDir], ['the tarb
       assert.equal(out.trim(), "null x [ 'x' ]")
     })
 
-    it('holds what it must, and nothing else', async () => {
+    it('contains exactly these files', async () => {
       const files = await readdir(path.join(folder, 'node_modules/conflux-wasm'))
       assert.deepEqual(files.toSorted(), [
         'LICENSE', 'README.md', 'browser.js', 'channels.js', 'conflux.cjs', 'conflux.js', 'conflux_bg.inline.js', 'conflux_bg.wasm', 'files.cjs',
         'index.d.ts', 'inline.d.ts', 'inline.js', 'node.cjs', 'node.d.cts', 'node.js', 'package.json',
         'react.cjs', 'react.d.cts', 'react.d.ts', 'react.js', 'redux.cjs', 'redux.d.cts', 'redux.d.ts', 'redux.js',
         'slim.d.ts', 'slim.js', 'shell.cjs', 'shell.js', 'socket.io.cjs', 'socket.io.d.cts', 'socket.io.d.ts', 'socket.io.js',
-        'tabs.js', 'timer.js', 'words.js',
+        'tabs.js', 'timer.js', 'errors.js',
       ].toSorted())
     })
 
-    // The folder is a link, and where it leads are other packages, or none.
+    // npm installs a folder as a link, so other packages are looked up where the link leads. The remaining tests must
+    // know which packages are found.
     if (source !== tarball) return
 
-    it('exports these names, through import and require', async () => {
+    it('exports exactly these names, through import and require', async () => {
       const pinned = {
         'conflux-wasm': ['conflux', 'default'],
         'conflux-wasm/react': ['useConflux'],
@@ -80,7 +81,7 @@ for (const [what, source] of [['the folder', async () => packageDir], ['the tarb
         import { createRequire } from 'node:module'
         import { mkdirSync, writeFileSync } from 'node:fs'
         const require = createRequire(import.meta.url)
-        // React stands in for itself: the hook is not called.
+        // A stub of React is enough, because the hook is not called.
         mkdirSync('node_modules/react', { recursive: true })
         writeFileSync('node_modules/react/index.js', 'exports.useCallback = exports.useMemo = exports.useSyncExternalStore = () => {}')
         const names = {}
@@ -97,7 +98,7 @@ for (const [what, source] of [['the folder', async () => packageDir], ['the tarb
       assert.deepEqual(Object.keys(exports), [...entries, './conflux_bg.wasm', './package.json'])
     })
 
-    it('says in a sentence which package a channel needs', async () => {
+    it('names the npm package that a channel needs if it is not installed', async () => {
       const out = await node('peer.mjs', `
         import conflux from 'conflux-wasm'
         const options = { id: 'a', clusterSize: 1, methods: {}, reduce: (state = 0) => state }

@@ -1,6 +1,6 @@
-// A program written for the npm package `conflux` 1.1.8 runs on this one by changing the module's name: its
-// own tests, and the examples of its README, as they come with it. What differs on purpose is in
-// docs/PARITY.md, and tested at the end.
+// Tests that programs written for the npm package `conflux` 1.1.8 run on this one when only the module's name is
+// changed. The programs are the original's own tests and the examples of its README, as npm delivers them. Differences
+// on purpose are listed in docs/PARITY.md and tested at the end.
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
@@ -15,7 +15,7 @@ const run = promisify(execFile)
 const original = path.resolve('node_modules/conflux')
 const readme = await readFile(path.join(original, 'README.md'), 'utf8')
 const blocks = [...readme.matchAll(/```js\n([\s\S]*?)```/g)].map(([, code]) => code)
-/** The example that contains this. */
+/** The one example of the README that contains these words. */
 const example = (words) => {
   const found = blocks.filter((code) => code.includes(words))
   assert.equal(found.length, 1, `one example contains ${words}`)
@@ -27,7 +27,7 @@ before(async () => {
   folder = await mkdtemp(path.join(os.tmpdir(), 'conflux-parity-'))
   const modules = path.join(folder, 'node_modules')
   await mkdir(modules)
-  // Under the original's name, and beside the packages that its tests use.
+  // Install this package under the original's name, next to the packages that the original's tests use.
   await cp(packageDir, path.join(modules, 'conflux'), { recursive: true })
   for (const name of ['async', 'bluebird', 'lodash', 'redis', 'uuid']) {
     await symlink(path.resolve('node_modules', name), path.join(modules, name))
@@ -37,7 +37,7 @@ before(async () => {
 })
 after(() => rm(folder, { recursive: true }))
 
-/** As much of the test runner `tap` as the original's tests use: tests one after the other, each with a plan. */
+/** A small stand-in for the test runner `tap`, as far as the original's tests use it: runs tests in sequence. */
 const TAP = `
 const assert = require('node:assert')
 let last = Promise.resolve()
@@ -62,7 +62,7 @@ exports.test = (name, body) => {
 }
 `
 
-/** Runs a CommonJS program beside the packages. */
+/** Runs a CommonJS program next to the packages; returns the lines that it prints. */
 const program = async (name, text) => {
   await mkdir(path.dirname(path.join(folder, name)), { recursive: true })
   await writeFile(path.join(folder, name), text)
@@ -83,14 +83,14 @@ describe('the original’s own tests', () => {
 
 describe('the examples of its README', () => {
   it('the quick example, over a real Redis', async () => {
-    // The example names no address. Where a Redis server has taken that one already, it is as good.
+    // The example uses Redis's default address. If a server runs there already, this one ends, and that one is used.
     const server = spawn(process.env.REDIS_SERVER ?? 'redis-server', ['--port', '6379', '--bind', '127.0.0.1', '--save', ''])
     const ended = once(server, 'exit')
     try {
       for await (const chunk of server.stdout) if (String(chunk).includes('Ready to accept')) break
       const code = example("node.perform('append', ['foo'])")
-      // The example's callback names a \`nodeB\` that it does not have, and a property of its list; five
-      // nodes are what its cluster needs.
+      // The example's callback uses a variable `nodeB` that the example does not define, and a property `log` of the
+      // state, which is a list. Its cluster needs five nodes.
       const lines = await program('quick.js', `
         var conflux = require('conflux'), uuid = require('uuid'), nodes = [], acts = []
         function one() {
@@ -104,7 +104,7 @@ describe('the examples of its README', () => {
           .then(function () { console.log(JSON.stringify(nodes.map(function (node) { return node.getState() }))) })
           .then(function () { return Promise.all(nodes.map(function (node) { return node.close() })) })`)
       const states = JSON.parse(lines.at(-1))
-      // Its reducer begins with [null].
+      // The example's first state is [null].
       assert.deepEqual(states, Array(5).fill([null, 'foo', 'foo', 'foo', 'foo', 'foo']))
       assert.ok(lines.includes(' foo foo foo foo foo'), 'subscribers were called')
     } finally {
@@ -175,18 +175,18 @@ describe('what differs on purpose', () => {
     await closeAll(nodes)
   })
 
-  it('a cluster of three goes on with two, and nobody is told to try again', async () => {
+  it('a cluster of three works on with two nodes, and no perform fails because there was no leader', async () => {
     const nodes = ['a', 'b', 'c'].map((id) => make(id, 3))
     await nodes[0].perform('append', ['x'])
     const leader = await until(nodes, () => nodes.find((node) => node.status().role === 'leader'))
     leader.simulate({ isolated: true })
     const others = nodes.filter((node) => node !== leader)
-    // The original answered "the cluster is not ready yet" to the first perform of a new leader.
+    // In the original, the first perform on a new leader failed with "the cluster is not ready yet".
     await Promise.all(others.map((node) => node.perform('append', ['y'])))
     await closeAll(nodes)
   })
 
-  it('`unsubscribe` removes the callback, and only it', async () => {
+  it('`unsubscribe` removes its own callback and no other', async () => {
     const node = make('a', 1)
     const calls = []
     const stop = node.subscribe(() => calls.push('one'))
@@ -197,7 +197,7 @@ describe('what differs on purpose', () => {
     await node.close()
   })
 
-  it('what JSON cannot carry, and a reducer that returns nothing, are refused', async () => {
+  it('values that JSON cannot carry, and reducers that return nothing, are refused', async () => {
     assert.throws(() => make('a', 1, { reduce: () => undefined }), { code: 'REDUCER_FAILED' })
     const node = make('a', 1, { methods: { bad: () => ({ at: new Date() }) } })
     await assert.rejects(node.perform('bad'), /the action of `bad`\.at is a Date/)

@@ -1,8 +1,8 @@
-// Servers of other people, for tests.
+// Starts third-party servers that tests need.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 
-/** A Redis server that keeps nothing. */
+/** Starts a Redis server that stores nothing on the disk. Returns a function that kills it. */
 export const startRedis = async (port) => {
   const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
   const server = spawn(process.env.REDIS_SERVER ?? 'redis-server', args, { stdio: ['ignore', 'pipe', 'ignore'] })

@@ -1,4 +1,4 @@
-// What the Node.js tests share.
+// Helpers that the Node.js tests share.
 import { createRequire } from 'node:module'
 import { once } from 'node:events'
 import net from 'node:net'
@@ -8,11 +8,11 @@ import path from 'node:path'
 export const packageDir = process.env.CONFLUX_PACKAGE ?? path.resolve('target/npm/conflux-wasm')
 const require = createRequire(pathToFileURL(path.join(packageDir, 'package.json')))
 
-/** The package through both doors. */
+/** The package, loaded through `require` and through `import`. */
 export const required = require('conflux-wasm')
 export const imported = (await import(pathToFileURL(require.resolve('conflux-wasm').replace(/node\.cjs$/, 'node.js')).href)).default
 
-/** Waits until `check` gives something, looking whenever any of the nodes says that it has changed. */
+/** Waits until `check` returns something truthy; checks again whenever one of the nodes changes. Fails after 20 s. */
 export const until = (nodes, check, what = 'the condition') =>
   new Promise((resolve, reject) => {
     const stops = []
@@ -33,7 +33,7 @@ export const until = (nodes, check, what = 'the condition') =>
 
 let channels = 0
 
-/** The methods of the original's README, and then some. */
+/** The methods of the original's README, and some more. */
 export const methods = {
   append(thing) {
     return thing
@@ -80,7 +80,7 @@ export const reduce = (state, action) => {
   return [...state, action]
 }
 
-/** A cluster of so many nodes on a memory channel of its own. */
+/** Makes a cluster of `size` nodes on a memory channel of its own. */
 export const cluster = (conflux, size, options = {}) => {
   const channel = { name: 'memory', channel: `test-${++channels}` }
   return Array.from({ length: size }, (_, i) =>
@@ -93,7 +93,7 @@ export const leaderOf = (nodes) =>
 
 export const closeAll = (nodes) => Promise.all(nodes.map((node) => node.close()))
 
-/** A port that nobody listens on. */
+/** Returns a port on which nobody listens. */
 export const freePort = async () => {
   const server = net.createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -103,7 +103,7 @@ export const freePort = async () => {
   return port
 }
 
-/** Starts the relay and says where it is. */
+/** Starts the relay. Returns its address, its port and a function that stops it. */
 export const startRelay = async ({ port = 0, args = [] } = {}) => {
   const { spawn } = await import('node:child_process')
   const process_ = spawn(

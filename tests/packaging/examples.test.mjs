@@ -1,4 +1,4 @@
-// The examples, started as their readers start them, with the packed package.
+// Tests of the examples, started as their readers start them, with the packed package.
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -13,20 +13,20 @@ import { startRedis } from '../node/servers.mjs'
 const running = new Set()
 const folder = path.join(process.env.CONFLUX_PACKAGING, 'examples')
 
-/** `npm start` in an example; gives its address and how to stop it. */
+/** Runs `npm start` in an example. Returns its address and a function that stops it. */
 const start = async (name, args = [], env = {}) => {
   const options = { cwd: path.join(folder, name), env: { ...process.env, ...env }, detached: true, stdio: ['ignore', 'pipe', 'inherit'] }
   const child = spawn('npm', ['start', '--silent', ...args], options)
   let text = ''
   for await (const chunk of child.stdout) {
     text += chunk
-    // In colours, where a tool takes its output for a terminal's.
+    // Some tools colour their output even when it does not go to a terminal.
     const found = /http:\/\/[\w.]+:\d+/.exec(stripVTControlCharacters(text))
     if (!found) continue
     child.stdout.resume()
     const stop = async () => {
       running.delete(stop)
-      // What npm has started, too.
+      // Kill the whole process group: npm and the processes that it has started.
       process.kill(-child.pid)
       await once(child, 'exit')
     }
@@ -39,17 +39,17 @@ const start = async (name, args = [], env = {}) => {
 describe('examples', () => {
   let browser
   before(async () => {
-    // Vite serves what is in the workspace, and this makes one of it.
+    // Vite serves only files in the workspace, and this file marks the folder as one.
     await writeFile(path.join(process.env.CONFLUX_PACKAGING, 'lerna.json'), '{}')
     browser = await launch()
   })
   after(async () => {
-    // Those that a test which failed has left.
+    // Stop what failed tests have left running.
     await Promise.all([...running].map((stop) => stop()))
     await browser.close()
   })
 
-  /** Two tabs of one browser. */
+  /** Opens two tabs of one browser profile. */
   const twoTabs = async (address) => {
     const context = await browser.newContext()
     return { context, tabs: [await openPage(context, address), await openPage(context, address)] }
@@ -61,7 +61,7 @@ describe('examples', () => {
   }
   const vite = async (name) => start(name, ['--', '--host', '127.0.0.1', '--port', String(await freePort()), '--strictPort'])
 
-  it('tutorial is what the tutorial makes', async () => {
+  it('tutorial: the files are those that docs/tutorial.md shows', async () => {
     const text = await readFile('docs/tutorial.md', 'utf8')
     for (const name of ['index.html', 'app.js', 'serve.mjs']) {
       const file = await readFile(path.join(folder, 'tutorial', name), 'utf8')
@@ -69,7 +69,7 @@ describe('examples', () => {
     }
   })
 
-  it('each can be installed by itself, and the list is whole', async () => {
+  it('each example can be installed by itself, and the README lists all of them', async () => {
     const list = await readFile(path.join(folder, 'README.md'), 'utf8')
     const names = (await readdir(folder, { withFileTypes: true })).filter((entry) => entry.isDirectory()).map(({ name }) => name)
     assert.deepEqual(names.toSorted(), ['node-redis', 'react', 'redux', 'tutorial'])
@@ -80,8 +80,8 @@ describe('examples', () => {
     }
   })
 
-  it('tutorial: what one tab adds, the other has', async () => {
-    // Without a build the page asks for the package beside it.
+  it('tutorial: the other tab shows what one tab adds', async () => {
+    // There is no build, so the page loads the package from the node_modules beside it.
     await symlink(path.join(process.env.CONFLUX_PACKAGING, 'node_modules'), path.join(folder, 'tutorial/node_modules'))
     const { address, stop } = await start('tutorial', [], { PORT: '0' })
     const { context, tabs: [one, two] } = await twoTabs(address)
@@ -91,7 +91,7 @@ describe('examples', () => {
     await stop()
   })
 
-  it('react: a suggestion, votes from two tabs, and a refusal', async () => {
+  it('react: tabs share suggestions and votes, and a suggestion that is there already is refused', async () => {
     const { address, stop } = await vite('react')
     const { context, tabs: [one, two] } = await twoTabs(address)
     await submit(one, 'Soup')
@@ -108,7 +108,7 @@ describe('examples', () => {
     await stop()
   })
 
-  it('redux: to-dos are shared, and survive all tabs', async () => {
+  it('redux: tabs share the to-dos, which are still there after all tabs were closed', async () => {
     const { address, stop } = await vite('redux')
     const { context, tabs: [one, two] } = await twoTabs(address)
     await submit(one, 'write')
@@ -127,7 +127,7 @@ describe('examples', () => {
     await stop()
   })
 
-  it('node-redis: twelve jobs, each done once, though a worker is killed', async () => {
+  it('node-redis: each of twelve jobs is done once, although a worker is killed', async () => {
     const port = await freePort()
     const stopRedis = await startRedis(port)
     running.add(stopRedis)

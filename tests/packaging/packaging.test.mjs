@@ -1,5 +1,5 @@
-// The packed package in the tools of other people. `$CONFLUX_PACKAGING` is a folder in which those tools and the
-// tarball are installed, with the programs of `apps` beside them.
+// Tests of the packed package in bundlers, frameworks and package checkers. `$CONFLUX_PACKAGING` is a folder in which
+// those tools and the tarball are installed, with the programs of `apps` next to them.
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -24,11 +24,11 @@ const app = (name) => path.join(folder, name)
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.wasm': 'application/wasm' }
 const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'"
 
-/** A server of files, with a strict policy. */
+/** Starts a file server with a strict Content-Security-Policy. */
 const serve = async (root, policy = POLICY) => {
   const server = http.createServer(async (request, response) => {
     const name = new URL(request.url, 'http://x').pathname
-    // Browsers ask for it by themselves.
+    // Browsers request this file by themselves.
     if (name === '/favicon.ico') return response.writeHead(204).end()
     try {
       const bytes = await readFile(path.join(root, name))
@@ -49,7 +49,10 @@ before(async () => {
 })
 after(() => browser.close())
 
-/** Opens a page of its own browser, so that each begins with an empty cluster; gives what it complained about. */
+/**
+ * Opens a page in a browser profile of its own, so that it starts with an empty cluster. Returns the page's errors and
+ * warnings.
+ */
 const visit = async (url, look) => {
   const context = await browser.newContext()
   const page = await context.newPage()
@@ -70,10 +73,10 @@ const visit = async (url, look) => {
   return complaints
 }
 
-/** The program has performed once, and its state shows it. */
+/** Waits until the program has performed once and shows its state. */
 const works = (page) => page.waitForFunction(() => document.title === 'state 7', undefined, { timeout: 20_000 })
 
-/** What a build has written works behind the strict policy, and complains of nothing. */
+/** Checks that what a build has written works with the strict policy, without errors or warnings. */
 const worksIn = async (root, file = 'index.html') => {
   const { origin, stop } = await serve(root)
   const complaints = await visit(`${origin}/${file}`, works)
@@ -81,7 +84,7 @@ const worksIn = async (root, file = 'index.html') => {
   assert.deepEqual(complaints, [])
 }
 
-/** A folder for what a build writes, with a page around it. */
+/** Makes a folder for a build's output, with a page that loads it. */
 const output = async (name, script = '<script type="module" src="app.js"></script>') => {
   const root = app(`dist-${name}`)
   await mkdir(root, { recursive: true })
@@ -94,7 +97,7 @@ const emitted = async (root) => (await readdir(root, { recursive: true })).filte
 describe('Vite', () => {
   const config = (more) => ({ root: app('vite'), configFile: false, logLevel: 'warn', ...more })
 
-  it('serves while one develops', async () => {
+  it('works on the development server', async () => {
     const { createServer } = await tool('vite')
     const server = await createServer(config({ server: { port: 0, host: '127.0.0.1' }, cacheDir: app('vite/.cache') }))
     await server.listen()
@@ -104,7 +107,7 @@ describe('Vite', () => {
     await server.close()
   })
 
-  it('builds', async () => {
+  it('builds a page and a worker that work', async () => {
     const { build } = await tool('vite')
     const input = ['index.html', 'worker.html'].map((name) => path.join(app('vite'), name))
     const outDir = app('dist-vite')
@@ -116,7 +119,7 @@ describe('Vite', () => {
 })
 
 describe('webpack', () => {
-  it('builds', async () => {
+  it('builds a page and a worker that work', async () => {
     const { default: webpack } = await tool('webpack')
     const root = await output('webpack')
     const stats = await promisify(webpack)({
@@ -141,14 +144,14 @@ describe('esbuild', () => {
     return [...errors, ...warnings].map(({ text }) => text)
   }
 
-  it('builds a module, beside which the two files are copied', async () => {
+  it('builds a module that works with the two files copied next to it', async () => {
     const root = await output('esbuild')
     assert.deepEqual(await build({ entryPoints: [app('app.js')], outdir: root, format: 'esm' }), [])
     for (const name of ['conflux_bg.wasm', 'timer.js']) await cp(path.join(installed, name), path.join(root, name))
     await worksIn(root)
   })
 
-  it('builds the inline entry as a plain script, and copies nothing', async () => {
+  it('builds the inline entry as a plain script that needs no other file', async () => {
     const root = await output('inline', '<script src="inline.js" defer></script>')
     const options = { entryPoints: [app('inline.js')], outdir: root, format: 'iife', logOverride: { 'empty-import-meta': 'silent' } }
     assert.deepEqual(await build(options), [])
@@ -156,7 +159,7 @@ describe('esbuild', () => {
     await worksIn(root)
   })
 
-  it('builds the slim entry, which loads the module that it is given', async () => {
+  it('builds the slim entry, which loads the WebAssembly module that the program gives it', async () => {
     const root = await output('slim', '<script type="module" src="slim.js"></script>')
     assert.deepEqual(await build({ entryPoints: [app('slim.js')], outdir: root, format: 'esm' }), [])
     await cp(path.join(installed, 'timer.js'), path.join(root, 'timer.js'))
@@ -166,7 +169,7 @@ describe('esbuild', () => {
 })
 
 describe('Rollup', () => {
-  it('builds a module, beside which the two files are copied', async () => {
+  it('builds a module that works with the two files copied next to it', async () => {
     const { rollup } = await tool('rollup')
     const { nodeResolve } = await tool('@rollup/plugin-node-resolve')
     const warnings = []
@@ -196,7 +199,7 @@ describe('a plain page', () => {
 
   it('works from a static server, with a strict policy', async () => worksIn(await plain('plain')))
 
-  it('needs no more, and no less, than the policy allows', async () => {
+  it('needs wasm-unsafe-eval in the policy', async () => {
     const { origin, stop } = await serve(await plain('policy'), "script-src 'self'")
     await visit(`${origin}/index.html`, async (page, complaints) => {
       if (complaints.length === 0) await page.waitForEvent('pageerror')
@@ -207,7 +210,7 @@ describe('a plain page', () => {
 })
 
 describe('Next.js', () => {
-  it('renders on the server, and goes on in the browser', async () => {
+  it('renders on the server, and works in the browser', async () => {
     const cwd = app('next')
     const env = { ...process.env, NODE_ENV: 'production', NEXT_TELEMETRY_DISABLED: '1' }
     await run(bin('next'), ['build'], { cwd, env, timeout: 300_000 }).catch((error) => assert.fail(`${error.stdout}${error.stderr}`))
@@ -216,7 +219,7 @@ describe('Next.js', () => {
     for await (const chunk of server.stdout) if (String(chunk).includes('Ready')) break
     const html = await (await fetch(`http://127.0.0.1:${port}/`)).text()
     assert.match(html, /no node yet/)
-    // A node on the server needs the package where npm has put it, and says so.
+    // Next.js moves the package into its bundle. A node on the server then fails with an error that says what to do.
     const { code, message } = await (await fetch(`http://127.0.0.1:${port}/node`)).json()
     assert.match(`${code} ${message}`, /^CANNOT_LOAD .*serverExternalPackages/)
     const shows = (page) => page.waitForFunction(() => document.querySelector('p').textContent === 'state 7', undefined, { timeout: 20_000 })
@@ -227,19 +230,19 @@ describe('Next.js', () => {
   })
 })
 
-describe('what checks packages', () => {
-  it('publint has nothing to say', async () => {
+describe('package checkers', () => {
+  it('publint reports nothing', async () => {
     const { publint } = await tool('publint')
     const { messages } = await publint({ pkgDir: installed, strict: true, pack: 'npm' })
     assert.deepEqual(messages, [])
   })
 
-  it('attw has nothing to say', async () => {
+  it('attw reports nothing', async () => {
     const npm = path.dirname(process.env.CONFLUX_PACKAGE)
     const tarball = path.join(npm, (await readdir(npm)).find((name) => name.endsWith('.tgz')))
     const attw = (...args) => run(bin('attw'), [tarball, '--format', 'ascii', '--no-color', ...args]).catch((error) => assert.fail(error.stdout))
     await attw('--entrypoints', '.', 'react', 'redux', 'socket.io', '--profile', 'node16')
-    // What only browsers and bundlers take.
+    // These entries are for browsers and bundlers only.
     await attw('--entrypoints', 'inline', 'slim', '--profile', 'esm-only')
   })
 })

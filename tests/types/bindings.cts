@@ -1,4 +1,4 @@
-// The bindings through `require`.
+// The types of the bindings, imported with `require`.
 import conflux = require('conflux-wasm')
 import react = require('conflux-wasm/react')
 import redux = require('conflux-wasm/redux')

@@ -45,7 +45,7 @@ store.dispatch({ type: 'add', text: 7 })
 const close: () => Promise<void> = enhanceServerForSocketIOChannel(createServer())
 void close
 
-// What is committed, with the methods' own actions.
+// A commit has the type of the methods' actions.
 node.on('commit', ({ index, nodeId, action }) => {
   same<typeof index, number>(true)
   same<typeof nodeId, string | null>(true)

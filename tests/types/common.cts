@@ -1,4 +1,4 @@
-// Types through `require`.
+// The types of the package, imported with `require`.
 import conflux = require('conflux-wasm')
 
 const options: conflux.Options<number, { add(n: number): number }> = {

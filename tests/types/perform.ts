@@ -36,11 +36,11 @@ const node = conflux({
   },
 })
 
-// The state comes from `reduce`.
+// The state's type is inferred from `reduce`.
 same<ReturnType<typeof node.getState>, string[]>(true)
 same<ReturnType<typeof node.getProvisionalState>, string[]>(true)
 
-// `perform` comes from `methods`.
+// The type of `perform` is inferred from `methods`.
 const appended = node.perform('append', ['x'])
 same<Awaited<typeof appended>, { type: 'append'; word: string } | undefined>(true)
 const refused = node.perform('refuse')
@@ -87,7 +87,8 @@ conflux({ id: 'a', clusterSize: 1, channel: { name: 'pigeon' }, methods: {}, red
 // @ts-expect-error methods are required
 conflux({ id: 'a', clusterSize: 1, channel: { name: 'memory' }, reduce: () => 0 })
 
-// The original's README, in a TypeScript file: what is not annotated is unknown, and still performs.
+// The example of the original's README in TypeScript: arguments without annotation are `unknown`, and `perform` accepts
+// them.
 const loose = conflux({
   id: 'a',
   clusterSize: 1,
@@ -106,14 +107,14 @@ loose.perform('append', ['foo'])
 loose.perform('optional')
 loose.perform('optional', ['x'])
 
-// Nothing of it is `any`.
+// No inferred type is `any`.
 type IsAny<T> = 0 extends 1 & T ? true : false
 same<IsAny<typeof node>, false>(true)
 same<IsAny<Awaited<typeof appended>>, false>(true)
 const list: Node<string[], { append(word: string): string }> | undefined = undefined
 void list
 
-// A state that JSON cannot carry, and how it travels.
+// A state that JSON cannot carry, with `serialize` and `deserialize`.
 const counts = conflux({
   id: 'a',
   clusterSize: 1,

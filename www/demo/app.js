@@ -9,12 +9,13 @@ const make = (tag, properties = {}, ...children) => {
   return element
 }
 
-// ── Who we are, and where ────────────────────────────────────────────────────────────────────────
+// ── This tab: its name, its room, its node ───────────────────────────────────────────────────────
 
 const parameters = new URL(location.href).searchParams
 const kind = parameters.get('channel') === 'websocket' ? 'websocket' : 'broadcast'
 const room = parameters.get('room') || 'demo'
-// Without a size, and in one browser, the cluster has as many nodes as there are tabs, and they outlive them.
+// Without a size and on the broadcast channel the cluster is elastic: it has one node per open tab, and a node outlives
+// its tab.
 const elastic = kind === 'broadcast' && !parameters.has('size')
 const size = Math.min(9, Math.max(1, Math.trunc(Number(parameters.get('size'))) || 3))
 const relay = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`
@@ -30,8 +31,8 @@ const newName = () => {
 }
 
 /**
- * Who sits at this tab. In a cluster of fixed size it is the node's id, which must be new each time. In one
- * of tabs it is a name that survives a reload; a copy of the tab copies it, too, and the lock says who it is.
+ * The name of this tab's user. In a fixed cluster it is also the node's id, which must be new each time. In an elastic
+ * cluster the name survives a reload. A duplicated tab has a copy of it, so a lock decides which of the tabs keeps it.
  */
 const myName = async () => {
   if (!elastic) return newName()
@@ -55,9 +56,9 @@ const node = conflux({
   methods,
   reduce,
 })
-/** The node of this tab; none for a moment, in the beginning. */
+/** The id of this tab's node; empty for a moment at the start of an elastic cluster's tab. */
 const nodeId = () => node.status().id
-// To look at and play with, from the console.
+// For use from the console.
 Object.assign(window, { node, conflux })
 
 let refusal = null
@@ -82,8 +83,8 @@ if (elastic) {
     Object.assign(document.createElement('a'), { href: '?size=3', textContent: 'a fixed size' }),
     ' a cluster lives in memory, as long as a majority of its tabs.',
   )
-  // A page that goes without a word: no event is heard, nothing is handed over, no goodbye is said. It is
-  // replaced, so that the browser does not keep it for a way back.
+  // Simulates a crash: Conflux gets no event when the page ends, so it neither hands over leadership nor says goodbye.
+  // The page is replaced, so that the browser does not keep it in the back/forward cache.
   $('crash').onclick = () => {
     for (const name of ['pagehide', 'freeze', 'visibilitychange']) {
       addEventListener(name, (event) => event.stopImmediatePropagation(), { capture: true })
@@ -155,7 +156,7 @@ const renderPerforms = () => {
 let nodes = new Map()
 const CELLS = 14
 
-/** The end of a log: what is committed is filled, what is not is outlined. */
+/** Draws the end of a log: committed entries are filled, uncommitted ones outlined. */
 const log = ({ lastIndex, commitIndex }) => {
   const strip = make('span', { className: 'log' })
   strip.setAttribute('aria-hidden', 'true')
@@ -165,14 +166,14 @@ const log = ({ lastIndex, commitIndex }) => {
   return strip
 }
 
-const ROLES = { leader: 'leads', candidate: 'stands for election', follower: 'follows', learner: 'learns' }
+const ROLES = { leader: 'leads', candidate: 'asks for votes', follower: 'follows', learner: 'learns' }
 
 const nodeCard = (other) => {
   const isMe = other.id === nodeId()
   let doing = ROLES[other.role] ?? other.role
-  if (other.phase === 'forming') doing = elastic ? 'looks for its place' : 'waits for the others'
-  if (other.adopted) doing = 'its tab is gone: another one runs it until it is removed'
-  else if (other.gone) doing = 'gone'
+  if (other.phase === 'forming') doing = elastic ? 'joins the cluster' : 'waits for the others'
+  if (other.adopted) doing = 'its tab is closed: another tab runs it until it is removed'
+  else if (other.gone) doing = 'closed'
   else if (other.paused) doing = 'paused'
   else if (other.isolated) doing = `cut off, ${doing}`
   const leads = elastic
@@ -189,7 +190,7 @@ const nodeCard = (other) => {
   if (isMe) name.append(make('span', { className: 'tag', textContent: 'this tab' }))
   if (leads) name.append(make('span', { className: 'tag crown', textContent: '♛ leader' }))
   if (other.role === 'learner' && !other.gone) name.append(make('span', { className: 'tag', textContent: 'learner' }))
-  if (other.unseen && !other.gone) name.append(make('span', { className: 'tag', textContent: 'nobody looks' }))
+  if (other.unseen && !other.gone) name.append(make('span', { className: 'tag', textContent: 'hidden' }))
   return tint(
     make('li', { className: classes.filter(Boolean).join(' ') }, name, make('p', { className: 'role', textContent: doing }), numbers, log(other)),
     other.id,
@@ -253,7 +254,7 @@ if (!elastic) $('fresh').href = freshAddress()
 $('pause').onclick = () => node.simulate({ paused: !node.status().paused })
 $('cut').onclick = () => node.simulate({ isolated: !node.status().isolated })
 
-/** Whether any of these values differs from what it was at the last call under this name. */
+/** Whether any of these values differs from the values of the last call with the same name. */
 const seen = new Map()
 const changed = (name, ...values) => {
   const before = seen.get(name)
@@ -263,7 +264,7 @@ const changed = (name, ...values) => {
 
 const renderWelcome = () => {
   const status = node.status()
-  // Nothing may be replaced under somebody's finger.
+  // Do not replace buttons without need: the user may be about to press one.
   if (!changed('welcome', status.phase, status.present, refusal)) return
   const card = $('welcome')
   card.hidden = status.phase === 'member' || status.phase === 'closing' || (elastic && status.phase === 'forming')
@@ -401,8 +402,8 @@ telemetry(node, { kind, room, relay }, (known) => {
   nodes = known
   render()
 })
-// A node says goodbye when its tab goes, so that leadership moves without a timeout. Nodes that outlive
-// their tabs do so by themselves.
+// In a fixed cluster, close the node when the page is left, so that leadership moves without an election timeout. In an
+// elastic cluster Conflux does this by itself.
 if (!elastic) addEventListener('pagehide', () => node.close())
 renderPerforms()
 render()

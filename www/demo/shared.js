@@ -1,5 +1,5 @@
-// What the tabs share: a list and a game. The methods judge, on the leader, against the provisional
-// state; the reducer is the same pure function on every node.
+// What the tabs share: a list and a game. The methods run on the leader and check the provisional state; the reducer is
+// the same pure function on every node.
 
 const LINES = [
   [0, 1, 2], [3, 4, 5], [6, 7, 8],
@@ -10,7 +10,7 @@ const LINES = [
 const newGame = { cells: Array(9).fill(null), players: { X: null, O: null }, turn: 'X' }
 const initial = { words: [], game: newGame }
 
-/** Who has three in a row, and where. */
+/** The player with three in a row and the line, or null. */
 export const winner = ({ cells }) => {
   const line = LINES.find(([a, b, c]) => cells[a] && cells[a] === cells[b] && cells[a] === cells[c])
   return line ? { player: cells[line[0]], line } : null

@@ -1,9 +1,11 @@
-// How the panel knows of the other nodes: every tab tells the others, beside the cluster and not
-// through it, where its node stands. So a node that is cut off or paused can still be seen.
+// Shows the other nodes in the panel: every tab sends its node's status to the other tabs, on a separate channel. So
+// the panel still shows a node that is paused or cut off from the cluster.
 
-const EVERY = 400
-const GONE = 2_500
-/** At the most so often, however much happens. */
+/** How often a tab reports, in ms. */
+const REPORT_INTERVAL = 400
+/** After this time without a report a node is shown as closed, in ms. */
+const DOWN_AFTER = 2_500
+/** The delay between a change and its report, in ms, so that many changes make one report. */
 const PAUSE = 100
 
 /** @param {(nodes: Map<string, object>) => void} onChange */
@@ -22,38 +24,38 @@ export const telemetry = (node, { kind, room, relay }, onChange) => {
   } else {
     post = throughRelay(node.status().id, room, relay, receive)
   }
-  const tell = () => {
+  const report = () => {
     const { id, role, phase, term, leaderId, commitIndex, lastIndex, paused, isolated } = node.status()
-    const report = { id, role, phase, term, leaderId, commitIndex, lastIndex, paused, isolated }
-    report.snapshotIndex = node.status().snapshotIndex
-    report.hidden = document.hidden
-    // A node that outlives its tab has no id before it is found or made.
+    const mine = { id, role, phase, term, leaderId, commitIndex, lastIndex, paused, isolated }
+    mine.snapshotIndex = node.status().snapshotIndex
+    mine.hidden = document.hidden
+    // In an elastic cluster the node has no id until it is found or created.
     if (id) {
-      post(report)
-      receive(report)
+      post(mine)
+      receive(mine)
     }
     for (const [other, { heard }] of nodes) {
-      if (performance.now() - heard > GONE) nodes.get(other).gone = true
+      if (performance.now() - heard > DOWN_AFTER) nodes.get(other).gone = true
     }
   }
   let timer
-  const tellSoon = () => {
+  const reportSoon = () => {
     timer ??= setTimeout(() => {
       timer = undefined
-      tell()
+      report()
     }, PAUSE)
   }
-  setInterval(tell, EVERY)
-  node.on('status', tellSoon)
-  node.subscribe(tellSoon)
+  setInterval(report, REPORT_INTERVAL)
+  node.on('status', reportSoon)
+  node.subscribe(reportSoon)
   addEventListener('pagehide', () => {
     const { id, term } = node.status()
     post({ id, term, role: 'follower', phase: 'closed', commitIndex: 0, lastIndex: 0, gone: true })
   })
-  tell()
+  report()
 }
 
-/** A room of its own on the same relay. The envelope is one byte: to everyone. */
+/** Sends reports through a separate room of the same relay. The envelope is the byte 0: to everyone. */
 const throughRelay = (id, room, relay, receive) => {
   const encoder = new TextEncoder()
   const decoder = new TextDecoder()
@@ -66,7 +68,7 @@ const throughRelay = (id, room, relay, receive) => {
       try {
         receive(JSON.parse(decoder.decode(data)))
       } catch {
-        // Somebody else's words; the panel does without.
+        // Not a report: ignore it.
       }
     }
     socket.onclose = () => setTimeout(connect, 1_000)

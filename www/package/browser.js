@@ -1,5 +1,5 @@
-// The entry for browsers and bundlers. The module is ready when the import is: `conflux()` itself
-// is synchronous.
+// The entry for browsers and bundlers. The import waits until the WebAssembly module is ready, so that `conflux()`
+// itself can be synchronous.
 import init, { CoreNode } from './conflux.js'
 import { createConflux } from './shell.js'
 import { browser } from './tabs.js'

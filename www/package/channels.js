@@ -1,16 +1,17 @@
-// How frames travel, by the name of the channel. A channel may lose, repeat, delay and reorder frames. Each
-// is an object:
+// The transports that carry frames between nodes, by channel name. A channel may lose, repeat, delay and reorder
+// frames. Each is an object:
 //
-// - `connect(id, receive, changed, room)`: from now on `receive(frame)` is called with what comes for the node
-//   `id` or for everyone in `room`, and `changed()` when `connected` may have changed
+// - `connect(id, receive, changed, room)`: starts. From then on the channel calls `receive(frame)` with each frame that
+//   is addressed to the node `id` or to everyone in `room`, and `changed()` when `connected` may have changed
 // - `disconnect()`, `send(id, frame)`, `broadcast(frame)`
 // - `connected`: whether frames can travel now
-// - `listen(id)`, `unlisten(id)`, `pause()`, `resume()`: for tabs, which run several nodes and may stand still
+// - `listen(id)`, `unlisten(id)`: also receive, or no longer receive, frames for another node. A tab may run several
+// - `pause()`, `resume()`: called before a page may be frozen, and afterwards
 
-import { fail } from './words.js'
+import { fail } from './errors.js'
 
-/** A package that a channel needs, which people install if they use the channel. */
-const peer = (platform, channel, name, hint = '') => {
+/** Loads an optional npm package that a channel needs; throws `MISSING_PEER` if it is not installed. */
+const requirePeer = (platform, channel, name, hint = '') => {
   try {
     return platform.require(name)
   } catch {
@@ -18,56 +19,56 @@ const peer = (platform, channel, name, hint = '') => {
   }
 }
 
-/** Says once that a server is not there, and once more after it was. */
-const outage = (tell, code, where) => {
-  let told = false
+/** Reports once per outage that a server cannot be reached. `ends` marks the end of an outage. */
+const outage = (report, code, where) => {
+  let reported = false
   return {
     begins(error) {
-      if (told) return
-      told = true
+      if (reported) return
+      reported = true
       const why = error?.code ?? error?.message ?? error
-      tell(code, `${where} cannot be reached (${why}); frames are lost until it can, and it is tried again and again`)
+      report(code, `${where} cannot be reached (${why}); frames are lost until it can, and it is tried again and again`)
     },
     ends() {
-      told = false
+      reported = false
     },
   }
 }
 
-/** What arrived, as bytes; what is none becomes no bytes: the reader says what is wrong, and counts it. */
+/** Converts what arrived to bytes. Anything else becomes an empty frame, which the core rejects and counts. */
 const bytes = (data) => {
   if (data instanceof Uint8Array) return data
   return new Uint8Array(data instanceof ArrayBuffer ? data : 0)
 }
 
-/** The nodes of this process, by the room in which they are. */
+/** The nodes of this process, by room. */
 const rooms = new Map()
-/** What arrives at the next turn of the event loop. */
-let arriving = []
-let next
+/** The frames to deliver in the next turn of the event loop. */
+let inFlight = []
+let schedule
 
 const deliver = () => {
-  const now = arriving
-  arriving = []
+  const now = inFlight
+  inFlight = []
   for (const [node, frame] of now) node.receive?.(frame)
 }
 
-/** Calls `deliver` at the next turn, soon: `setTimeout(0)` would take 4 ms in a browser. */
-const turn = () => {
+/** Returns a function that schedules `deliver` for the next turn. In a browser `setTimeout(0)` may take 4 ms. */
+const makeScheduler = () => {
   if (typeof setImmediate === 'function') return () => setImmediate(deliver)
   const { port1, port2 } = new MessageChannel()
   port1.onmessage = deliver
   return () => port2.postMessage(0)
 }
 
-/** Between nodes of one JavaScript process, for Node.js, tests and pages with several nodes. */
+/** Connects the nodes of one JavaScript process: in Node.js, in tests, and in pages with several nodes. */
 const memory = () => {
   const node = {}
   let room
   const carry = (frame, isFor) => {
     for (const other of room) {
       if (other === node || !isFor(other)) continue
-      if (arriving.push([other, frame]) === 1) (next ??= turn())()
+      if (inFlight.push([other, frame]) === 1) (schedule ??= makeScheduler())()
     }
   }
   return {
@@ -85,8 +86,8 @@ const memory = () => {
   }
 }
 
-/** Between tabs of one browser: a BroadcastChannel for everyone, and one for each node, so that no tab reads
- * the others' mail. */
+/** Connects the tabs of one browser: a BroadcastChannel for everyone, and one for each node, so that a tab does not
+ * receive the frames that are addressed to other tabs. */
 const broadcast = () => {
   let name
   let everyone
@@ -118,7 +119,7 @@ const broadcast = () => {
       for (const peer of peers.values()) peer.close()
     },
     send(to, frame) {
-      // While it is paused the frame is lost like any other.
+      // The channel is paused: the frame is lost.
       if (!everyone) return
       if (!peers.has(to)) peers.set(to, new BroadcastChannel(`${name}:${to}`))
       peers.get(to).postMessage(frame)
@@ -126,7 +127,7 @@ const broadcast = () => {
     broadcast: (frame) => everyone?.postMessage(frame),
     listen(id) {
       own.set(id, open(`${name}:${id}`))
-      // What is open for sending to a node would be given what is sent to it, too.
+      // A BroadcastChannel that was opened for sending to this node would receive the node's frames as well.
       peers.get(id)?.close()
       peers.delete(id)
     },
@@ -145,19 +146,21 @@ const broadcast = () => {
   return channel
 }
 
-/** The relay's close code for "another connection with your id took your place". */
+/** The relay's close code for a connection that was replaced by another one with the same id. */
 const REPLACED = 4409
-/** A socket with more than this many bytes unsent is too slow: frames are lost rather than queued. */
+/** With more than this many unsent bytes a socket is too slow: further frames are dropped instead of queued. */
 const MAX_BUFFERED = 8 << 20
 
 /**
- * The pause before connecting for the `attempt`-th time (from 0 on), in ms: exponential, up to five seconds, and
- * between half of it and all of it at random, so that the tabs of a relay that restarts do not all come back at once.
+ * The pause before connection attempt `attempt` (counted from 0), in ms. It doubles with each attempt, up to five
+ * seconds, and a random part of up to half is taken off, so that after a restart of the relay not all tabs connect at
+ * the same moment.
  */
 export const backoff = (attempt, random = Math.random()) =>
   Math.min(100 * 2 ** attempt, 5000) * (0.5 + random / 2)
 
-/** A frame in the relay's envelope: the length of the receiver's id (0 for everyone), the id, and the frame. */
+/** Puts a frame into the relay's envelope: one byte for the length of the receiver's id (0 for everyone), the id, and
+ * the frame. */
 const seal = (to, frame) => {
   const id = new TextEncoder().encode(to)
   const envelope = new Uint8Array(1 + id.length + frame.length)
@@ -167,8 +170,8 @@ const seal = (to, frame) => {
   return envelope
 }
 
-/** Through a relay, across browsers and machines. Connects again by itself. */
-const websocket = ({ url, WebSocket: own }, platform, tell) => {
+/** Connects nodes through a relay, across browsers and machines. Reconnects by itself. */
+const websocket = ({ url, WebSocket: own }, platform, report) => {
   const WebSocket = own ?? globalThis.WebSocket
   let socket
   let wasOpen = false
@@ -177,7 +180,7 @@ const websocket = ({ url, WebSocket: own }, platform, tell) => {
   let retry
   const isOpen = () => socket?.readyState === 1
   const send = (to, frame) => {
-    // A class of the user's own may not count.
+    // A user's own class may lack `bufferedAmount`.
     if (isOpen() && !(socket.bufferedAmount >= MAX_BUFFERED)) socket.send(seal(to, frame))
   }
   return {
@@ -185,7 +188,7 @@ const websocket = ({ url, WebSocket: own }, platform, tell) => {
       return isOpen()
     },
     connect(id, receive, changed, room) {
-      // Node.js 20 has no WebSocket of its own, so the user may bring one.
+      // Node.js 20 has no global WebSocket, so the user may pass a class.
       if (typeof WebSocket !== 'function') {
         const message = 'the channel `websocket` needs WebSocket, which is not there: pass one, such as that of the npm package ws, as `channel.WebSocket`'
         throw fail('UNSUPPORTED', message)
@@ -196,11 +199,12 @@ const websocket = ({ url, WebSocket: own }, platform, tell) => {
         if (closed) return
         if (wasOpen) changed()
         wasOpen = false
-        // 4000 and above, and policy violations, are the relay's own words.
+        // With one of these codes the relay itself closed the connection, and the reason says why.
         if (code >= 4000 || code === 1008 || code === 1009) {
-          tell('RELAY', `the relay closed the connection: ${reason} (${code})`)
+          report('RELAY', `the relay closed the connection: ${reason} (${code})`)
         }
-        // The other one may be gone soon; meanwhile the two must not throw each other out all the time.
+        // The other connection may end soon. Until then wait the longest time between attempts, or the two connections
+        // would keep replacing each other.
         if (code === REPLACED) attempt = Infinity
         retry = setTimeout(open, backoff(attempt++))
       }
@@ -208,7 +212,7 @@ const websocket = ({ url, WebSocket: own }, platform, tell) => {
         try {
           socket = new WebSocket(address)
         } catch (error) {
-          // A wrong address is told at once; later it is tried again like a relay that is away.
+          // On the first attempt the address is invalid, so throw. Later the failure counts as a relay that is down.
           if (!retry) throw error
           return again(0, '')
         }
@@ -222,7 +226,7 @@ const websocket = ({ url, WebSocket: own }, platform, tell) => {
           if (!closed) receive(bytes(data))
         }
         socket.onclose = ({ code, reason }) => again(code, reason)
-        // A close always follows; without a listener, Node.js would take the error for uncaught.
+        // A `close` event always follows. Without this listener Node.js would report an uncaught error.
         socket.onerror = () => {}
       }
       open()
@@ -237,10 +241,10 @@ const websocket = ({ url, WebSocket: own }, platform, tell) => {
   }
 }
 
-const redis = ({ connectionString: url }, platform, tell) => {
-  const { createClient } = peer(platform, 'redis', 'redis')
-  const down = outage(tell, 'REDIS', `the Redis server at ${url ?? 'redis://localhost:6379'}`)
-  // What cannot be sent now is not worth sending later; the name of each node is a channel of its own.
+const redis = ({ connectionString: url }, platform, report) => {
+  const { createClient } = requirePeer(platform, 'redis', 'redis')
+  const down = outage(report, 'REDIS', `the Redis server at ${url ?? 'redis://localhost:6379'}`)
+  // No offline queue: frames that cannot be sent now would be useless later.
   const client = () => createClient({ url, disableOfflineQueue: true, socket: { reconnectStrategy: (tries) => Math.min(20 * 2 ** tries, 1000) } })
   const [publisher, subscriber] = [client(), client()]
   const isReady = () => publisher.isReady && subscriber.isReady
@@ -266,7 +270,8 @@ const redis = ({ connectionString: url }, platform, tell) => {
         })
         one.connect().catch(() => {})
       }
-      // The client subscribes again by itself when its connection comes back.
+      // Everyone's frames arrive on one Redis channel, those for this node on another. After a lost connection the
+      // client subscribes again by itself.
       subscriber.once('ready', () => {
         for (const name of [all, `${all}:${id}`]) {
           subscriber.subscribe(name, (frame) => receive(bytes(frame)), true).catch(() => {})
@@ -279,7 +284,7 @@ const redis = ({ connectionString: url }, platform, tell) => {
         try {
           one.destroy()
         } catch {
-          // It was never connected, or is not any more.
+          // The client was never connected, or is no longer connected.
         }
       }
     },
@@ -288,12 +293,12 @@ const redis = ({ connectionString: url }, platform, tell) => {
   }
 }
 
-const socketIo = ({ host, io }, platform, tell) => {
-  const connect = io ?? globalThis.io ?? peer(platform, 'socket.io', 'socket.io-client', platform.require ? '' : ', and pass its `io` as `channel.io`').io
-  const down = outage(tell, 'SOCKET_IO', `the socket.io server at ${host}`)
+const socketIo = ({ host, io }, platform, report) => {
+  const connect = io ?? globalThis.io ?? requirePeer(platform, 'socket.io', 'socket.io-client', platform.require ? '' : ', and pass its `io` as `channel.io`').io
+  const down = outage(report, 'SOCKET_IO', `the socket.io server at ${host}`)
   let socket
   const emit = (to, frame) => {
-    // What cannot be sent now is not worth sending later.
+    // socket.io would queue the frame until it is connected, and frames that cannot be sent now would be useless later.
     if (socket?.connected) socket.emit('conflux:frame', to, frame)
   }
   return {
@@ -320,10 +325,10 @@ const socketIo = ({ host, io }, platform, tell) => {
   }
 }
 
-/** The user's own object, some of whose functions may be asynchronous, and may fail. */
-const custom = (own, platform, tell) => {
+/** Wraps the user's own channel, whose functions may be asynchronous and may fail. */
+const custom = (own, platform, report) => {
   const failed = (name, how, error) =>
-    tell('CHANNEL_FAILED', `the channel's \`${name}\` ${how}, which counts as a lost frame: ${error?.message ?? error}`)
+    report('CHANNEL_FAILED', `the channel's \`${name}\` ${how}, which counts as a lost frame: ${error?.message ?? error}`)
   const call = (name, ...args) => {
     const result = own[name](...args)
     if (typeof result?.then === 'function') result.then(undefined, (error) => failed(name, 'failed', error))
@@ -332,7 +337,7 @@ const custom = (own, platform, tell) => {
     try {
       call(name, ...args)
     } catch (error) {
-      // Not from within the core, which is calling.
+      // Reported later, because the core is still running here and must not be called back.
       queueMicrotask(() => failed(name, 'threw', error))
     }
   }
@@ -347,5 +352,5 @@ const custom = (own, platform, tell) => {
   }
 }
 
-/** What makes a channel: from its options, a platform, and a function that tells of errors. */
+/** By channel name, the function that makes a channel from its options, the platform, and `report(code, message)`. */
 export const CHANNELS = { memory, broadcast, websocket, redis, 'socket.io': socketIo, custom }

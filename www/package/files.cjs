@@ -1,12 +1,13 @@
-// What Node.js gives to a node of a fixed cluster that is to outlive its process: a folder.
+// Storage for a node of a fixed cluster in Node.js: a folder, with which the node outlives its process.
 //
-//   N.log   what the node remembers, appended to; the highest N counts
-//   N.own   says that N has an owner: whoever makes it may write N.log, and nobody below N any more
-//   N.tmp   an N.log that is not finished
-//   lock    a socket, which the system closes with the process
+//   N.log   the node's records; new ones are appended. The file with the highest N is the valid one
+//   N.own   the claim of one process to N: the process that creates it may write N.log, and from then on no process
+//           with a lower number may write
+//   N.tmp   an N.log that is still being written
+//   lock    a socket, which the operating system closes when the process ends
 //
-// The lock tells the second process that it comes too late. What makes two writers impossible is N.own:
-// it is made exclusively, and nothing is reported as written while there is one above the writer's own.
+// The lock gives a second process a clear error early. The claim N.own is what makes two writers impossible: it is
+// created exclusively, and a process reports nothing as written once there is a claim with a higher number.
 'use strict'
 const { createHash } = require('node:crypto')
 const fs = require('node:fs/promises')
@@ -15,14 +16,14 @@ const net = require('node:net')
 const os = require('node:os')
 const path = require('node:path')
 
-/** Errors after which the same may well succeed a little later. */
-const PASSING = ['ENOSPC', 'EDQUOT', 'EAGAIN', 'EINTR', 'EBUSY', 'EMFILE', 'ENFILE']
+/** Codes of errors that may be temporary: the write is tried again after a pause. */
+const TRANSIENT = ['ENOSPC', 'EDQUOT', 'EAGAIN', 'EINTR', 'EBUSY', 'EMFILE', 'ENFILE']
 const TRIES = 4
 
 const pause = (attempt) => new Promise((resolve) => setTimeout(resolve, 10 * 4 ** attempt))
 const fail = (code, message) => Object.assign(new Error(message), { code })
 
-/** Where the lock of a folder is. Sockets have short names only. */
+/** The address of a folder's lock. The path of a socket must be short, so a long one is replaced by a hash. */
 const lockOf = async (folder) => {
   const real = await fs.realpath(folder)
   const name = `conflux-${createHash('sha256').update(real).digest('hex').slice(0, 32)}`
@@ -36,13 +37,13 @@ const listen = (address) =>
     const server = net.createServer((socket) => socket.destroy())
     server.once('error', reject)
     server.listen(address, () => {
-      // It alone is no reason to stay.
+      // The lock alone must not keep the process running.
       server.unref()
       resolve(server)
     })
   })
 
-/** Whether somebody listens there. */
+/** Whether a process listens at this address. */
 const answers = (address) =>
   new Promise((resolve) => {
     const socket = net.connect(address)
@@ -61,7 +62,7 @@ const lock = async (folder) => {
         const message = `another node uses the folder ${folder}: give each node a folder of its own`
         throw fail('STORAGE_LOCKED', message)
       }
-      // The process that made it is gone.
+      // The process that created the socket has died and left the file behind.
       await fs.rm(address, { force: true })
     }
   }
@@ -78,9 +79,9 @@ class Files {
   #length = 0
   #queue = []
   #working = Promise.resolve()
-  /** Nothing is written any more. */
+  /** A step has failed: nothing is written any more. */
   #broken = false
-  /** Nothing is answered any more. */
+  /** `close` was called: nothing is reported to the core any more. */
   #closed = false
 
   constructor({ storage, durability }, core, isWhole) {
@@ -94,7 +95,7 @@ class Files {
     })
   }
 
-  /** One thing after the other; the first that fails is the last. */
+  /** Runs steps one after the other. When one fails, the core is told, and later ones are skipped. */
   #work(body) {
     this.#working = this.#working.then(async () => {
       if (this.#broken) return
@@ -126,7 +127,7 @@ class Files {
     return found
   }
 
-  /** Becomes the owner of the next number. */
+  /** Claims the next free number and returns it. */
   async #claim() {
     for (;;) {
       const { own, log } = await this.#numbers()
@@ -140,7 +141,7 @@ class Files {
     }
   }
 
-  /** Locks the folder, and gives what there is. */
+  /** Locks the folder and returns the newest log's bytes, or `undefined` if there is none. */
   async #open() {
     await fs.mkdir(this.#folder, { recursive: true })
     this.#server = await lock(this.#folder)
@@ -155,7 +156,10 @@ class Files {
     return file
   }
 
-  /** Writes a record, with all others that gathered while the last write ran. */
+  /**
+   * Writes a record, together with all others that arrived while the previous write ran. A record with `begins` set
+   * starts a new file, which replaces the older ones. `core.recorded(seq)` is called once the record is durable.
+   */
   write(seq, begins, bytes) {
     this.#queue.push({ seq, begins, bytes })
     if (this.#queue.length === 1) this.#work(() => this.#drain())
@@ -174,9 +178,9 @@ class Files {
   }
 
   /**
-   * Whether the folder is still this node's: checked behind each write, before it counts. First the next
-   * one's claim, then its own: claims go in the order of their numbers, so a next one that is gone again has
-   * taken this one's with it.
+   * Throws if the folder is not this node's any more. Called after each write, before the write is reported. The order
+   * of the two checks matters: old claims are deleted in ascending order, so if the next claim was created and has
+   * already been deleted again, this node's own claim is missing, too.
    */
   #fence() {
     if (existsSync(this.#name(this.#number + 1, 'own'))) {
@@ -188,21 +192,22 @@ class Files {
   }
 
   async #append(bytes) {
-    // When there is hardly any room, less is written than was asked for, and that is no error.
+    // When the disk is almost full, `write` may write only a part of the bytes without an error.
     for (let attempt = 1, done = 0; done < bytes.length; ) {
       try {
         done += (await this.#file.write(bytes, done, bytes.length - done, this.#length + done)).bytesWritten
       } catch (error) {
-        if (attempt >= TRIES || !PASSING.includes(error.code)) throw error
+        if (attempt >= TRIES || !TRANSIENT.includes(error.code)) throw error
         await pause(attempt++)
       }
     }
-    // One that fails is not tried again: what it was to write may be gone from the cache.
+    // A failed sync is not tried again: the system may have dropped the unwritten pages from its cache, and a second
+    // sync would then succeed without having written them.
     if (this.#strict) await this.#file.datasync()
     this.#length += bytes.length
   }
 
-  /** Begins a new file. The old ones go when it is durable. */
+  /** Begins a new file with this record. The older files are deleted once the new one is durable. */
   async #begin(bytes) {
     if (this.#file) {
       const next = await this.#claim()
@@ -229,7 +234,7 @@ class Files {
     }
   }
 
-  /** Lets go of the folder when what was asked for is written. */
+  /** Waits until everything that is queued is written, then releases the folder. */
   async close() {
     this.#closed = true
     await this.#working

@@ -1,43 +1,94 @@
 /** A value that JSON can carry. */
 export type Json = string | number | boolean | null | Json[] | { [key: string]: Json | undefined }
 
-/** What a method may return: an action, nothing, or an Error. */
+/** The action that a method returns: what is left of its return type without nothing and Errors. */
 type Returned<R> = Exclude<R, Error | null | undefined | void>
 
-// Written as a method, so that a method may take any arguments; they are checked where it is performed.
+// Declared with method syntax, so that methods with any parameters are accepted. `perform` checks the arguments.
 type Method = { method(...args: unknown[]): unknown }['method']
 
 /**
- * The methods of a node: action creators that run on the leader, `this` being the node there. One that
- * uses `this` must say of what kind it is: `append(this: Node<string[]>, word: string)`.
+ * The methods of a node: action creators that run on the leader, with `this` bound to the leader's node. A method
+ * that uses `this` must declare its type: `append(this: Node<string[]>, word: string)`.
  */
 export type Methods = { [name: string]: Method }
 
-/** An error of a perform, a read or an event. `code` is stable; `message` is for people. */
+/**
+ * An error that a call throws, that a perform or a read rejects with, or that an `error` event reports. `code` is
+ * stable; `message` is for people and may change.
+ *
+ * A perform rejects with:
+ *
+ * - `TIMEOUT`: the perform's timeout passed. The action may still be committed, at most once.
+ * - `CLOSED`: the node is closed. A perform that was pending when the node was closed may still take effect.
+ * - `BUSY`: too many bytes of performs are pending on this node, or too many bytes of actions are uncommitted on
+ *   the leader. The action was not appended.
+ * - `TOO_LARGE`: the arguments or the action exceed `maxActionBytes`, or the method's name exceeds 1 KiB.
+ * - `NOT_JSON`: JSON cannot carry the arguments or the action. The message names the path of the value.
+ * - `UNKNOWN_METHOD`: the leader has no method of this name.
+ * - `ASYNC_METHOD`: the method returned a Promise.
+ * - `METHOD_FAILED`: the method returned or threw an error that has no `code` of its own. If the error has one, the
+ *   perform rejects with that code.
+ * - `REDUCER_FAILED`: the reducer threw, or returned nothing or a Promise. The action was not appended.
+ * - `SESSION_EXPIRED`: the cluster closed this node's session. The method did not run: perform it again.
+ * - `OUTCOME_UNKNOWN`: the cluster closed this node's session while the node was away. The perform may have taken
+ *   effect: look at the state first.
+ * - The code with which the node stopped, if it did (below).
+ *
+ * `conflux()` throws `INVALID_OPTIONS`, `UNSUPPORTED` (this platform or this kind of cluster lacks what an option
+ * needs), `MISSING_PEER` (the channel's npm package is not installed), `CANNOT_LOAD` (the WebAssembly module cannot be
+ * loaded), `NOT_JSON` or `REDUCER_FAILED` (both for the first state). Calls with wrong arguments fail with
+ * `INVALID_ARGUMENT`.
+ *
+ * An `error` event that stops the node (`status().phase` is then `refused`):
+ *
+ * - `CLUSTER_FULL`: the cluster already has all its members.
+ * - `NOT_A_MEMBER`: this node's id is not among the cluster's `members`. With the node still running, the event
+ *   reports another node on the channel that is not among `members`, and that is ignored.
+ * - `DUPLICATE_ID`: a living member of the cluster has this node's id. While the cluster forms, the event reports
+ *   that another node on the channel has this node's id, and the node keeps running.
+ * - `REPLACED`: another start of this node took its place while it was taken for dead.
+ * - `DESTROYED`: another tab called `destroy()`.
+ * - `STORAGE_LOST`: what the node had stored was deleted while it ran.
+ * - `STORAGE_FAILED`: storage cannot be read or written, for example because the disk is full.
+ * - `STORAGE_LOCKED`: another node is using the folder.
+ * - `STORAGE_TAKEN`: another process took over the folder while the node ran.
+ * - `STORAGE_CORRUPT`: the stored log is damaged.
+ * - `STORAGE_MISMATCH`: the folder belongs to another node or cluster.
+ *
+ * An `error` event after which the node keeps running:
+ *
+ * - `AMNESIA`: this node lost its memory, and there is no majority of the other members that could take it in again.
+ *   The node waits for one.
+ * - `SIZE_MISMATCH`: another node on the channel has another `clusterSize`.
+ * - `OTHER_CLUSTER`: frames of another cluster arrive on the channel, and are ignored.
+ * - `VERSION`: frames of another version of Conflux arrive, and are ignored.
+ * - `BAD_FRAME`: malformed frames arrive, and are ignored.
+ * - `BAD_MESSAGE`: a member sent a message that cannot be right. It is ignored.
+ * - `REDUCER_FAILED`: the reducer failed on a committed action, which left this node's state as it was.
+ * - `CANNOT_SAVE`: the state cannot be saved as a snapshot, so the log keeps growing.
+ * - `CANNOT_LOAD`: a snapshot of the state cannot be loaded.
+ * - `BAD_ENTRY`: a log entry cannot be read, and is skipped.
+ * - `RELAY`: the relay closed the connection, for the reason in the message. The node connects again by itself.
+ * - `REDIS`, `SOCKET_IO`: the server cannot be reached. The node tries again by itself.
+ * - `CHANNEL_FAILED`: a function of a custom channel threw or rejected, which counts as a lost frame.
+ */
 export interface ConfluxError extends Error {
-  /**
-   * `TIMEOUT`, `CLOSED`, `BUSY`, `TOO_LARGE`, `NOT_JSON`, `ASYNC_METHOD`, `UNKNOWN_METHOD`,
-   * `METHOD_FAILED`, `REDUCER_FAILED`, `SESSION_EXPIRED`, `OUTCOME_UNKNOWN`, `CLUSTER_FULL`, `AMNESIA`,
-   * `NOT_A_MEMBER`, `SIZE_MISMATCH`, `DUPLICATE_ID`, `OTHER_CLUSTER`, `VERSION`, `BAD_FRAME`,
-   * `BAD_MESSAGE`, `STORAGE_LOST`, `STORAGE_FAILED`, `STORAGE_LOCKED`, `STORAGE_TAKEN`, `STORAGE_CORRUPT`,
-   * `STORAGE_MISMATCH`, `REPLACED`, `DESTROYED`, `RELAY`, `REDIS`, `SOCKET_IO`,
-   * `MISSING_PEER`, `CANNOT_LOAD`, `CHANNEL_FAILED`, `INVALID_OPTIONS`,
-   * `INVALID_ARGUMENT`, `UNSUPPORTED`, or the `code` of an error that a method threw.
-   */
+  /** One of the codes above, or the `code` of an error that a method or the reducer threw. */
   code: string
 }
 
 /** Between nodes of one JavaScript process. */
 export interface MemoryChannel {
   name: 'memory'
-  /** Which of the process's channels; nodes of one channel hear each other. */
+  /** The channel's name: nodes with the same one reach each other. Default `default`. */
   channel?: string
 }
 
 /** Between tabs and workers of one browser and origin. */
 export interface BroadcastChannelOptions {
   name: 'broadcast'
-  /** The channel's name; nodes of one channel hear each other. May be left out beside `cluster`. */
+  /** The channel's name: nodes with the same one reach each other. Default: the `cluster`; required without one. */
   channel?: string
 }
 
@@ -46,69 +97,78 @@ export interface WebsocketChannel {
   name: 'websocket'
   /** The relay's address, such as `ws://localhost:8080/ws`. */
   url: string
-  /** The room; nodes of one room hear each other. */
+  /** The room, 1 to 255 bytes: nodes in the same room reach each other. */
   room: string
-  /** A WebSocket class, where there is no global one: that of the npm package `ws`, say. */
+  /** A WebSocket class, such as that of the npm package `ws`. Needed where there is no global one. */
   WebSocket?: new (url: string) => object
 }
 
 /** Through a Redis server, in Node.js. Needs the npm package `redis`. */
 export interface RedisChannel {
   name: 'redis'
-  /** Which channel of the server; nodes of one channel hear each other. Default `conflux`. */
+  /** The channel's name on the server: nodes with the same one reach each other. Default `conflux`. */
   channelName?: string
-  /** The server's address, such as `redis://user:password@127.0.0.1:6379`. */
+  /** The server's address, such as `redis://user:password@127.0.0.1:6379`. Default `redis://localhost:6379`. */
   connectionString?: string
 }
 
 /**
- * Through a socket.io server that has `enhanceServerForSocketIOChannel` of `conflux-wasm/socket.io`. Needs the
+ * Through a socket.io server set up with `enhanceServerForSocketIOChannel` of `conflux-wasm/socket.io`. Needs the
  * npm package `socket.io-client`.
  */
 export interface SocketIoChannel {
   name: 'socket.io'
   /** The server's address, such as `http://localhost:9000`. */
   host: string
-  /** Which channel of the server; nodes of one channel hear each other. */
+  /** The channel's name on the server: nodes with the same one reach each other. */
   channel: string
-  /** In browsers: the `io` of `socket.io-client`, unless there is a global one. */
+  /** In browsers: the `io` of `socket.io-client`. Default: the global `io`. */
   io?: (host: string, options: object) => object
 }
 
-/** A channel of your own. It may lose, repeat, delay and reorder frames. */
+/**
+ * A channel of your own. It may lose, repeat, delay and reorder frames. A frame is at most 1 MiB. `disconnect`, `send`
+ * and `broadcast` may be asynchronous. If one of them throws or rejects, the frame counts as lost, and an `error` event
+ * with the code `CHANNEL_FAILED` reports the failure.
+ */
 export interface CustomChannel {
   name: 'custom'
-  /** Called once. Give every frame that is meant for node `id`, or for everyone, to `receive`. */
+  /**
+   * Called once, by `conflux()`, which throws what this throws. Pass every frame that is addressed to the node `id`,
+   * or to everyone, to `receive`.
+   */
   connect(id: string, receive: (frame: Uint8Array) => void, changed: () => void): void
-  /** Whether frames can travel now, for `status().connected`. Call `changed` when it changes. */
+  /** Whether frames can travel now: what `status().connected` shows. Call `changed` after a change. Default `true`. */
   readonly connected?: boolean
-  /** Called once, at the end. */
+  /** Called once, when the node closes. */
   disconnect(): void
-  /** Brings a frame to the node `to`. */
+  /** Sends a frame to the node `to`. */
   send(to: string, frame: Uint8Array): void
-  /** Brings a frame to every other node. */
+  /** Sends a frame to every other node. */
   broadcast(frame: Uint8Array): void
 }
 
+/** The options of a node. */
 export interface Options<State, M extends Methods> {
   /**
-   * This node's id: every node needs its own. One that starts again without its memory takes the place of
-   * its former self. Not for clusters without a size, whose nodes have ids of their own.
+   * This node's id, 1 to 255 bytes, different for every node. A node that starts again with the same id and without
+   * its memory takes the place of its former self. Required in a fixed cluster; refused in an elastic one, which
+   * gives its nodes ids of their own.
    */
   id?: string
   /**
-   * How many nodes the cluster has. Not needed with `members`. Without both, and on the channel
-   * `broadcast`, the cluster has as many as there are tabs, and its nodes outlive them.
+   * How many nodes the cluster has, 1 to 63. A cluster with a `clusterSize` or `members` is *fixed*. Without both,
+   * and on the channel `broadcast`, it is *elastic*: it has one node for each open tab, and a node outlives its tab.
    */
   clusterSize?: number
-  /** The ids of all nodes, where they are known beforehand. */
+  /** The ids of all nodes, 1 to 63, with this node's own among them, if the ids are known beforehand. */
   members?: readonly string[]
   /**
-   * The cluster's name, when several share a channel. The default is the channel's own name. A cluster
-   * without a size needs one: all pages of a site share the browser's storage.
+   * The cluster's name. In a fixed cluster it keeps clusters apart that share a channel; default: the channel's name.
+   * In an elastic cluster it is required, because all pages of a site share the browser's storage.
    */
   cluster?: string
-  /** How nodes communicate. */
+  /** How the nodes reach each other. */
   channel:
     | MemoryChannel
     | BroadcastChannelOptions
@@ -116,76 +176,96 @@ export interface Options<State, M extends Methods> {
     | RedisChannel
     | SocketIoChannel
     | CustomChannel
-  /** The action creators. They run on the leader, synchronously. */
+  /**
+   * The action creators. They run on the leader, synchronously, one after the other. A method returns an action that
+   * JSON can carry, nothing (`null` or `undefined`: nothing is appended), or an Error (the perform rejects).
+   */
   methods: M & ThisType<Node<State, M>>
   /**
-   * The reducer. It must be pure: the same state and action give the same new state on every node.
-   * It is called with no state and no action (`null`) once, for the first state.
+   * The reducer. It must be pure: the same state and action give the same new state on every node. It is called once
+   * with the state `undefined` and the action `null`, for the first state.
    */
   reduce: (state: State | undefined, action: Action<M> | null) => State
   /**
-   * A state that JSON cannot carry (a Map, a Date) as one that it can: states travel and are kept in
-   * snapshots. Together with `deserialize`.
+   * Turns the state into something that JSON can carry. Needed for a state such as a Map or a Date, because snapshots
+   * carry the state as JSON. Requires `deserialize`.
    */
   serialize?(state: State): Json
-  /** The state that `serialize` made this of. */
+  /** Turns what `serialize` returned back into the state. Requires `serialize`. */
   deserialize?(saved: Json): State
-  /** After how long a silence a node stands for election, in ms; drawn at random from the range. */
+  /**
+   * How long a node waits for a sign of life of the leader before it becomes a candidate, in ms. Drawn at random from
+   * this range for every attempt (Raft paper, section 5.2). `min` must be greater than `heartbeatInterval`. Default
+   * `{ min: 300, max: 500 }`, or 6 and 10 times `heartbeatInterval` if that is more.
+   */
   electionTimeout?: { min: number; max: number }
-  /** The longest silence of a leader, in ms. Default 50. */
+  /**
+   * How often a leader sends a heartbeat, in ms. Default 50. An idle leader of an elastic cluster sends one every 10 s
+   * instead.
+   */
   heartbeatInterval?: number
-  /** The largest arguments and actions, in bytes of JSON. Default 1 MiB. */
+  /** The largest arguments of a perform and the largest action, in bytes of JSON. Default 1 MiB, at most 256 MiB. */
   maxActionBytes?: number
   /**
-   * Where a node keeps its log: `indexeddb` in clusters without a size, and `memory` in others, or, in
-   * Node.js, a folder. Each node needs a folder of its own.
+   * Where a node keeps its term, vote and log. In an elastic cluster: `indexeddb`. In a fixed one: `memory`, the
+   * default, or, in Node.js, a folder, which must not be shared with another node.
    */
   storage?: 'memory' | 'indexeddb' | { name: 'file'; path: string }
   /**
-   * What storage is asked for. `strict`, the default: each write is on the disk before it counts.
-   * `relaxed`: it counts once the operating system has it.
+   * When a write to storage counts. `strict`, the default: when it is on the disk. `relaxed`: when the operating system
+   * has accepted it, so that a power failure may lose it.
    */
   durability?: 'strict' | 'relaxed'
-  /** In clusters without a size: the most nodes that vote. Default 5; the others follow. */
+  /** In an elastic cluster: how many nodes vote at most, 1 to 15. The others are learners. Default 5. */
   maxVoters?: number
-  /** The release of your application. Entries and snapshots carry it. Default 1. */
+  /** The release number of your application, recorded in entries, snapshots and frames. Default 1. */
   version?: number
 }
 
-/** What any of the methods may return as an action. */
+/** The union of the actions that the methods may return. */
 export type Action<M extends Methods> = Returned<ReturnType<M[keyof M]>>
 
+/** What `status()` returns: a copy, which does not change later. */
 export interface Status {
-  /** This node's id. */
+  /** This node's id. Empty in an elastic cluster until this tab's node is found or created. */
   id: string
-  /** Where the node is in its life. */
+  /**
+   * `forming`: the node is not yet a member. `member`: the node takes part. `refused`: the node has stopped, and an
+   * `error` event said why. `closing` and `closed`: `close()` was called.
+   */
   phase: 'forming' | 'member' | 'refused' | 'closing' | 'closed'
+  /** The node's role in Raft. A `learner` is a follower that does not vote. */
   role: 'leader' | 'follower' | 'candidate' | 'learner'
   /** The current term. */
   term: number
-  /** Who leads the term, as far as this node knows. */
+  /** The id of the current term's leader; `null` if this node knows of none. */
   leaderId: string | null
+  /** The highest log index that this node knows to be committed. */
   commitIndex: number
+  /** The highest log index that is applied to this node's committed state. */
   lastApplied: number
   /** The last index of this node's log. */
   lastIndex: number
-  /** The index behind which the log was cut. */
+  /** The last index that the snapshot covers: the log begins after it. 0 without a snapshot. */
   snapshotIndex: number
   /** The ids of the members, once the cluster has formed. */
   members: string[]
-  /** Those among them that do not vote. */
+  /** The members that do not vote. */
   learners: string[]
-  /** Those among them whose own tab is gone, and that another one runs until they are removed. */
+  /** In an elastic cluster: the members whose own tab is gone. Another tab runs them until they are removed. */
   adopted: string[]
-  /** Those among them whose tab nobody sees. */
+  /** In an elastic cluster: the members whose tab is hidden. */
   hidden: string[]
-  /** The nodes besides its own that this tab runs. */
+  /** In an elastic cluster: the nodes that this tab runs besides its own. */
   running: string[]
-  /** How many members the cluster has or will have. */
+  /** How many members the cluster has, or will have once it has formed. */
   clusterSize: number
-  /** How many nodes are there, while the cluster forms. */
+  /**
+   * In a fixed cluster: how many nodes this node has found while the cluster forms, itself included; afterwards, how
+   * many it formed with. In an elastic cluster: how many open tabs are known.
+   */
   present: number
-  /** How many performs and reads wait. */
+  /** How many performs and reads of this node are not settled yet. */
   pending: number
   /** Whether the channel can carry frames now. */
   connected: boolean
@@ -193,96 +273,148 @@ export interface Status {
   paused: boolean
   /** Set by `simulate`. */
   isolated: boolean
-  /** On the leader: up to which index each other member's log is known to be equal. */
+  /** On the leader: for each other member, the highest index up to which its log is known to match. Else empty. */
   matchIndex: { [id: string]: number }
+  /** Counted since the node was made. */
   counters: {
     framesSent: number
     framesReceived: number
-    /** Frames that were none, malformed, or of another version. */
+    /** Frames that were malformed or of another version of Conflux. */
     badFrames: number
     /** Frames of other clusters. */
     foreignFrames: number
-    /** Messages that said something impossible. */
+    /** Messages of members that cannot be right. */
     invalidMessages: number
   }
 }
 
-/** What was committed: an action, or, in a snapshot, many. */
+/** What a `commit` event reports: one committed action, or a snapshot that stands for many. */
 export interface Commit<A> {
-  /** Where it stands in the log. */
+  /** The action's index in the log; for a snapshot, the last index that it covers. */
   index: number
-  /** The term of the leader that put it there. */
+  /** The term of the entry at `index`. */
   term: number
-  /** The node whose user performed it; of a cluster of tabs, the one that opened the session. `null` for a snapshot. */
+  /**
+   * The id of the node on which the action was performed; in an elastic cluster, of the node that opened the session.
+   * `null` for a snapshot.
+   */
   nodeId: string | null
-  /** Missing for a snapshot, whose actions this node has not seen. */
+  /** Absent for a snapshot: this node never sees the actions that it covers. */
   action?: A
 }
 
 type Callback<R> = (error: ConfluxError | null, action?: R) => void
 type Result<F> = F extends (...args: never[]) => infer R ? Returned<R> | undefined : never
 type Args<F> = F extends (...args: infer A) => unknown ? A : never
-/** A method's name, if the method can do without arguments. */
+/** A method's name, if the method can be called without arguments. */
 type Bare<M extends Methods, K extends keyof M> = [] extends Args<M[K]> ? K : never
 
-/** A node of the cluster. */
+/** A node of the cluster. Every function may be called from within callbacks, methods and the reducer. */
 export interface Node<State, M extends Methods = Methods> {
   /**
-   * Runs a method on the leader. Settles once the action is committed and applied on this node:
-   * with the action, or with nothing when the method returned none.
-   * @param timeout in ms; when it passes the perform rejects with `TIMEOUT`, and whether it takes
-   * effect is unknown
+   * Runs a method on the leader. Resolves once the action is committed and applied on this node: with the action, or
+   * with `undefined` if the method returned none. The performs of one node take effect in the order of the calls, each
+   * at most once, however often the leader changes.
+   *
+   * `args` is a list that JSON can carry; an argument that is `undefined` arrives as `null`. `timeout` is in ms, and
+   * there is none by default: a perform then waits for as long as the cluster has no majority. When the timeout
+   * passes, the perform rejects with `TIMEOUT`, and whether it takes effect is unknown.
+   *
+   * Never throws: all errors reject, with a `code` (see `ConfluxError`).
    */
   perform<K extends keyof M & string>(
     name: K,
     ...rest: Rest<M[K]>
   ): Promise<Result<M[K]>>
+  /**
+   * The same with a Node-style callback, which is called exactly once, after `perform` has returned: with the error,
+   * or with `null` and the action, if there is one.
+   */
   perform<K extends keyof M & string>(
     name: K,
     args: Args<M[K]>,
     callback: Callback<Result<M[K]>>,
   ): void
+  /**
+   * The same with a timeout and a callback.
+   * @param timeout in ms; `undefined` means none
+   */
   perform<K extends keyof M & string>(
     name: K,
     args: Args<M[K]>,
     timeout: number | undefined,
     callback: Callback<Result<M[K]>>,
   ): void
+  /** The same for a method that needs no arguments, with a callback. */
   perform<K extends keyof M & string>(name: Bare<M, K>, callback: Callback<Result<M[K]>>): void
-  /** Calls `callback` after every action that is committed on this node. */
+  /**
+   * Calls `callback` after every action that is committed on this node, and after every snapshot that replaces its
+   * state. An error that `callback` throws is reported like an uncaught one, and the other subscribers are still
+   * called. Throws `INVALID_ARGUMENT` if `callback` is not a function.
+   * @returns a function that removes the callback; it may be called at any time, also twice
+   */
   subscribe(callback: () => void): () => void
-  /** The committed state; the same reference until it changes. */
+  /** The committed state; the same reference until it changes. Still readable after `close()`. */
   getState(): State
   /** The committed state plus every uncommitted action in this node's log. */
   getProvisionalState(): State
-  /** Settles when the committed state is at least as new as the cluster's was at the call. */
+  /**
+   * Resolves when this node's committed state is at least as new as the cluster's was at the call (a linearizable read:
+   * Raft dissertation, section 6.4). There is no timeout. Rejects with `CLOSED`, or with the code with which the node
+   * stopped.
+   */
   read(): Promise<void>
+  /** The same with a callback, which is called exactly once. */
   read(callback: (error: ConfluxError | null) => void): void
-  /** Where this node stands. */
+  /** This node's view of itself and of the cluster. */
   status(): Status
-  /** Calls `callback` with the leader's id, the members, the status, or an error. */
+  /**
+   * Calls `callback` with the leader's id whenever this node learns of another leader, or (`null`) that there is none.
+   * Throws `INVALID_ARGUMENT` for an unknown event or a callback that is not a function.
+   * @returns a function that removes the callback; it may be called at any time, also twice
+   */
   on(event: 'leader', callback: (leaderId: string | null) => void): () => void
+  /** Calls `callback` with the ids of the members whenever they change. */
   on(event: 'members', callback: (members: string[]) => void): () => void
+  /**
+   * Calls `callback` with the status after a `leader`, `members` or `error` event, when the node has closed, and when
+   * `connected`, `present`, `paused` or `isolated` may have changed.
+   */
   on(event: 'status', callback: (status: Status) => void): () => void
+  /** Calls `callback` with an error that belongs to no call. Without such a callback it is written to the console. */
   on(event: 'error', callback: (error: ConfluxError) => void): () => void
-  /** Calls `callback` with every action that is committed on this node, before its subscribers. */
+  /** Calls `callback` with every action that is committed on this node, before its subscribers are called. */
   on(event: 'commit', callback: (commit: Commit<Action<M>>) => void): () => void
-  /** For demos and tests: pauses the node as if its tab were frozen, or cuts it off. */
+  /**
+   * For demos and tests: `paused` stops the node as if its tab were frozen, `isolated` cuts it off from the others. A
+   * fault that is left out stays as it is.
+   */
   simulate(faults: { paused?: boolean; isolated?: boolean }): void
   /**
-   * In clusters without a size: ends the cluster, in all tabs, and deletes everything that it has
-   * stored in this browser. For logging out, say.
+   * In an elastic cluster: ends the cluster in all tabs and deletes everything that it has stored in this browser, for
+   * example when the user logs out. The other tabs get an `error` event with the code `DESTROYED`. Resolves when all
+   * is deleted and this node is closed. Throws `UNSUPPORTED` in a fixed cluster.
    */
   destroy(): Promise<void>
-  /** Hands leadership over and leaves. What waits rejects with `CLOSED`. */
+  /**
+   * Hands leadership over, stops this node and releases its storage. Pending performs and reads reject with `CLOSED`;
+   * such a perform may still take effect. Never rejects; calling it again returns the same promise.
+   */
   close(): Promise<void>
+  /** The same with a callback. */
   close(callback: (error: null) => void): void
 }
 
-// Arguments may be left out where the method can do without.
+// The arguments may be omitted if the method can be called without any.
 type Rest<F> =
   [] extends Args<F> ? [args?: Args<F>, timeout?: number] : [args: Args<F>, timeout?: number]
 
-/** Makes a node. Throws `INVALID_OPTIONS` when an option is missing or wrong. */
+/**
+ * Makes a node, synchronously, which joins its cluster by itself.
+ *
+ * Throws `INVALID_OPTIONS` when an option is missing or wrong, with a message that names the option; `UNSUPPORTED`,
+ * `MISSING_PEER` or `CANNOT_LOAD` when something that it needs is not there; `NOT_JSON` or `REDUCER_FAILED` when the
+ * first state is not valid.
+ */
 export declare function conflux<State, M extends Methods>(options: Options<State, M>): Node<State, M>
 export default conflux

@@ -1,5 +1,5 @@
-// The entry for tools that cannot copy files, and for scripts that are no modules: the WebAssembly module is
-// inside the script, which is a third larger for it.
+// The entry for tools that cannot copy files, and for plain scripts. The script contains the WebAssembly module, which
+// makes the download a third larger.
 import { CoreNode, initSync } from './conflux.js'
 import wasm from './conflux_bg.inline.js'
 import { createConflux } from './shell.js'

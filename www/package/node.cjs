@@ -3,7 +3,10 @@
 const { Files } = require('./files.cjs')
 const { createConflux } = require('./shell.cjs')
 
-/** Where a server only renders pages, this is imported and no node is made: so the core waits for the first one. */
+/**
+ * Loads the core when the first node is made, not on import: a server that only renders pages imports the package and
+ * makes no node, and its bundler may have moved the WebAssembly file.
+ */
 const load = () => {
   try {
     return require('./conflux.cjs').CoreNode

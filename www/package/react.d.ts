@@ -1,14 +1,15 @@
 import type { Methods, Node } from './index.js'
 
 /**
- * The committed state of a node. The component renders again when it changes; without a node (yet, or on
- * a server) it is `undefined`.
+ * A React hook that returns the committed state of a node and renders the component again when the state changes.
+ * Returns `undefined` as long as there is no node (`null` or `undefined`).
  */
 export declare function useConflux<State, M extends Methods>(node: Node<State, M>): State
 export declare function useConflux<State, M extends Methods>(node: Node<State, M> | null | undefined): State | undefined
 /**
- * What `selector` makes of the committed state. The component renders again only when that has changed,
- * by `isEqual`, whose default is `Object.is`.
+ * Returns what `selector` selects from the committed state. The component renders again only when the selection
+ * changes, as `isEqual` decides. The default is `Object.is`, so a selector that builds a new object at each call
+ * needs an `isEqual` of its own.
  */
 export declare function useConflux<State, M extends Methods, Selected>(
   node: Node<State, M>,

@@ -1,17 +1,16 @@
-// React's hook on a node: what a component sees is one committed state, and it renders again only when
-// what it selects of it has changed.
+// A React hook for nodes. All components of one render see the same committed state, and a component renders again
+// only when what it selects from the state has changed.
 import { useCallback, useMemo, useSyncExternalStore } from 'react'
 
 const nothing = () => () => {}
 
 /**
- * The committed state of a node, or what `selector` makes of it. Without a node (yet, or on a server) it
- * is `undefined`.
+ * Returns the committed state of a node, or what `selector` selects from it; `undefined` as long as there is no node.
  */
 export const useConflux = (node, selector, isEqual = Object.is) => {
   const subscribe = useCallback((callback) => (node ? node.subscribe(callback) : nothing()), [node])
   const read = useMemo(() => {
-    // The same selection of the same state is the same value: React compares by reference.
+    // React compares by reference, so an unchanged selection must be returned as the same value.
     let last
     return () => {
       const state = node?.getState()

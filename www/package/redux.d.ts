@@ -1,36 +1,47 @@
 import type { ConfluxError, Methods, Node, Options } from './index.js'
 
-/** A plain object with a `type`, as Redux has it. */
+/** A Redux action: a plain object with a `type`. */
 export interface ReduxAction {
   type: string
 }
 
-/** A reducer as Redux has it. */
+/** A Redux reducer. */
 export type Reducer<State, A extends ReduxAction> = (state: State | undefined, action: A) => State
 
 type Dispatch<A> = { dispatch: (action: A) => A }
 
 /**
- * The options of a node whose state a reducer of Redux makes: `conflux(reduxOptions(reducer, {...}))`. The
- * reducer is called with `{type: '@@conflux/INIT'}` for its first state.
+ * Makes the options of a node from a Redux reducer: `conflux(reduxOptions(reducer, {...}))`. The reducer is called
+ * with `{ type: '@@conflux/INIT' }` for the first state. Throws `INVALID_OPTIONS` if `reducer` is not a function.
  */
 export declare function reduxOptions<State, A extends ReduxAction>(
   reducer: Reducer<State, A>,
   options: Omit<Options<State, Methods>, 'methods' | 'reduce'>,
 ): Options<State, Dispatch<A>>
 
-/** A store with Redux's own interface: what react-redux and others take. */
+/** A store with Redux's own interface, for react-redux, middleware and other tools of Redux. */
 export interface ConfluxStore<State, A extends ReduxAction> {
   /** The node. */
   readonly node: Node<State, Dispatch<A>>
-  /** The committed state. */
+  /** The committed state, or the past state that the user has selected in the Redux DevTools. */
   getState(): State
+  /**
+   * Calls `listener` after every committed action, and when the user selects another state in the Redux DevTools.
+   * Returns a function that removes the listener.
+   */
   subscribe(listener: () => void): () => void
-  /** Gives the action at once. It counts when it is committed; what goes wrong is told to `onError`. */
+  /**
+   * Returns the action at once. The state changes later, when the action is committed and applied on this node. If it
+   * is not committed, `onError` is called. Throws `INVALID_ARGUMENT` if the action is not a plain object with a `type`
+   * that is a string.
+   */
   dispatch<B extends A>(action: B): B
-  /** The same, as a promise: settles when the action is committed, and applied here. */
+  /**
+   * Like `dispatch`, but returns a promise, which resolves when the action is committed and applied on this node, and
+   * rejects with a `ConfluxError`.
+   */
   perform(action: A): Promise<A | undefined>
-  /** Refused: every node must have the same reducer. */
+  /** Always throws `UNSUPPORTED`: every node must have the same reducer. */
   replaceReducer(next: Reducer<State, A>): never
   [Symbol.observable](): {
     subscribe(observer: { next?(state: State): void }): { unsubscribe(): void }
@@ -38,18 +49,19 @@ export interface ConfluxStore<State, A extends ReduxAction> {
   }
 }
 
-/** How a store behaves. */
+/** The options of a store. */
 export interface StoreOptions<A extends ReduxAction> {
-  /** Told of actions that are not committed. The default writes to the console. */
+  /** Called with each dispatched action that fails, and the error. The default writes the error to the console. */
   onError?: (error: ConfluxError, action: A) => void
   /**
-   * Whether the Redux DevTools extension shows every committed action (its index, term and node), and may
-   * look at past states: in this tab only, while the cluster goes on. Default: if it is installed.
+   * Whether the Redux DevTools extension shows every committed action with its index, term and node. In the extension
+   * the user can look at past states; only this store shows them, and the cluster is not affected. `name` is the
+   * instance's name in the extension, by default `Conflux`. Default `true`, which does nothing without the extension.
    */
   devTools?: boolean | { name?: string }
 }
 
-/** A store over a node that was made with `reduxOptions`. */
+/** Makes a store for a node that was made with `reduxOptions`. */
 export declare function createStore<State, A extends ReduxAction>(
   node: Node<State, Dispatch<A>>,
   options?: StoreOptions<A>,
@@ -61,5 +73,5 @@ declare global {
   }
 }
 
-// Nothing but what says so is exported.
+// Without this line TypeScript would export every declaration of this file.
 export {}

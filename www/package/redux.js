@@ -1,9 +1,9 @@
-// Redux's store over a node: an existing reducer, and react-redux on top, work as they are. What differs is
-// time: an action counts when the cluster has committed it, not when `dispatch` returns.
+// A Redux store for a node. Existing reducers and react-redux work unchanged. The difference is in timing: the state
+// changes when the cluster has committed an action, not when `dispatch` returns.
 
-import { fail } from './words.js'
+import { fail } from './errors.js'
 
-/** What a reducer of Redux is called with for its first state. */
+/** The action with which a Redux reducer is called for its first state. */
 const INIT = { type: '@@conflux/INIT' }
 
 const isPlain = (value) => {
@@ -12,7 +12,7 @@ const isPlain = (value) => {
   return prototype === null || Object.getPrototypeOf(prototype) === null
 }
 
-/** The options of a node whose state a reducer of Redux makes: for `conflux({...})`. */
+/** Makes the options for `conflux({...})` from a Redux reducer. */
 export const reduxOptions = (reducer, options) => {
   if (typeof reducer !== 'function') {
     throw fail('INVALID_OPTIONS', `Invalid options: the reducer must be a function, and is a ${typeof reducer}`)
@@ -24,17 +24,20 @@ export const reduxOptions = (reducer, options) => {
   }
 }
 
-/** What the extension may do: look, and take with it what it has seen. */
+/** What the extension may do: show past states and export them, but not change anything. */
 const FEATURES = { jump: true, pause: true, export: true, skip: false, reorder: false, dispatch: false, import: false, lock: false, persist: false, test: false }
 
-/** How many past states are kept to be looked at. The extension shows fifty. */
+/** How many past states are kept for the extension, which shows fifty. */
 const KEPT = 100
 
-/** Shows what is committed in the Redux DevTools extension, if it is there. `look` is given a past state, or nothing. */
+/**
+ * Shows every committed action in the Redux DevTools extension, if it is installed. `look` is called with the past
+ * state that the user selects, or with nothing for the present one.
+ */
 const showInDevTools = (node, { name = 'Conflux' }, look) => {
   const devTools = globalThis.__REDUX_DEVTOOLS_EXTENSION__?.connect({ name, features: FEATURES })
   if (!devTools) return
-  /** The states that were shown, by what the extension makes of them: it gives back no more than that. */
+  /** The states that were shown, by their JSON, because JSON is all that the extension returns of a state. */
   const states = new Map()
   const keep = (state) => {
     const key = JSON.stringify(state)
@@ -47,7 +50,8 @@ const showInDevTools = (node, { name = 'Conflux' }, look) => {
   node.on('commit', ({ index, term, nodeId, action }) => {
     const own = isPlain(action) ? action : {}
     const type = action === undefined ? '@@conflux/SNAPSHOT' : (own.type ?? JSON.stringify(action))
-    // The form that the extension leaves as it is; otherwise it takes a field `action` for the whole.
+    // The extension shows this form unchanged. In any other form, if the action has a field `action`, the extension
+    // takes that field for the action itself.
     const shown = { ...own, type, '@@conflux': { index, term, node: nodeId } }
     devTools.send({ type: 'PERFORM_ACTION', action: shown, timestamp: Date.now() }, keep(node.getState()))
   })
@@ -56,12 +60,12 @@ const showInDevTools = (node, { name = 'Conflux' }, look) => {
     switch (payload.type) {
       case 'JUMP_TO_STATE':
       case 'JUMP_TO_ACTION':
-        // What is the same as the present is the present, which goes on.
-        if (state === JSON.stringify(node.getState())) look(undefined)
-        else look({ state: states.has(state) ? states.get(state) : JSON.parse(state) })
+        // A selected state that equals the present one means the present, so that the store follows new commits.
+        if (state === JSON.stringify(node.getState())) show(undefined)
+        else show({ state: states.has(state) ? states.get(state) : JSON.parse(state) })
         break
       case 'COMMIT':
-        look(undefined)
+        show(undefined)
         devTools.init(keep(node.getState()))
         break
       case 'RESET':
@@ -74,25 +78,28 @@ const showInDevTools = (node, { name = 'Conflux' }, look) => {
   })
 }
 
-/** @param node made with `reduxOptions` */
+/**
+ * Makes a store.
+ * @param node made with `reduxOptions`
+ */
 export const createStore = (node, { onError = (error) => console.error('conflux:', error), devTools = true } = {}) => {
-  /** The past state that DevTools looks at. Nobody else sees it, and the cluster goes on. */
-  let looked
-  const lookers = new Set()
-  const getState = () => (looked ? looked.state : node.getState())
+  /** The past state selected in DevTools, if any. Only this store shows it; the cluster is not affected. */
+  let past
+  const listeners = new Set()
+  const getState = () => (past ? past.state : node.getState())
   const subscribe = (listener) => {
-    const looker = () => listener()
-    lookers.add(looker)
-    const stop = node.subscribe(looker)
+    const notify = () => listener()
+    listeners.add(notify)
+    const stop = node.subscribe(notify)
     return () => {
-      lookers.delete(looker)
+      listeners.delete(notify)
       stop()
     }
   }
   if (devTools) {
     showInDevTools(node, devTools === true ? {} : devTools, (past) => {
-      looked = past
-      for (const looker of [...lookers]) looker()
+      past = past
+      for (const notify of [...listeners]) notify()
     })
   }
   const perform = (action) => {
@@ -108,12 +115,12 @@ export const createStore = (node, { onError = (error) => console.error('conflux:
     node,
     getState,
     subscribe,
-    /** Gives the action, as Redux does. What becomes of it shows in the state; `perform` tells it. */
+    /** Returns the action at once, as Redux does. Use `perform` to learn whether it was committed. */
     dispatch(action) {
       perform(action).catch((error) => onError(error, action))
       return action
     },
-    /** The same, as a promise: settles when the action is committed, and applied here. */
+    /** Like `dispatch`, but returns a promise that settles when the action is committed and applied on this node. */
     perform,
     replaceReducer() {
       const message = 'replaceReducer() is refused: every node must have the same reducer. Load the page anew with the new one'

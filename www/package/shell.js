@@ -1,14 +1,13 @@
-// `conflux({...})` as its users know it, around the core in WebAssembly. The core decides
-// everything; this file calls methods, reducers, subscribers and callbacks, turns values into JSON
-// and back, and keeps the promises.
+// `conflux({...})`, the public API, around the core in WebAssembly. The core makes all decisions. This file calls the
+// user's methods, reducer, subscribers and callbacks, converts values to JSON and back, and settles the promises.
 
 import { CHANNELS } from './channels.js'
-import { fail } from './words.js'
+import { fail } from './errors.js'
 
 /** @typedef {(error: Error | null, value?: unknown) => void} Callback */
 
-/** Says a value as a person would: for error messages. */
-const say = (value) => {
+/** Describes a value in words, for error messages. */
+const describe = (value) => {
   if (value === null || value === undefined) return 'nothing'
   if (typeof value === 'string') return JSON.stringify(value.slice(0, 40))
   if (typeof value === 'object') return Array.isArray(value) ? 'a list' : 'an object'
@@ -17,7 +16,7 @@ const say = (value) => {
 
 const invalid = (message) => fail('INVALID_OPTIONS', `Invalid options: ${message}`)
 
-/** The options that the core checks, and the keys of those that are objects. */
+/** The options that the core checks; for those that are objects, their keys. */
 const OPTIONS = {
   id: [],
   clusterSize: [],
@@ -33,10 +32,10 @@ const OPTIONS = {
   version: [],
 }
 
-/** The options that stay in the shell. */
+/** The options that the core never sees, because they are functions. */
 const FUNCTIONS = ['methods', 'reduce', 'serialize', 'deserialize']
 
-/** Plain values only: functions and class instances stay on this side. */
+/** Copies the options for the core, plain values only. Warns of unknown options. */
 const plain = (options) => {
   const check = (value, name) => {
     if (['function', 'symbol', 'bigint'].includes(typeof value)) {
@@ -64,9 +63,10 @@ const isThenable = (value) =>
   value !== null && typeof value === 'object' && typeof value.then === 'function'
 
 /**
- * A value as JSON. Whatever JSON would drop or change silently is refused, with its path.
+ * Converts a value to JSON. Throws `NOT_JSON`, with the path of the value, for everything that JSON would silently drop
+ * or change.
  * @param {unknown} value
- * @param {string} root what the value is, the path's beginning
+ * @param {string} root a name for the whole value, with which the path begins
  */
 const toJson = (value, root) => {
   const above = new Set()
@@ -97,7 +97,7 @@ const toJson = (value, root) => {
         refuse(`a ${prototype.constructor?.name ?? 'class instance'}`)
       }
       for (const key of Object.keys(value)) {
-        // An absent property and an undefined one are the same to JSON, and to most people.
+        // An undefined property is allowed: JSON leaves it out, and code rarely tells the two apart.
         if (value[key] !== undefined) check(value[key], () => `${path()}.${key}`)
       }
     }
@@ -107,8 +107,8 @@ const toJson = (value, root) => {
   return JSON.stringify(value)
 }
 
-/** How the state becomes JSON for snapshots, and a state again. */
-const carrier = ({ serialize, deserialize }) => {
+/** Returns `save` and `load`, which convert the state to JSON for snapshots and back. */
+const serializer = ({ serialize, deserialize }) => {
   const isMissing = (value) => value === undefined || value === null
   if (isMissing(serialize) && isMissing(deserialize)) {
     const save = (state) => {
@@ -122,7 +122,7 @@ const carrier = ({ serialize, deserialize }) => {
   }
   for (const [name, value] of Object.entries({ serialize, deserialize })) {
     if (isMissing(value)) throw invalid(`\`${name}\` is required, since the other one is given`)
-    if (typeof value !== 'function') throw invalid(`\`${name}\` must be a function, and is ${say(value)}`)
+    if (typeof value !== 'function') throw invalid(`\`${name}\` must be a function, and is ${describe(value)}`)
   }
   return {
     save: (state) => toJson(serialize(state), 'what `serialize` returned'),
@@ -130,21 +130,22 @@ const carrier = ({ serialize, deserialize }) => {
   }
 }
 
-/** Reports what user code threw at a place where nobody can catch it. */
+/** Reports an error that user code threw where no caller can catch it, as an uncaught error. */
 const report = (error) => {
   if (typeof reportError === 'function') reportError(error)
   else console.error(error)
 }
 
 /**
- * @param load gives the core's class, when the first node needs it
- * @param platform what a browser or Node.js gives to nodes
+ * Makes the function `conflux`.
+ * @param load returns the core's class; called when a node is made
+ * @param platform what nodes need of the browser or of Node.js: storage, locks, page events, timers
  */
 export const createConflux = (load, platform) => {
   class Conflux {
     #core
     #methods
-    #carrier
+    #serializer
     #tickets = new Map()
     #nextTicket = 1
     #subscribers = []
@@ -155,11 +156,11 @@ export const createConflux = (load, platform) => {
     #destroying = false
     #tabs
     #files
-    #life
+    #page
 
     constructor(options) {
       if (options === null || typeof options !== 'object') {
-        throw invalid(`conflux() wants an object of options, which is required, and got ${say(options)}`)
+        throw invalid(`conflux() wants an object of options, which is required, and got ${describe(options)}`)
       }
       const { methods, reduce, channel } = options
       for (const [name, value, type] of [
@@ -171,12 +172,12 @@ export const createConflux = (load, platform) => {
         }
         if (typeof value !== type) {
           const article = type === 'object' ? 'an' : 'a'
-          throw invalid(`\`${name}\` must be ${article} ${type}, and is ${say(value)}`)
+          throw invalid(`\`${name}\` must be ${article} ${type}, and is ${describe(value)}`)
         }
       }
       for (const [name, method] of Object.entries(methods)) {
         if (typeof method !== 'function') {
-          throw invalid(`\`methods.${name}\` must be a function, and is ${say(method)}`)
+          throw invalid(`\`methods.${name}\` must be a function, and is ${describe(method)}`)
         }
       }
       const checked = plain(options)
@@ -193,9 +194,9 @@ export const createConflux = (load, platform) => {
         return next
       }
       const initial = reduceOnce(undefined, null)
-      // The state travels in snapshots.
-      this.#carrier = carrier(options)
-      this.#carrier.save(initial)
+      // Check now that the state can be saved, because snapshots carry it.
+      this.#serializer = serializer(options)
+      this.#serializer.save(initial)
       const transport = this.#transport(channel)
       const isSet = (name) => options[name] !== undefined && options[name] !== null
       const elastic = channel?.name === 'broadcast' && !isSet('clusterSize') && !isSet('members')
@@ -213,12 +214,12 @@ export const createConflux = (load, platform) => {
       this.#core = new CoreNode(checked, transport, this.#hooks(reduceOnce), initial, hidden)
       if (elastic) this.#tabs = platform.tabs(checked, this.#core)
       if (inFiles) this.#files = platform.files(checked, this.#core)
-      this.#life = platform.live?.(this.#core, elastic)
+      this.#page = platform.watchPage?.(this.#core, elastic)
     }
 
-    /** What carries frames. */
+    /** Makes the channel that carries this node's frames. */
     #transport(options) {
-      // The core says what is wrong.
+      // The core reports a missing or unknown name.
       if (typeof options?.name !== 'string' || !Object.hasOwn(CHANNELS, options.name)) return undefined
       const make = CHANNELS[options.name]
       if (options.name === 'custom') {
@@ -226,7 +227,7 @@ export const createConflux = (load, platform) => {
           const value = options[name]
           if (value === undefined || value === null) throw invalid(`\`channel.${name}\` is required`)
           if (typeof value !== 'function') {
-            throw invalid(`\`channel.${name}\` must be a function, and is ${say(value)}`)
+            throw invalid(`\`channel.${name}\` must be a function, and is ${describe(value)}`)
           }
         }
       }
@@ -235,10 +236,10 @@ export const createConflux = (load, platform) => {
       return channel
     }
 
-    /** After the end: the last state stays readable, and the core's memory is given back. */
+    /** Called when the node has closed. Keeps the last state readable and frees the core's memory. */
     #retire() {
       const core = this.#core
-      this.#life?.end()
+      this.#page?.end()
       this.#tabs?.close()
       const [state, provisional, status] = [core.state(), core.provisional(), core.status()]
       const refuse = (ticket) => {
@@ -255,11 +256,11 @@ export const createConflux = (load, platform) => {
         destroy() {},
         close() {},
       }
-      // The core is calling us just now.
+      // Not at once: the core is calling this function and is still in use.
       queueMicrotask(() => core.free())
     }
 
-    /** What the core calls. It holds nothing borrowed meanwhile, so all of it may call back. */
+    /** The functions that the core calls. The core holds no borrow during a call, so they may call the node again. */
     #hooks(reduce) {
       return {
         judge: (name, args) => {
@@ -271,18 +272,18 @@ export const createConflux = (load, platform) => {
           if (action === null || action === undefined) return undefined
           if (action instanceof Error) throw action
           if (isThenable(action)) {
-            // Its rejection, if any, would be nobody's.
+            // Nobody else handles the Promise: without this, a rejection would be reported as unhandled.
             action.then(undefined, () => {})
             throw fail('ASYNC_METHOD', `\`${name}\` returned a Promise: methods must be synchronous`)
           }
           return toJson(action, `the action of \`${name}\``)
         },
         reduce: (state, action) => reduce(state, JSON.parse(action)),
-        save: (state) => this.#carrier.save(state),
-        load: (json) => this.#carrier.load(json),
+        save: (state) => this.#serializer.save(state),
+        load: (json) => this.#serializer.load(json),
         committed: () => {
-          // A copy, so that callbacks may subscribe and unsubscribe; whoever is removed meanwhile
-          // is not called any more.
+          // Iterate over a copy, because callbacks may subscribe and unsubscribe. A subscriber that is removed during
+          // the loop is not called.
           for (const subscriber of [...this.#subscribers]) {
             if (this.#subscribers.includes(subscriber)) this.#call(subscriber.callback)
           }
@@ -307,7 +308,7 @@ export const createConflux = (load, platform) => {
         ask: (...what) => this.#tabs.ask(...what),
         write: (...batch) => this.#tabs.write(...batch),
         record: (...record) => this.#files.write(...record),
-        wake: (ms) => this.#life?.wake(ms),
+        wake: (ms) => this.#page?.wake(ms),
       }
     }
 
@@ -325,7 +326,7 @@ export const createConflux = (load, platform) => {
       settle?.(error, value)
     }
 
-    /** A ticket, and what the caller gets for it: a promise, or a call of the callback. */
+    /** Makes a ticket, which identifies a perform or read, and its promise; with a callback, `undefined` instead. */
     #ticket(callback) {
       const ticket = this.#nextTicket++
       if (typeof callback === 'function') {
@@ -349,17 +350,17 @@ export const createConflux = (load, platform) => {
       const [ticket, promise] = this.#ticket(callback)
       try {
         if (typeof name !== 'string') {
-          throw fail('INVALID_ARGUMENT', `perform() wants a method's name, and got ${say(name)}`)
+          throw fail('INVALID_ARGUMENT', `perform() wants a method's name, and got ${describe(name)}`)
         }
         if (args !== undefined && args !== null && !Array.isArray(args)) {
-          throw fail('INVALID_ARGUMENT', `perform() wants a list of arguments, and got ${say(args)}`)
+          throw fail('INVALID_ARGUMENT', `perform() wants a list of arguments, and got ${describe(args)}`)
         }
         if (timeout !== undefined && timeout !== null && typeof timeout !== 'number') {
-          throw fail('INVALID_ARGUMENT', `perform() wants a timeout in ms, and got ${say(timeout)}`)
+          throw fail('INVALID_ARGUMENT', `perform() wants a timeout in ms, and got ${describe(timeout)}`)
         }
-        // The original takes -1 for "no timeout".
+        // The original package uses -1 for "no timeout".
         const limit = timeout >= 0 && timeout < Infinity ? timeout : undefined
-        // A missing argument is `undefined`, which JSON has no word for in a list.
+        // JSON cannot carry `undefined` in a list.
         const list = (args ?? []).map((arg) => (arg === undefined ? null : arg))
         this.#core.perform(ticket, name, toJson(list, 'the arguments'), limit)
       } catch (error) {
@@ -376,7 +377,7 @@ export const createConflux = (load, platform) => {
 
     subscribe(callback) {
       if (typeof callback !== 'function') {
-        throw fail('INVALID_ARGUMENT', `subscribe() wants a function, and got ${say(callback)}`)
+        throw fail('INVALID_ARGUMENT', `subscribe() wants a function, and got ${describe(callback)}`)
       }
       const subscriber = { callback }
       if (!this.#closed) this.#subscribers.push(subscriber)
@@ -400,15 +401,15 @@ export const createConflux = (load, platform) => {
     on(event, callback) {
       if (!['leader', 'members', 'status', 'error', 'commit'].includes(event)) {
         const message = 'on() knows the events leader, members, status, error and commit'
-        throw fail('INVALID_ARGUMENT', `${message}, and got ${say(event)}`)
+        throw fail('INVALID_ARGUMENT', `${message}, and got ${describe(event)}`)
       }
       if (typeof callback !== 'function') {
-        throw fail('INVALID_ARGUMENT', `on() wants a function, and got ${say(callback)}`)
+        throw fail('INVALID_ARGUMENT', `on() wants a function, and got ${describe(callback)}`)
       }
       const listener = { callback }
       const change = (listeners) => {
         this.#listeners.set(event, listeners)
-        // Actions cross over only while somebody looks at them.
+        // The core passes committed actions to the shell only while there are listeners for them.
         if (event === 'commit') this.#core.watch(listeners.length > 0)
       }
       change([...(this.#listeners.get(event) ?? []), listener])
@@ -454,13 +455,13 @@ export const createConflux = (load, platform) => {
         if (this.#listeners.get('error')?.length) this.#emit('error', error)
         else console.warn(`conflux: ${message} (${code})`)
       } else if (kind === 'leader') {
-        // A term without a leader may be over by the time that it is told.
+        // When the notice arrives the leader may be the same again, for example after a short time without one.
         if (status.leaderId !== this.#leaderId) this.#emit('leader', (this.#leaderId = status.leaderId))
       } else if (kind === 'members') {
         this.#emit('members', status.members)
       } else if (kind === 'closed') {
         this.#retire()
-        // Whoever waits may open the same folder next.
+        // Resolve only when the folder is released: the caller may then open the same folder again.
         const closed = this.#files?.close().catch(report)
         if (closed) closed.then(() => this.#closed?.())
         else this.#closed?.()

@@ -1,10 +1,14 @@
 import type { conflux } from './index.js'
 
-/** The module, its bytes, a response that brings it, or its address. The file is `conflux-wasm/conflux_bg.wasm`. */
+/**
+ * The WebAssembly module: compiled, as bytes, as a response, or as a URL. The package has it in the file
+ * `conflux-wasm/conflux_bg.wasm`.
+ */
 export type Source = WebAssembly.Module | BufferSource | Response | URL | string
 
 /**
- * Makes `conflux` from the WebAssembly module. Rejects with `CANNOT_LOAD` when it cannot be had; then it may be
- * tried again.
+ * Loads the WebAssembly module and resolves with `conflux`. The module is loaded once: later calls ignore their source
+ * and resolve with a `conflux` that uses the same module. Rejects with `INVALID_ARGUMENT` without a source, and with
+ * `CANNOT_LOAD` if the module cannot be loaded; the next call then tries its own source.
  */
 export declare function load(source: Source | Promise<Source>): Promise<typeof conflux>

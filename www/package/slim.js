@@ -1,15 +1,15 @@
-// The entry for those who bring the WebAssembly module themselves: from a cache, another origin, or a
-// platform that compiles it beforehand.
+// The entry for applications that supply the WebAssembly module themselves: from a cache, from another origin, or on a
+// platform that compiles modules in advance.
 import init, { CoreNode } from './conflux.js'
 import { createConflux } from './shell.js'
 import { browser } from './tabs.js'
-import { fail } from './words.js'
+import { fail } from './errors.js'
 
 let loaded
 
 /**
- * Makes `conflux` from a module, its bytes, a response that brings it, or its address. Once is enough: the
- * next ones get the same.
+ * Loads the WebAssembly module from `source` (a module, bytes, a Response or a URL) and resolves with `conflux`. The
+ * module is loaded once; later calls use the same one.
  */
 export const load = async (source) => {
   if (source === undefined || source === null) {
@@ -20,7 +20,7 @@ export const load = async (source) => {
   try {
     await loaded
   } catch (error) {
-    // It may succeed next time.
+    // Forget the failure, so that the next call tries again.
     loaded = undefined
     throw fail('CANNOT_LOAD', `the WebAssembly module cannot be loaded: ${error.message}`)
   }

@@ -1,16 +1,16 @@
-// For a server of your own: what nodes on the channel `socket.io` need there.
+// The server's side of the channel `socket.io`: passes frames between the nodes that connect to it.
 'use strict'
 
-/** The longest name of a channel or a node, in bytes. */
+/** The largest length of a channel's or a node's name, in bytes. */
 const MAX_NAME = 256
-/** The largest frame, in bytes. */
+/** The largest size of a frame, in bytes. */
 const MAX_FRAME = 1 << 20
 
 const isName = (name) => typeof name === 'string' && name !== '' && Buffer.byteLength(name) <= MAX_NAME
 
 /**
- * Lets nodes speak to each other through this HTTP server. Rooms are apart: nobody hears another channel.
- * Gives a function that closes the sockets and lets go of the server.
+ * Attaches a socket.io server to this HTTP server, through which nodes reach each other. Each channel is a room of its
+ * own: a node receives frames of its own channel only. Returns a function that closes all sockets and the HTTP server.
  */
 const enhanceServerForSocketIOChannel = (server, options = {}) => {
   let Server

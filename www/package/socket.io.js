@@ -1,4 +1,4 @@
-// For `import`: see socket.io.cjs.
+// The entry for `import`; socket.io.cjs has the code.
 import server from './socket.io.cjs'
 
 export const { enhanceServerForSocketIOChannel } = server

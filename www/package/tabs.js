@@ -1,7 +1,11 @@
-// What a browser gives to the nodes of a page: storage (IndexedDB), locks (Web Locks), and the page's
-// own life. The core decides what to do with them; here it is done, in order, and answered.
+// What nodes need of a browser: storage (IndexedDB), locks (Web Locks), page events and timers. The core decides what
+// to do; this file does it, in order, and reports the result to the core.
+//
+// Two numbers protect against late results. The generation grows each time that the page releases everything:
+// results of an earlier generation are ignored. The `epoch` grows each time that a tab takes a node over: writes of an
+// earlier owner fail.
 
-/** Whether a cluster of tabs is possible here; if not, what is missing. */
+/** Returns what an elastic cluster needs and this environment lacks; `undefined` if nothing is missing. */
 const missing = () => {
   if (typeof indexedDB === 'undefined') return 'IndexedDB, which is not there'
   if (typeof document === 'undefined') return 'a page, and this is none'
@@ -24,14 +28,14 @@ const open = (name, stores) => {
 const REGISTRY = ['registry']
 const NODE = ['meta', 'log']
 
-/** Errors after which the same may well succeed on a new connection. */
-const PASSING = ['InvalidStateError', 'UnknownError', 'AbortError', 'TransactionInactiveError']
+/** Names of errors that may be temporary: the transaction is tried again on a new connection. */
+const TRANSIENT = ['InvalidStateError', 'UnknownError', 'AbortError', 'TransactionInactiveError']
 const TRIES = 4
 
-/** A key that whoever takes a node over leaves behind for each earlier owner. */
+/** The key that fences off the owner with this epoch: the next owner of the node creates it (see `#write`). */
 const fence = (epoch) => `fence:${epoch}`
 
-/** One database, opened when it is needed, and again when its connection is lost. */
+/** One database, which is opened on first use and again after its connection is lost. */
 class Database {
   #name
   #stores
@@ -39,7 +43,7 @@ class Database {
   #db
 
   /** Called with each new connection, before anything else is done on it. */
-  greet = () => {}
+  onConnect = () => {}
 
   constructor(name, stores, durability) {
     this.#name = name
@@ -52,13 +56,14 @@ class Database {
       const forget = () => {
         this.#db = undefined
       }
-      // Somebody deletes it, or the browser has lost it: what comes next finds out what is left.
+      // The database is being deleted, or the browser has lost the connection. The next transaction opens a new
+      // connection and finds out what is left.
       db.onversionchange = () => {
         db.close()
         forget()
       }
       db.onclose = forget
-      this.greet()
+      this.onConnect()
       return db
     })
     this.#db.catch(() => {
@@ -68,8 +73,9 @@ class Database {
   }
 
   /**
-   * One transaction. `body` gets the stores and a function that takes the result; it must ask for
-   * everything that it does from within events of the transaction.
+   * Runs one transaction, and again after a temporary error. `body` gets the stores and a function that sets the
+   * result. It must make all its requests at once or in event handlers of this transaction, or the transaction ends
+   * before they are made.
    */
   async run(mode, body, tries = TRIES) {
     for (let attempt = 1; ; attempt++) {
@@ -85,13 +91,13 @@ class Database {
           })
         })
       } catch (error) {
-        if (attempt >= tries || !PASSING.includes(error?.name)) throw error
+        if (attempt >= tries || !TRANSIENT.includes(error?.name)) throw error
         await this.again(attempt)
       }
     }
   }
 
-  /** Before another try: on a new connection, and after a pause. */
+  /** Prepares another attempt: closes the connection and pauses, 40 ms after the first attempt, then 160 and so on. */
   again(attempt) {
     this.close()
     return new Promise((resolve) => setTimeout(resolve, 10 * 4 ** attempt))
@@ -102,25 +108,25 @@ class Database {
     this.#db = undefined
   }
 
-  /** Deletes the database. Connections that stand still may hold that up; nobody waits for them. */
+  /** Deletes the database. A frozen page's open connection can delay the deletion, so it is not awaited. */
   remove() {
     this.close()
     indexedDB.deleteDatabase(this.#name)
   }
 }
 
-/** What is known here of one node's database. */
+/** A node's database, with what this page knows of its contents. */
 class Stored {
   queue = []
   busy = false
-  /** The highest key of its log, as far as it was written from here. */
+  /** The highest key of the node's log, as far as it is known here. */
   last = Infinity
-  /** Whether the record was seen on this connection. While one is open nobody can delete the database. */
+  /** Whether the record was seen on the current connection. While that is open, the database cannot be deleted. */
   seen = false
 
   constructor(database) {
     this.database = database
-    database.greet = () => {
+    database.onConnect = () => {
       this.seen = false
     }
   }
@@ -134,12 +140,12 @@ class Tabs {
   #nodes = new Map()
   #held = new Map()
   #waiting = new Map()
-  #life = 0
+  #generation = 0
   #closed = false
 
   #destroyed
 
-  /** Settles when everything that the cluster had stored is deleted. */
+  /** Resolves when everything that the cluster had stored is deleted. */
   destroyed = new Promise((resolve) => {
     this.#destroyed = resolve
   })
@@ -151,14 +157,14 @@ class Tabs {
     this.#registry = new Database(this.#name, REGISTRY, 'strict')
   }
 
-  /** The page's node is closed: nothing is answered any more. */
+  /** Called when the page's node has closed: nothing is reported to the core any more. */
   close() {
     this.#closed = true
     this.#registry.close()
   }
 
-  #answer(what, life, node, value) {
-    if (!this.#closed) this.#core.answer(what, life, node, value)
+  #answer(what, generation, node, value) {
+    if (!this.#closed) this.#core.answer(what, generation, node, value)
   }
 
   #node(node) {
@@ -169,16 +175,16 @@ class Tabs {
     return this.#nodes.get(node)
   }
 
-  /** Does what the core asks of storage and locks. */
-  ask(what, life, node, value) {
-    this.#life = life
+  /** Does what the core asks of storage and locks; the core's `answer` gets the result. */
+  ask(what, generation, node, value) {
+    this.#generation = generation
     switch (what) {
       case 'try':
-        return this.#lock(life, node, { ifAvailable: true })
+        return this.#lock(generation, node, { ifAvailable: true })
       case 'await':
-        return this.#lock(life, node, {})
+        return this.#lock(generation, node, {})
       case 'steal':
-        return this.#held.has(node) ? undefined : this.#lock(life, node, { steal: true })
+        return this.#held.has(node) ? undefined : this.#lock(generation, node, { steal: true })
       case 'unlock':
         return this.#unlock(node)
       case 'unlockAll':
@@ -192,17 +198,17 @@ class Tabs {
         return undefined
       default:
         this.#store(what, node, value).then(
-          ([answer, result]) => this.#answer(answer, life, node, result),
-          (error) => this.#answer('failed', life, node, describe(error)),
+          ([answer, result]) => this.#answer(answer, generation, node, result),
+          (error) => this.#answer('failed', generation, node, describe(error)),
         )
     }
     return undefined
   }
 
-  #lock(life, node, options) {
+  #lock(generation, node, options) {
     this.#waiting.get(node)?.abort()
     const controller = new AbortController()
-    // A lock is stolen, or asked for only if it is free, at once: there is nothing to abort.
+    // Only a request that waits can be aborted. Stealing a lock, or trying it once, is decided at once.
     if (!options.steal && !options.ifAvailable) {
       options.signal = controller.signal
       this.#waiting.set(node, controller)
@@ -210,8 +216,8 @@ class Tabs {
     let mine
     const granted = (lock) => {
       if (this.#waiting.get(node) === controller) this.#waiting.delete(node)
-      if (life !== this.#life || controller.signal.aborted) return undefined
-      this.#answer('lock', life, node, lock !== null)
+      if (generation !== this.#generation || controller.signal.aborted) return undefined
+      this.#answer('lock', generation, node, lock !== null)
       if (lock === null) return undefined
       return new Promise((release) => {
         mine = release
@@ -219,10 +225,10 @@ class Tabs {
       })
     }
     navigator.locks.request(`${this.#name}:${node}`, options, granted).catch(() => {
-      // Either it was given up here, or somebody has taken it away.
+      // The request was aborted here, or another tab stole the lock.
       if (mine !== undefined && this.#held.get(node) === mine) {
         this.#held.delete(node)
-        this.#answer('lost', life, node, undefined)
+        this.#answer('lost', generation, node, undefined)
       }
     })
   }
@@ -235,7 +241,7 @@ class Tabs {
     release?.()
   }
 
-  /** Gives the kind of the answer, and the answer. */
+  /** Does one storage operation. Resolves with the name of the answer and its value, for the core. */
   async #store(what, node, value) {
     const registry = (body) => this.#registry.run('readwrite', (store, result) => {
       store.get('cluster').onsuccess = ({ target }) => body(target.result, store, result)
@@ -257,7 +263,7 @@ class Tabs {
           if (now) store.put({ ...now, nodes: [...new Set([...now.nodes, node])] }, 'cluster')
           result(now !== undefined)
         })
-        return [registered ? 'registered' : 'gone', undefined]
+        return [registered ? 'registered' : 'storageLost', undefined]
       }
       case 'create': {
         const stored = this.#node(node)
@@ -272,12 +278,12 @@ class Tabs {
       }
       case 'load': {
         const record = await this.#load(this.#node(node))
-        // Without a registry it is not this node alone that is gone.
+        // If the registry is missing, too, then all of the cluster's storage was deleted, not only this node's.
         const [, there] = record === undefined ? await this.#store('read') : [0, {}]
-        return there === undefined ? ['gone', undefined] : ['loaded', record]
+        return there === undefined ? ['storageLost', undefined] : ['loaded', record]
       }
       case 'delete': {
-        // First the record, so that whoever still writes to it sees that it is gone.
+        // First clear the node's database and fence off all its owners, so that a tab that still writes to it notices.
         const { database } = this.#node(node)
         await database.run('readwrite', (meta, log) => {
           meta.get('record').onsuccess = ({ target: { result: record } }) => {
@@ -320,7 +326,7 @@ class Tabs {
         const into = (key) => ({ target }) => {
           loaded[key] = target.result
         }
-        // `put` has taken a copy of the record: what is added now is not stored.
+        // `put` has copied the record, so the fields that are added from here on are not stored.
         meta.get('hard').onsuccess = into('hard')
         meta.get('snapshot').onsuccess = into('snapshot')
         log.getAll().onsuccess = into('log')
@@ -331,10 +337,10 @@ class Tabs {
     })
   }
 
-  /** Writes a batch, with all others that gathered while the last transaction ran. */
-  write(life, node, epoch, seq, hard, snapshot, first, entries) {
+  /** Writes a batch, together with all others that arrived while the previous transaction ran. */
+  write(generation, node, epoch, seq, hard, snapshot, first, entries) {
     const stored = this.#node(node)
-    stored.queue.push({ life, epoch, seq, hard, snapshot, first, entries })
+    stored.queue.push({ generation, epoch, seq, hard, snapshot, first, entries })
     if (!stored.busy) this.#drain(node, stored)
   }
 
@@ -342,29 +348,30 @@ class Tabs {
     stored.busy = true
     while (stored.queue.length > 0) {
       const batches = stored.queue.splice(0)
-      const { life, epoch, seq } = batches.at(-1)
+      const { generation, epoch, seq } = batches.at(-1)
       try {
         const outcome = await this.#write(stored, epoch, batches)
         if (outcome === 'written') {
-          this.#answer('persisted', life, node, seq)
+          this.#answer('persisted', generation, node, seq)
         } else {
-          // Without a registry it is not this node alone that is gone.
+          // If the registry is missing, too, then all of the cluster's storage was deleted, not only this node's.
           const [, registry] = outcome === 'missing' ? await this.#store('read') : [0, {}]
-          this.#answer(registry ? 'lost' : 'gone', life, node, undefined)
+          this.#answer(registry ? 'lost' : 'storageLost', generation, node, undefined)
         }
       } catch (error) {
-        this.#answer('failed', life, node, describe(error))
+        this.#answer('failed', generation, node, describe(error))
       }
     }
     stored.busy = false
   }
 
   /**
-   * One transaction, whose every request is made at once. So it comes to its end also in a page that is
-   * frozen in the middle of it, and does not stand in the way of whoever takes the node over.
+   * Writes batches in one transaction, all of whose requests are made at once. The transaction then completes even if
+   * the page is frozen in the middle of it, and does not block the tab that takes the node over.
    *
-   * For the same reason the epoch is not read: whoever takes a node over leaves a key for the epoch
-   * before, and to add the same key fails then, and with it the whole transaction.
+   * For the same reason the epoch is not read and compared. The tab that takes a node over creates the key
+   * `fence(epoch)` for the previous epoch. This transaction adds and deletes the same key for its own epoch. If the key
+   * exists, `add` fails with a ConstraintError, and the whole transaction with it.
    */
   async #write(stored, epoch, batches) {
     for (let attempt = 1; ; attempt++) {
@@ -372,8 +379,8 @@ class Tabs {
         return await this.#writeOnce(stored, epoch, batches)
       } catch (error) {
         if (error?.name === 'ConstraintError') return 'taken'
-        if (attempt >= TRIES || !PASSING.includes(error?.name)) throw error
-        // The next connection may be to another database.
+        if (attempt >= TRIES || !TRANSIENT.includes(error?.name)) throw error
+        // On a new connection the database may be another one: check the record again.
         stored.seen = false
         await stored.database.again(attempt)
       }
@@ -391,7 +398,7 @@ class Tabs {
     }
     let last = stored.last
     const write = (meta, log) => {
-      // On another connection than the one on which the record was seen, the database may be another.
+      // The connection has changed since the record was seen, so this may be another database.
       if (!stored.seen) return meta.transaction.abort()
       meta.add(true, fence(epoch))
       meta.delete(fence(epoch))
@@ -420,15 +427,18 @@ class Tabs {
 const describe = (error) => [error?.name, error?.message].filter(Boolean).join(': ')
 
 let worker
-let lives = 0
-const ringing = new Map()
+let nextPage = 0
+const timers = new Map()
 
-/** A timer that is not slow while the page is hidden. The page's own rings all the same, if late. */
+/**
+ * Sets a timer in a worker, because browsers delay the timers of a hidden page. If there is no worker, the core still
+ * has the page's own timer, which may be late.
+ */
 const wake = (id, ms) => {
   if (worker === undefined) {
     try {
       worker = new Worker(new URL('./timer.js', import.meta.url), { type: 'module' })
-      worker.onmessage = ({ data }) => ringing.get(data)?.()
+      worker.onmessage = ({ data }) => timers.get(data)?.()
       worker.onerror = () => {
         worker = null
       }
@@ -440,13 +450,13 @@ const wake = (id, ms) => {
 }
 
 /**
- * Tells a core of its page's life, and gives it timers. `suspends`: it lets go of everything when the page
- * may stand still.
+ * Reports the page's events (hidden, frozen, left, resumed) to a core, and sets timers for it. With `suspends`, the
+ * core releases its locks and storage before the page may be frozen.
  */
-const live = (core, suspends) => {
+const watchPage = (core, suspends) => {
   if (typeof document === 'undefined') return { wake() {}, end() {} }
-  const id = ++lives
-  ringing.set(id, () => core.tick())
+  const id = ++nextPage
+  timers.set(id, () => core.tick())
   const listeners = [[document, 'visibilitychange', () => core.visible(!document.hidden)]]
   if (suspends) {
     listeners.push(
@@ -461,16 +471,16 @@ const live = (core, suspends) => {
     wake: (ms) => wake(id, ms),
     end() {
       for (const [target, name, listener] of listeners) target.removeEventListener(name, listener)
-      ringing.delete(id)
+      timers.delete(id)
       worker?.postMessage({ id, ms: -1 })
     },
   }
 }
 
-/** What the shell needs of a browser. */
+/** The platform `browser`, for `createConflux`. */
 export const browser = {
   missing,
-  live,
+  watchPage,
   hidden: () => typeof document !== 'undefined' && document.hidden,
   tabs: (options, core) => new Tabs(options, core),
 }

@@ -1,5 +1,5 @@
-// A worker whose only business is time: in a hidden page timers ring once a second, and after a while
-// once a minute; a worker's go on as before.
+// A worker that runs timers for the page. Browsers delay the timers of a hidden page to one a second, and after some
+// minutes to one a minute; they do not delay the timers of a worker.
 const timers = new Map()
 
 onmessage = ({ data: { id, ms } }) => {

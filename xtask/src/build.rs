@@ -1,4 +1,4 @@
-//! The npm package: wasm, bindings, shell, types.
+//! Builds the npm package: the WebAssembly module, its bindings, the JavaScript around it, types.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use wasm_bindgen_cli_support::Bindgen;
 
 use crate::tools::{self, cargo, command, npm_tool, output, run, step};
 
-/// Builds the package and says where it is.
+/// Builds and packs the package. Returns its folder.
 pub(crate) fn package() -> Result<PathBuf> {
     tools::ensure_wasm_target()?;
     tools::ensure_node()?;
@@ -37,7 +37,7 @@ pub(crate) fn package() -> Result<PathBuf> {
     let node = npm.join("node");
     bindings(&wasm).web(true)?.generate(&package)?;
     bindings(&wasm).nodejs(true)?.generate(&node)?;
-    // Both bind the same module, so the package needs it once.
+    // Both bindings are for the same module, so the package contains the module only once.
     let (web_wasm, node_wasm) = (package.join("conflux_bg.wasm"), node.join("conflux_bg.wasm"));
     ensure!(fs::read(&web_wasm)? == fs::read(&node_wasm)?, "the two bindings share one module");
     fs::copy(node.join("conflux.js"), package.join("conflux.cjs"))?;
@@ -53,12 +53,13 @@ pub(crate) fn package() -> Result<PathBuf> {
     Ok(package)
 }
 
-/// No words for panics, which nobody would see in a browser, and none of `{:?}`, which no user meets.
+/// Compiler flags for a small module. They leave out panic messages, which nobody would see in a
+/// browser, and the text of `{:?}`, which no user sees.
 const SMALL: [&str; 4] =
     ["-Zunstable-options", "-Cpanic=immediate-abort", "-Zlocation-detail=none", "-Zfmt-debug=none"];
 
-/// Whether the standard library can be built anew, for size. That takes its source, and flags that are not
-/// stable yet; where they cannot be had, what is built is the same and larger.
+/// Whether the standard library can be rebuilt for size. This needs its source and unstable
+/// compiler flags. Without them the module does the same and is larger.
 fn std_for_size() -> Result<bool> {
     let why = if !tools::ensure_rust_src()? {
         "its source cannot be had (`rustup component add rust-src`)"
@@ -71,7 +72,7 @@ fn std_for_size() -> Result<bool> {
     Ok(false)
 }
 
-/// What [`package`] packed.
+/// The path of the tarball that [`package`] packed.
 pub(crate) fn tarball() -> Result<PathBuf> {
     let mut files =
         fs::read_dir(tools::target().join("npm"))?.filter_map(|file| Some(file.ok()?.path()));
@@ -99,7 +100,8 @@ fn optimize(wasm: &Path) -> Result<()> {
     run(optimize)
 }
 
-/// The package's own sources, some once more as CommonJS modules, and the WebAssembly module inside a script.
+/// Copies the package's own sources into it, bundles some of them as CommonJS modules, too, and
+/// puts the WebAssembly module into a script for `conflux-wasm/inline`.
 fn sources(package: &Path) -> Result<()> {
     let from = tools::root().join("www/package");
     for entry in fs::read_dir(&from)? {
@@ -122,17 +124,17 @@ fn sources(package: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts a module and all that it imports into one file.
+/// The command that bundles a module and all its imports into one file.
 fn esbuild(entry: &Path, file: &Path) -> Command {
     let mut bundle = command(&npm_tool("esbuild"), ["--bundle", "--log-level=warning"]);
     bundle.arg(entry).arg(format!("--outfile={}", file.display()));
     bundle
 }
 
-/// Where it is recorded how large the package was.
+/// The file that records how large the package may be.
 const RECORD: &str = "xtask/size.txt";
 
-/// Prints what a browser downloads; in CI it fails when that has grown and nobody has said so.
+/// Prints the size of what a browser downloads. In CI, fails if it has grown beyond the record.
 fn report_size(package: &Path, build: &str) -> Result<()> {
     let folder = tools::target().join("size");
     fs::create_dir_all(&folder)?;
@@ -177,13 +179,13 @@ fn kilo(bytes: usize) -> f64 {
     bytes as f64 / 1000.0
 }
 
-/// The size of a build, from lines of a name and a number.
+/// The recorded size of a build. Each line of the record is a name and a number of bytes.
 fn recorded(record: &str, build: &str) -> Option<usize> {
     let pairs = record.lines().filter_map(|line| line.split_once(' '));
     pairs.into_iter().find(|(name, _)| *name == build)?.1.trim().parse().ok()
 }
 
-/// By more than two percent.
+/// Whether the size is more than two percent above the record.
 fn has_grown(size: usize, recorded: usize) -> bool {
     size * 100 > recorded * 102
 }

@@ -75,7 +75,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let Err(error) = run(Cli::parse().command) else { return ExitCode::SUCCESS };
-    // First what to do, in a sentence; then why, for whom that is not enough.
+    // The outermost error says in one sentence what to do; the causes follow, for more detail.
     eprintln!("\nerror: {error}");
     for cause in error.chain().skip(1) {
         eprintln!("  because {cause}");

@@ -1,8 +1,9 @@
-//! A mutation run: does any test notice when a line of the core is wrong?
+//! Mutation testing: does any test fail when a line of the core is wrong?
 //!
-//! `cargo mutants` builds the tests anew for each of a thousand mutants, which takes half a day here. This
-//! compiles all of them at once, each behind a switch that an environment variable turns, and runs the
-//! same test binaries again and again: minutes. It works on a copy of the repository.
+//! `cargo mutants` rebuilds the tests for each of a thousand mutants, which takes half a day here.
+//! This task compiles all mutants into the same test binaries, each behind a check of an
+//! environment variable, and runs the binaries once per mutant, which takes minutes. It works on a
+//! copy of the repository.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,14 +21,25 @@ use syn::{BinOp, Expr, parse_quote};
 
 use crate::tools::{self, cargo, command, output, step};
 
-/// What is mutated.
-const MODULES: [&str; 5] = ["src/raft", "src/store", "src/node", "src/tenancy", "src/sorted.rs"];
-/// What says something about the core to people and checkers only.
-const LEFT_OUT: [&str; 2] = ["display.rs", "fingerprint.rs"];
-/// How long one test binary may take before the mutant counts as noticed.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The files and folders that are mutated.
+const MODULES: [&str; 10] = [
+    "src/raft",
+    "src/store",
+    "src/node",
+    "src/formation",
+    "src/elastic",
+    "src/host/core.rs",
+    "src/host/fixed.rs",
+    "src/host/elastic.rs",
+    "src/host/transport.rs",
+    "src/sorted.rs",
+];
+/// Files in them that are not mutated: they only describe the core, to people and to the checkers.
+const EXCLUDED: [&str; 2] = ["display.rs", "fingerprint.rs"];
+/// How long one test binary may run before the mutant counts as noticed.
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One change.
+/// One change of the core's source.
 #[derive(Debug)]
 struct Mutant {
     id: usize,
@@ -36,7 +48,7 @@ struct Mutant {
     what: String,
 }
 
-/// Makes every change in turn and prints those that no test notices.
+/// Runs the tests on every mutant and prints the mutants that no test notices.
 pub(crate) fn mutants(only: Option<&str>) -> Result<()> {
     let tree = tools::target().join("mutants/tree");
     step("copying the repository");
@@ -112,7 +124,7 @@ fn copy(tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the sources with every mutant but the broken ones.
+/// Writes the sources with all mutants in them except those that do not compile.
 fn write(tree: &Path, broken: &BTreeSet<usize>) -> Result<Vec<Mutant>> {
     let mut files = Vec::new();
     for module in MODULES {
@@ -128,7 +140,7 @@ fn write(tree: &Path, broken: &BTreeSet<usize>) -> Result<Vec<Mutant>> {
     let mut mutator = Mutator { file: String::new(), broken, mutants: Vec::new() };
     for path in files {
         let name = path.file_name().and_then(|name| name.to_str()).context("a name")?;
-        if LEFT_OUT.contains(&name) {
+        if EXCLUDED.contains(&name) {
             continue;
         }
         mutator.file = path.display().to_string();
@@ -139,7 +151,7 @@ fn write(tree: &Path, broken: &BTreeSet<usize>) -> Result<Vec<Mutant>> {
     Ok(mutator.mutants)
 }
 
-/// The mutants at which the compiler takes offence.
+/// The mutants that do not compile.
 fn uncompilable(tree: &Path) -> Result<BTreeSet<usize>> {
     let mut check = cargo(["check", "--lib", "-p", "conflux-wasm", "--message-format", "short"]);
     check.current_dir(tree).env("CARGO_TARGET_DIR", target()).stdin(Stdio::null());
@@ -170,7 +182,8 @@ fn target() -> PathBuf {
     tools::target().join("mutants/target")
 }
 
-/// Builds the tests and says where they are: those that notice most and take least first.
+/// Builds the test binaries. Returns their paths, with those first that notice most mutants in the
+/// least time.
 fn build(tree: &Path) -> Result<Vec<PathBuf>> {
     let mut build = cargo(["test", "--no-run", "-p", "conflux-wasm", "-p", "conflux-sim"]);
     build.current_dir(tree).env("CARGO_TARGET_DIR", target()).stderr(Stdio::piped());
@@ -184,29 +197,33 @@ fn build(tree: &Path) -> Result<Vec<PathBuf>> {
         "conflux-",
         "raft-",
         "node-",
-        "tenancy-",
+        "formation-",
+        "elastic-",
         "raft_golden",
         "forming_golden",
         "sim-",
         "store-",
+        "sessions-",
         "fuzz-",
         "store_random",
+        "fixed_random",
+        "tabs-",
     ];
     let place = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         order.iter().position(|start| name.starts_with(start))
     };
-    // The model checker takes long, and the others say nothing of the core.
+    // The model checker takes too long, and the remaining tests do not test the core.
     binaries.retain(|path| place(path).is_some());
     binaries.sort_by_key(place);
     Ok(binaries.into_iter().map(|path| tools::root().join(path)).collect())
 }
 
-/// Whether a test fails, or never ends.
+/// Whether a test fails or takes longer than [`TEST_TIMEOUT`] with this mutant.
 fn is_noticed(tree: &Path, binaries: &[PathBuf], id: usize) -> Result<bool> {
     for binary in binaries {
         let mut shell = Command::new("sh");
-        // What grows without end is noticed, too.
+        // With this limit of memory (8 GB) a mutant that allocates without end is noticed, too.
         shell.args(["-c", "ulimit -v 8000000; exec \"$0\" --test-threads 1"]).arg(binary);
         let folder = if binary.to_string_lossy().contains("/sim-") { "sim" } else { "" };
         shell.current_dir(tree.join(folder)).env("MUTANT", id.to_string());
@@ -217,7 +234,7 @@ fn is_noticed(tree: &Path, binaries: &[PathBuf], id: usize) -> Result<bool> {
             if let Some(status) = child.try_wait()? {
                 break Some(status);
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TEST_TIMEOUT {
                 child.kill()?;
                 child.wait()?;
                 break None;
@@ -238,7 +255,7 @@ struct Mutator<'a> {
 }
 
 impl Mutator<'_> {
-    /// A new mutant's number, unless it does not compile.
+    /// Adds a mutant. Returns its number, or `None` if it does not compile.
     fn add(&mut self, at: Span, what: String) -> Option<usize> {
         let id = self.mutants.len() + 1;
         let (file, line) = (self.file.clone(), at.start().line);
@@ -266,7 +283,7 @@ impl Mutator<'_> {
                     }))
                 }
                 _ => {
-                    // Several changes of one comparison: one inside the other.
+                    // A comparison has several mutants, which are nested in each other.
                     let inner = expr.clone();
                     parse_quote!((match (&(#left), &(#right)) {
                         (l, r) => if crate::mutant::is(#id) { l #other r } else { #inner }
@@ -277,7 +294,7 @@ impl Mutator<'_> {
     }
 }
 
-/// What may stand in an operator's place.
+/// The operators that replace an operator.
 fn others(op: &BinOp) -> Vec<BinOp> {
     match op {
         BinOp::And(_) => vec![parse_quote!(||)],
@@ -304,7 +321,7 @@ fn symbol(op: &BinOp) -> String {
     text.split_whitespace().nth_back(1).unwrap_or_default().to_string()
 }
 
-/// Values with which a function of this type may answer at once.
+/// Values that a mutant of a function with this return type returns at once.
 fn answers(output: &syn::ReturnType) -> Vec<Expr> {
     let syn::ReturnType::Type(_, kind) = output else { return vec![parse_quote!(())] };
     let syn::Type::Path(path) = kind.as_ref() else { return Vec::new() };
@@ -336,7 +353,7 @@ fn contains_let(expr: &Expr) -> bool {
     }
 }
 
-/// Whether a known mistake has a say in a condition.
+/// Whether a condition depends on a known mistake, that is, calls `made`.
 fn is_mistake(expr: &Expr) -> bool {
     match expr {
         Expr::Call(call) => call.func.as_ref() == &parse_quote!(made),
@@ -361,7 +378,7 @@ impl VisitMut for Mutator<'_> {
         }
     }
 
-    // What the compiler evaluates cannot be switched.
+    // The compiler evaluates constants and types, so an environment variable cannot switch them.
     fn visit_item_const_mut(&mut self, _: &mut syn::ItemConst) {}
     fn visit_impl_item_const_mut(&mut self, _: &mut syn::ImplItemConst) {}
     fn visit_type_mut(&mut self, _: &mut syn::Type) {}
@@ -375,14 +392,14 @@ impl VisitMut for Mutator<'_> {
     }
 
     fn visit_local_mut(&mut self, local: &mut syn::Local) {
-        // What holds a mistake, in a variable of its own.
+        // Skip a variable that holds the condition of a known mistake.
         if !local.init.as_ref().is_some_and(|init| is_mistake(&init.expr)) {
             visit_mut::visit_local_mut(self, local);
         }
     }
 
     fn visit_expr_mut(&mut self, expr: &mut Expr) {
-        // Known mistakes are switched off here, and what is wrong with them is on purpose.
+        // Do not mutate known mistakes: they are wrong on purpose, and switched off in this build.
         match expr {
             Expr::If(conditional) if is_mistake(&conditional.cond) => {
                 if let Some((_, otherwise)) = &mut conditional.else_branch {
@@ -426,7 +443,7 @@ impl VisitMut for Mutator<'_> {
 
 impl Mutator<'_> {
     fn function(&mut self, signature: &syn::Signature, block: &mut syn::Block) {
-        // What an error or a value looks like to people is not what it does.
+        // Skip functions that only describe a value, and `const` ones, which cannot be switched.
         if signature.constness.is_some()
             || ["fmt", "fingerprint"].iter().any(|name| signature.ident == name)
         {
@@ -444,7 +461,7 @@ impl Mutator<'_> {
         }
     }
 
-    /// Leaves out arms of a match that has one for everything else.
+    /// Adds mutants without one arm each to a match that has a `_` arm.
     fn arms(&mut self, matching: &mut syn::ExprMatch) {
         let rest = |arm: &syn::Arm| matches!(arm.pat, syn::Pat::Wild(_)) && arm.guard.is_none();
         if !matching.arms.iter().any(rest) {

@@ -1,4 +1,4 @@
-//! The demo.
+//! Builds and runs the demo and the examples.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -19,14 +19,14 @@ pub(crate) fn demo(port: u16, open: bool) -> Result<()> {
     let mut serve = command(&relay.display().to_string(), ["--port", &port.to_string()]);
     serve.arg("--static-dir").arg(site).stdout(Stdio::piped());
     let mut child = serve.spawn()?;
-    // The relay says where it is once it listens, and nothing if it cannot.
+    // The relay prints its address once it listens, and nothing if it cannot listen.
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
     print!("{line}");
     if open && !line.is_empty() {
         let url = format!("http://localhost:{port}/");
         let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-        // Without a desktop there is nothing to open it with; the address is printed all the same.
+        // On a machine without a desktop this fails; the address is printed in any case.
         let _ = command(opener, [url]).stderr(Stdio::null()).spawn();
     }
     let status = child.wait()?;
@@ -34,7 +34,7 @@ pub(crate) fn demo(port: u16, open: bool) -> Result<()> {
     Ok(())
 }
 
-/// Builds the package, installs it in a copy of an example, and starts that until it is interrupted.
+/// Builds the package, installs it in a copy of an example, and runs the copy until interrupted.
 pub(crate) fn example(name: &str) -> Result<()> {
     let examples = tools::root().join("www/examples");
     let from = examples.join(name);
@@ -60,7 +60,7 @@ pub(crate) fn example(name: &str) -> Result<()> {
     run(start)
 }
 
-/// The demo's files and the package, as the relay serves them.
+/// Makes the folder that the relay serves: the demo's files and the package. Returns its path.
 pub(crate) fn site(package: &Path) -> Result<PathBuf> {
     let site = tools::target().join("demo");
     if site.exists() {
@@ -71,7 +71,7 @@ pub(crate) fn site(package: &Path) -> Result<PathBuf> {
     Ok(site)
 }
 
-/// Copies a folder with all that is in it, but for what npm has installed there.
+/// Copies a folder with everything in it except `node_modules`.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

@@ -1,4 +1,4 @@
-//! Finding what a task needs, and getting it where that is possible.
+//! Finds the tools that a task needs, and installs them where possible.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The target that browsers run.
+/// The Rust target for browsers and Node.js.
 pub(crate) const WASM: &str = "wasm32-unknown-unknown";
 
 /// The repository's folder.
@@ -16,25 +16,25 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().expect("the xtask lies in the repository").to_path_buf()
 }
 
-/// Where Cargo builds.
+/// Cargo's target folder.
 pub(crate) fn target() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     root().join(target)
 }
 
-/// A command, by name and arguments.
+/// Makes a command from a name and arguments.
 pub(crate) fn command<I: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(name);
     command.args(args);
     command
 }
 
-/// Cargo, as it was called.
+/// Makes a command that runs the same Cargo that runs this program.
 pub(crate) fn cargo<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> Command {
     command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()), args)
 }
 
-/// Runs a command and fails when it does.
+/// Runs a command. Fails if the command fails.
 pub(crate) fn run(mut command: Command) -> Result<()> {
     let name = describe(&command);
     let status = command.status().with_context(|| format!("`{name}` cannot be started"))?;
@@ -42,7 +42,7 @@ pub(crate) fn run(mut command: Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and gives what it prints.
+/// Runs a command and returns its standard output. Fails if the command fails.
 pub(crate) fn output(mut command: Command) -> Result<String> {
     let name = describe(&command);
     let output = command.stderr(Stdio::inherit()).output();
@@ -56,18 +56,18 @@ fn describe(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Announces a step.
+/// Prints the heading of a step.
 pub(crate) fn step(what: &str) {
     eprintln!("\n── {what}");
 }
 
-/// Where the compiler has its libraries and tools, by target.
+/// The folder of the compiler's libraries and tools, in which each target has a folder of its own.
 pub(crate) fn rustlib() -> Result<PathBuf> {
     let sysroot = output(command("rustc", ["--print", "sysroot"]))?;
     Ok(Path::new(sysroot.trim()).join("lib/rustlib"))
 }
 
-/// Adds Rust's wasm target where it is missing.
+/// Adds Rust's wasm target if it is missing.
 pub(crate) fn ensure_wasm_target() -> Result<()> {
     if rustlib()?.join(WASM).exists() {
         return Ok(());
@@ -79,7 +79,7 @@ pub(crate) fn ensure_wasm_target() -> Result<()> {
     )
 }
 
-/// The source of the standard library, and whether it could be had.
+/// Adds the source of the standard library if it is missing. Returns whether it is there.
 pub(crate) fn ensure_rust_src() -> Result<bool> {
     let source = rustlib()?.join("src/rust/library/std");
     if source.exists() {
@@ -90,7 +90,7 @@ pub(crate) fn ensure_rust_src() -> Result<bool> {
     Ok(added.is_ok_and(|status| status.success()) && source.exists())
 }
 
-/// Whether the compiler takes these flags.
+/// Whether the compiler accepts these flags.
 pub(crate) fn accepts(flags: &[&str]) -> bool {
     let mut rustc = command("rustc", flags);
     rustc.args(["--print", "sysroot"]).env("RUSTC_BOOTSTRAP", "1");
@@ -98,7 +98,7 @@ pub(crate) fn accepts(flags: &[&str]) -> bool {
     rustc.status().is_ok_and(|status| status.success())
 }
 
-/// Checks Node.js and installs the tools from the npm registry, if they are not there or old.
+/// Checks the version of Node.js, and installs the tools from npm if they are missing or outdated.
 pub(crate) fn ensure_node() -> Result<()> {
     let version = output(command("node", ["--version"]))
         .context("Node.js is missing: install version 20 or newer (https://nodejs.org)")?;
@@ -114,7 +114,7 @@ pub(crate) fn ensure_node() -> Result<()> {
     Ok(())
 }
 
-/// A tool that npm installed.
+/// The path of a tool that npm installed.
 pub(crate) fn npm_tool(name: &str) -> String {
     root().join("node_modules/.bin").join(name).display().to_string()
 }
@@ -124,7 +124,8 @@ fn on_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&paths).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// Installs packages through apt where that may be used, and says whether it did.
+/// Installs packages through apt. Returns false without doing anything if this process is not root
+/// or there is no apt.
 fn apt_install(packages: &[&str]) -> Result<bool> {
     let is_root = output(command("id", ["-u"])).is_ok_and(|id| id.trim() == "0");
     if !is_root || on_path("apt-get").is_none() {
@@ -138,7 +139,7 @@ fn apt_install(packages: &[&str]) -> Result<bool> {
     Ok(true)
 }
 
-/// A Redis server, for the channel.
+/// Makes sure that there is a Redis server, for the tests of the channel `redis`.
 pub(crate) fn ensure_redis() -> Result<()> {
     let found = || env::var_os("REDIS_SERVER").is_some() || on_path("redis-server").is_some();
     if found() || apt_install(&["redis-server"])? {
@@ -150,7 +151,7 @@ pub(crate) fn ensure_redis() -> Result<()> {
     )
 }
 
-/// Firefox, WebKit's driver and a display without a screen.
+/// Makes sure that Firefox, WebKit's driver and a virtual display (Xvfb) are installed.
 pub(crate) fn ensure_engines() -> Result<()> {
     let needed = [
         ("firefox-esr", "firefox-esr"),
@@ -170,7 +171,7 @@ pub(crate) fn ensure_engines() -> Result<()> {
     )
 }
 
-/// A Chromium: `$CHROMIUM`, the system's, or one from apt where that may be used.
+/// Finds Chromium: `$CHROMIUM`, one that is installed, or one that this function installs with apt.
 pub(crate) fn ensure_chromium() -> Result<PathBuf> {
     if let Some(path) = env::var_os("CHROMIUM") {
         let path = PathBuf::from(path);

@@ -17,9 +17,9 @@ pub(crate) enum Engines {
     All,
 }
 
-/// Runs every test. Gives the package that was tested.
+/// Runs every test. Returns the folder of the package that was tested.
 pub(crate) fn test(engines: Engines) -> Result<PathBuf> {
-    // First what can be missing, so that it is missed at once.
+    // Check first for all tools, so that a missing one is reported before the tests start.
     tools::ensure_node()?;
     let chromium = tools::ensure_chromium()?;
     tools::ensure_redis()?;
@@ -44,7 +44,8 @@ pub(crate) fn test(engines: Engines) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// Clusters of tabs in Firefox and WebKit, and what takes Chromium a window or minutes.
+/// Runs the tests of elastic clusters in Firefox and WebKit, and the tests that need minutes or a
+/// visible window in Chromium.
 fn other_engines(package: &Path, site: &Path, chromium: &Path) -> Result<()> {
     for (engine, file) in [
         ("firefox", "browser/elastic.test.mjs"),
@@ -59,7 +60,8 @@ fn other_engines(package: &Path, site: &Path, chromium: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes each known mistake in turn and shows which seed finds it.
+/// Switches on each known mistake in turn and prints the seed with which the simulator finds it.
+/// Fails if it finds none.
 fn mistakes() -> Result<()> {
     let test = ["test", "--profile", "sim", "-p", "conflux-sim", "--features", "mistakes"];
     let mut mistakes = cargo(test);
@@ -67,7 +69,7 @@ fn mistakes() -> Result<()> {
     run(mistakes)
 }
 
-/// Counts which lines of the pure modules the native tests reach, and names the others.
+/// Prints the lines of the pure modules that no native test reaches, and a summary.
 pub(crate) fn coverage() -> Result<()> {
     let rustup = command("rustup", ["component", "add", "llvm-tools"]);
     run(rustup).context("coverage needs LLVM's tools, which rustup adds")?;
@@ -86,7 +88,8 @@ pub(crate) fn coverage() -> Result<()> {
     step("tests that count");
     let mut tests = cargo(["test", "-p", "conflux-wasm", "-p", "conflux-sim"]);
     tests.env("CARGO_TARGET_DIR", &target).env("RUSTFLAGS", "-C instrument-coverage");
-    // Inlined code is counted where it stands, not where it came from.
+    // Without optimization no code is inlined. Inlined code would be counted at the call instead of
+    // at its own lines.
     tests.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0");
     tests.env("LLVM_PROFILE_FILE", profiles.join("%p-%m.profraw"));
     let log = target.join("tests.txt");
@@ -101,7 +104,17 @@ pub(crate) fn coverage() -> Result<()> {
     let mut merge = command(&tool("llvm-profdata")?.display().to_string(), ["merge", "--sparse"]);
     merge.arg(&profiles).arg("-o").arg(&data);
     run(merge)?;
-    let modules = ["src/raft", "src/store", "src/node", "src/tenancy", "src/wire", "src/sorted.rs"];
+    let modules = [
+        "src/raft",
+        "src/store",
+        "src/node",
+        "src/formation",
+        "src/elastic",
+        "src/host",
+        "src/storage",
+        "src/wire",
+        "src/sorted.rs",
+    ];
     let cov = |what: &str| -> Result<std::process::Command> {
         let mut cov = command(&tool("llvm-cov")?.display().to_string(), [what]);
         cov.arg(format!("--instr-profile={}", data.display())).arg(&binaries[0]);
@@ -135,7 +148,7 @@ pub(crate) fn coverage() -> Result<()> {
 pub(crate) fn sim(options: &[String]) -> Result<()> {
     let arguments = ["run", "--quiet", "--profile", "sim", "-p", "conflux-sim", "--bin"];
     let mut simulator = cargo(arguments);
-    // Elastic clusters have a world of their own.
+    // Elastic clusters have a simulator of their own.
     let (tabs, others): (Vec<_>, Vec<_>) = options.iter().partition(|option| *option == "--tabs");
     let binary = if tabs.is_empty() { "conflux-sim" } else { "conflux-tabs" };
     simulator.args([binary, "--"]).args(others);
@@ -150,7 +163,7 @@ pub(crate) fn model(large: bool) -> Result<()> {
     run(model)
 }
 
-/// Runs the test files of one folder with Node.js's own runner.
+/// Runs the test files of one folder with Node.js's own test runner.
 fn node_tests(folder: &str, package: &Path, site: &Path, chromium: &Path) -> Result<()> {
     let folder = tools::root().join("tests").join(folder);
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)?
@@ -173,12 +186,12 @@ fn with_paths(
     command.env("CONFLUX_SITE", site);
     command.env("CONFLUX_RELAY", tools::target().join("debug/conflux-relay"));
     command.env("CHROMIUM", chromium);
-    // The channels' peers, wherever the package was built.
+    // The npm packages that some channels need are here, wherever the package was built.
     command.env("NODE_PATH", tools::root().join("node_modules"));
     command
 }
 
-/// The packed package in the tools of other people.
+/// Builds the package and tests it in bundlers, frameworks and package checkers.
 pub(crate) fn packaging() -> Result<()> {
     tools::ensure_node()?;
     packaging_of(&build::package()?)
@@ -190,7 +203,7 @@ fn packaging_of(package: &Path) -> Result<()> {
     let site = serve::site(package)?;
     step("other people's tools");
     let (from, folder) = (tools::root().join("tests/packaging"), tools::target().join("packaging"));
-    // What is installed stays; what earlier runs have written goes.
+    // Keep the installed packages, and delete what earlier runs have written.
     std::fs::create_dir_all(&folder)?;
     for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();
@@ -222,7 +235,8 @@ fn packaging_of(package: &Path) -> Result<()> {
     run(with_paths(tests, package, &site, &chromium))
 }
 
-/// The package's types against programs that must compile, and some lines that must not.
+/// Checks the package's types with programs that must compile and lines that must not, and checks
+/// that the API reference is up to date.
 fn types(package: &Path) -> Result<()> {
     let folder = tools::target().join("types");
     if folder.exists() {
@@ -230,7 +244,7 @@ fn types(package: &Path) -> Result<()> {
     }
     serve::copy(&tools::root().join("tests/types"), &folder)?;
     serve::copy(package, &folder.join("node_modules/conflux-wasm"))?;
-    // What the bindings' types name.
+    // The packages that the types of the bindings refer to.
     for name in ["@types/react", "csstype", "@types/node", "undici-types"] {
         let from = tools::root().join("node_modules").join(name);
         serve::copy(&from, &folder.join("node_modules").join(name))?;
@@ -245,7 +259,7 @@ fn types(package: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where the API reference is, which is made of the types' doc comments.
+/// The folder of the API reference, which is generated from the doc comments of the types.
 const REFERENCE: &str = "docs/api";
 
 /// Writes the API reference.
@@ -264,7 +278,7 @@ fn reference_into(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     pages(folder)
 }
 
-/// The names and texts of a folder's files.
+/// The names and contents of a folder's files.
 fn pages(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut pages = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -276,7 +290,7 @@ fn pages(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     Ok(pages)
 }
 
-/// Measures.
+/// Runs the benchmarks.
 pub(crate) fn bench() -> Result<()> {
     let chromium = tools::ensure_chromium()?;
     let package = build::package()?;
@@ -290,7 +304,7 @@ pub(crate) fn bench() -> Result<()> {
     run(with_paths(command("node", ["tests/bench/elastic.mjs"]), &package, &site, &chromium))
 }
 
-/// Everything that must hold.
+/// Runs every check: formatting, clippy, all tests, and the package in other tools.
 pub(crate) fn ci() -> Result<()> {
     step("formatting");
     run(cargo(["fmt", "--all", "--check"]))?;

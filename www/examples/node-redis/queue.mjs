@@ -1,4 +1,4 @@
-// A queue of jobs that all workers agree on. Who claims one has it alone, because the leader decides.
+// A job queue that all workers agree on. No two workers get the same job, because the leader decides each claim.
 import conflux from 'conflux-wasm'
 
 export const join = (id) =>
@@ -14,7 +14,7 @@ export const join = (id) =>
       },
       finish(name, worker) {
         const job = this.getProvisionalState().find((job) => job.name === name)
-        // It was taken for dead, and somebody else has the job by now.
+        // This worker was taken for dead, and its job was given to another one.
         if (job?.worker !== worker || job.done) return new Error(`${name} is not ${worker}'s any more`)
         return { type: 'FINISHED', name }
       },

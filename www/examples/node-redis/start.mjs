@@ -1,4 +1,4 @@
-// Starts three workers and gives them twelve jobs. One is killed in the middle, and started again.
+// Starts three workers and gives them twelve jobs. One worker is killed on the way and started again.
 import { fork } from 'node:child_process'
 
 const jobs = Array.from({ length: 12 }, (_, i) => `job ${i + 1}`)

@@ -5,8 +5,8 @@ import { join } from './queue.mjs'
 const [, , id] = process.argv
 const node = join(id)
 
-// Whoever started us asks for something to be performed, and says when to leave: the last one of three could not
-// find out alone that all is done.
+// The parent process sends methods to perform, and says when to leave: a worker that was left alone, without a
+// majority, could not learn that all jobs are done.
 process.on('message', async ([name, ...args]) => {
   if (name === 'leave') {
     await node.close()
@@ -17,7 +17,7 @@ process.on('message', async ([name, ...args]) => {
   process.send(['performed', name])
 })
 
-/** Waits until the state is another than this one. */
+/** Waits until the state differs from this one. */
 const changed = async (state) => {
   if (node.getState() !== state) return
   await new Promise((resolve) => {
@@ -25,7 +25,7 @@ const changed = async (state) => {
   })
 }
 
-// Nobody is there to work for.
+// The parent process has ended.
 process.on('disconnect', () => process.exit())
 
 await node.read()
@@ -37,7 +37,7 @@ for (;;) {
     await changed(jobs)
     continue
   }
-  // The work itself.
+  // The job itself.
   await sleep(150)
   try {
     await node.perform('finish', [claimed.name, id])

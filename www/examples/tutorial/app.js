@@ -5,7 +5,7 @@ const node = conflux({
   cluster: 'shopping',
   channel: { name: 'broadcast' },
 
-  // What may be done. Methods run on the leader, one after the other.
+  // The methods. They run on the leader, one after the other.
   methods: {
     add(thing) {
       if (this.getProvisionalState().includes(thing)) return new Error(`${thing} is on the list`)
@@ -16,7 +16,7 @@ const node = conflux({
     },
   },
 
-  // What it does to the state. The same on every node, so nothing but the two may count.
+  // The reducer. It must be pure, so that every node computes the same state.
   reduce(state = [], action) {
     switch (action?.type) {
       case 'ADD':
@@ -49,7 +49,7 @@ form.onsubmit = async (event) => {
   const thing = form.thing.value
   form.reset()
   try {
-    // Settles when a majority has it, and this tab's state, too.
+    // Resolves when a majority has stored the action and this tab has applied it.
     await node.perform('add', [thing])
     status.textContent = ''
   } catch (error) {

@@ -1,4 +1,4 @@
-// The whole of what is shared: what may be done, and what it does.
+// Everything that the tabs share: the methods and the reducer.
 import conflux from 'conflux-wasm'
 
 const find = (places, name) => places.find((place) => place.name === name)
@@ -10,7 +10,7 @@ export const node = conflux({
     suggest(text) {
       const name = text.trim().slice(0, 40)
       if (name === '') return null
-      // Judged on the leader, so two tabs cannot both be the first.
+      // This runs on the leader, so two tabs cannot both add the same name.
       if (find(this.getProvisionalState(), name)) return new Error(`${name} is on the list`)
       return { type: 'SUGGESTED', name }
     },
@@ -39,5 +39,5 @@ export const node = conflux({
   },
 })
 
-/** Who votes here: it stays when the tab is loaded anew. */
+/** This tab's voter id, which survives a reload. */
 export const me = (sessionStorage.me ??= Math.random().toString(36).slice(2))

@@ -31,7 +31,7 @@ const Add = () => {
   const submit = (event) => {
     event.preventDefault()
     if (text.trim() === '') return
-    // What a reducer must not do, such as drawing an id, is done here.
+    // A reducer must be pure, so the random id is made here.
     dispatch({ type: 'todos/added', id: crypto.randomUUID(), text: text.trim() })
     setText('')
   }

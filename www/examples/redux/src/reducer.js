@@ -1,4 +1,4 @@
-// Reducers of Redux, which know of nothing else.
+// Plain Redux reducers, which do not know of Conflux.
 import { combineReducers } from 'redux'
 
 const todos = (state = [], action) => {

@@ -1,4 +1,4 @@
-// The ten lines that make a store of one page the store of all tabs.
+// These few lines turn the store of one page into a store that all tabs share.
 import conflux from 'conflux-wasm'
 import { createStore, reduxOptions } from 'conflux-wasm/redux'
 import { reducer } from './reducer.js'
