@@ -1,22 +1,23 @@
-//! Conflux: Redux for a cluster. One reducer, one state, many nodes, and Raft deciding the order of
-//! actions.
+//! Conflux: Redux for a cluster. There is one reducer, one state and many nodes, and Raft decides
+//! the order of actions.
 //!
-//! The modules, from the top down; each uses only those below it:
+//! The modules, from the top down. Each uses only modules below it:
 //!
-//! - `js`: what JavaScript sees (only on wasm)
-//! - [`host`], runs nodes in a tab or a Node.js process
-//! - `channel`: how frames travel (only on wasm)
-//! - [`formation`], which nodes are a cluster
+//! - `js`, the interface to JavaScript (only on wasm)
+//! - [`host`], which runs nodes in a tab or a Node.js process
+//! - [`elastic`], clusters of tabs: which host runs which node, and which nodes are members
+//! - [`formation`], fixed clusters: how the nodes agree on their members
 //! - [`node`], one node: Raft, the store, and the order of their effects
+//! - [`storage`], the records of a node as bytes
 //! - [`store`], the replicated state container
 //! - [`raft`], consensus
-//! - [`wire`], frames
+//! - [`wire`], frames and their encoding
 //!
-//! Beside them [`sorted`], maps and sets for all of them, and [`mistakes`]: what the tests can make these
-//! modules get wrong.
+//! Beside them are [`sorted`], maps and sets for all modules, and [`mistakes`], known mistakes that
+//! tests can switch on in these modules.
 //!
-//! `raft`, `store`, `node`, `tenancy`, `wire` and `host::core` are pure: time and seed come in as
-//! arguments, effects go out as values. A test sees to it.
+//! All modules except `js` and `host::web` are pure: time and seed come in as arguments, effects go
+//! out as values. `tests/purity.rs` checks that.
 
 pub mod elastic;
 pub mod formation;

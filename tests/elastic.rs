@@ -1,15 +1,15 @@
-//! Which host runs which node: the answers to single inputs, in exact effects. What needs many hosts is
-//! the tabs' simulator's.
+//! Which host runs which node: the exact effects of single inputs. The simulator of tabs tests what
+//! needs several hosts.
 #![allow(missing_docs)]
 
 use conflux::elastic::{Body, Effect, Elastic, Input, Message, Record, Registry, StopReason, View};
 use conflux::raft::{NodeId, Payload, Raft, Saved};
 use conflux::storage::{Fence, admit};
 
-/// A host whose nodes have no Raft to look at.
-struct Nothing;
+/// A view without nodes.
+struct NoNodes;
 
-impl View for Nothing {
+impl View for NoNodes {
     fn raft(&self, _: NodeId) -> Option<&Raft> {
         None
     }
@@ -30,7 +30,7 @@ impl Rig {
     }
 
     fn give(&mut self, input: Input) -> Vec<Effect> {
-        self.elastic.handle(self.now, input, &Nothing)
+        self.elastic.handle(self.now, input, &NoNodes)
     }
 
     fn granted(&mut self, node: NodeId) -> Vec<Effect> {
@@ -46,7 +46,7 @@ impl Rig {
         self.give(Input::Message(Message { host, count, body }))
     }
 
-    /// Runs the first of these nodes as its own, and has adopted the others.
+    /// A host that runs the first of these nodes as its own and has adopted the others.
     fn settled(nodes: &[NodeId]) -> Self {
         let mut rig = Self::new(1);
         rig.give(Input::Start);
@@ -62,12 +62,12 @@ impl Rig {
     }
 }
 
-fn said(effects: &[Effect]) -> Vec<&Body> {
-    let said = effects.iter().filter_map(|effect| match effect {
+fn broadcasts(effects: &[Effect]) -> Vec<&Body> {
+    let broadcasts = effects.iter().filter_map(|effect| match effect {
         Effect::Broadcast(body) => Some(body),
         _ => None,
     });
-    said.collect()
+    broadcasts.collect()
 }
 
 fn shown(effects: &[Effect]) -> Vec<String> {
@@ -86,18 +86,18 @@ fn the_first_host_founds_a_cluster_with_a_node_of_its_own() {
     let [Effect::TryLock(node)] = asked[..] else { panic!("{asked:?}") };
     let made = rig.granted(node);
     let [Effect::Create { incarnation, saved, .. }] = &made[..] else { panic!("{made:?}") };
-    // It begins with an entry that makes it the only voter: nobody else may ever begin so.
+    // The founder begins with an entry that makes it the only voter. No other node may begin so.
     let Payload::Members(members) = &saved.entries[0].payload else { panic!("{saved:?}") };
     assert!(members.is_voter(node) && members.len() == 1);
     let found = Registry { incarnation: *incarnation, nodes: vec![node] };
     assert_eq!(shown(&rig.give(Input::Created(node))), [format!("Found({found:?})")]);
     let runs = rig.give(Input::Registry(Some(found)));
     assert!(matches!(&runs[0], Effect::Run { own: true, epoch: 1, .. }));
-    assert_eq!((rig.elastic.own(), said(&runs).len()), (Some(node), 1));
+    assert_eq!((rig.elastic.own(), broadcasts(&runs).len()), (Some(node), 1));
 }
 
 #[test]
-fn who_founds_later_joins_what_is_there() {
+fn a_host_that_founds_too_late_joins_the_existing_cluster() {
     let mut rig = Rig::new(1);
     rig.give(Input::Start);
     let asked = rig.give(Input::Registry(None));
@@ -108,7 +108,7 @@ fn who_founds_later_joins_what_is_there() {
     let effects = rig.give(Input::Registry(Some(there)));
     assert_eq!(shown(&effects), [format!("Delete({mine})"), "TryLock(4)".into()]);
     assert_eq!(rig.elastic.incarnation(), 9);
-    // That one is somebody else's, so there must be a new one; it begins without members.
+    // Another host runs node 4, so this host creates a new node. It begins without members.
     let effects = rig.give(Input::Lock { node: 4, granted: false });
     let [Effect::AwaitLock(4), Effect::TryLock(fresh)] = effects[..] else { panic!("{effects:?}") };
     let made = rig.granted(fresh);
@@ -119,7 +119,7 @@ fn who_founds_later_joins_what_is_there() {
 }
 
 #[test]
-fn a_free_node_is_taken_before_a_new_one_is_made_and_the_others_are_adopted() {
+fn a_host_takes_a_free_node_as_its_own_and_adopts_the_other_free_nodes() {
     let mut rig = Rig::new(1);
     rig.give(Input::Start);
     let nodes = vec![3, 5];
@@ -129,7 +129,7 @@ fn a_free_node_is_taken_before_a_new_one_is_made_and_the_others_are_adopted() {
     assert_eq!(shown(&rig.granted(5)), ["Load(5)"]);
     let first = rig.loaded(5, 7);
     assert!(first.iter().any(|e| matches!(e, Effect::Run { node: 5, own: true, epoch: 2, .. })));
-    assert_eq!(said(&first)[0], &Body::Acquired { node: 5 });
+    assert_eq!(broadcasts(&first)[0], &Body::Acquired { node: 5 });
     let second = rig.loaded(3, 7);
     assert!(second.iter().any(|e| matches!(e, Effect::Run { node: 3, own: false, .. })));
     assert_eq!(rig.elastic.running().collect::<Vec<_>>(), [3, 5]);
@@ -137,17 +137,17 @@ fn a_free_node_is_taken_before_a_new_one_is_made_and_the_others_are_adopted() {
 }
 
 #[test]
-fn a_granted_lock_without_a_record_means_gone() {
+fn a_node_without_a_record_of_this_cluster_is_deleted_when_its_lock_is_granted() {
     for record in [
         None,
-        // Of a founding that is over.
+        // A record of an earlier cluster.
         Some(Record { incarnation: 6, epoch: 2, saved: Saved::default() }),
     ] {
         let mut rig = Rig::settled(&[2]);
         rig.receive(50, 1, hello(9, &[9]));
         assert_eq!(shown(&rig.granted(9)), ["Load(9)"]);
         let effects = rig.give(Input::Loaded { node: 9, record });
-        assert_eq!(said(&effects), [&Body::Deleted { node: 9 }]);
+        assert_eq!(broadcasts(&effects), [&Body::Deleted { node: 9 }]);
         assert!(effects.iter().any(|effect| matches!(effect, Effect::Delete(9))));
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::Run { .. })));
         assert_eq!(shown(&rig.give(Input::Deleted(9))), ["Unlock(9)"]);
@@ -158,68 +158,72 @@ fn a_granted_lock_without_a_record_means_gone() {
 }
 
 #[test]
-fn a_lock_that_is_granted_says_that_its_holder_is_dead() {
+fn a_granted_lock_means_that_the_host_that_had_it_is_dead() {
     let mut rig = Rig::settled(&[2]);
-    // To hear of hosts for the first time says nothing of their death.
+    // The first hello of a host does not mean that another host is dead.
     let effects = rig.receive(50, 1, hello(9, &[9]));
     assert_eq!(shown(&effects), ["AwaitLock(9)"]);
     let effects = rig.receive(60, 1, Body::Acquired { node: 9 });
     assert!(effects.iter().any(|effect| matches!(effect, Effect::PeerDown(9))), "{effects:?}");
-    // Nor does it count twice, nor does an older greeting that comes late.
+    // A hello in which the host names the node again changes nothing, and neither does an older
+    // hello that arrives late.
     rig.receive(60, 3, hello(4, &[4, 9]));
     assert!(rig.elastic.is_adopted(9));
     rig.receive(60, 2, hello(4, &[4]));
     assert!(rig.elastic.is_adopted(9));
-    // Who says goodbye has let go of all.
+    // A host that says goodbye releases all its nodes.
     let effects = rig.receive(60, 4, Body::Goodbye);
-    let gone: Vec<_> = effects.iter().filter(|e| matches!(e, Effect::PeerDown(_))).collect();
-    assert_eq!(gone.len(), 2);
+    let down: Vec<_> = effects.iter().filter(|e| matches!(e, Effect::PeerDown(_))).collect();
+    assert_eq!(down.len(), 2);
 }
 
 #[test]
-fn a_host_that_has_lost_its_own_node_begins_anew_and_another_one_is_queued_for() {
+fn a_host_queues_for_a_lost_adopted_node_and_starts_anew_without_its_own() {
     let mut rig = Rig::settled(&[2, 3]);
     let effects = rig.give(Input::Lost(3));
     assert_eq!(shown(&effects[..3]), ["Stop(3)", "Unlock(3)", "AwaitLock(3)"]);
     let effects = rig.receive(60, 1, Body::Acquired { node: 2 });
     assert_eq!(shown(&effects), ["PeerDown(2)", "Stop(2)", "UnlockAll", "ReadRegistry"]);
     assert_eq!(rig.elastic.own(), None);
-    // What was asked before is answered to nobody.
+    // Answers to what the host asked before have no effect.
     assert!(rig.loaded(2, 7).is_empty());
     assert_eq!(shown(&rig.granted(2)), ["Unlock(2)"]);
 }
 
 #[test]
-fn a_host_that_is_suspended_lets_go_of_everything_and_goes_on_later() {
+fn a_suspended_host_releases_everything_and_can_start_again() {
     let mut rig = Rig::settled(&[2, 3]);
     let effects = rig.give(Input::Suspend);
     assert_eq!(shown(&effects), ["Broadcast(Goodbye)", "Stop(2)", "Stop(3)", "UnlockAll"]);
     assert_eq!(rig.elastic.deadline(), None);
-    assert!(rig.receive(50, 1, hello(9, &[9])).is_empty(), "nothing is asked for meanwhile");
+    assert!(rig.receive(50, 1, hello(9, &[9])).is_empty(), "a suspended host asks for nothing");
     assert_eq!(shown(&rig.give(Input::Suspend)), ["UnlockAll"]);
     assert_eq!(shown(&rig.give(Input::Start)), ["ReadRegistry"]);
-    assert!(rig.give(Input::Start).is_empty(), "once is enough");
+    assert!(rig.give(Input::Start).is_empty(), "a second start does nothing");
 }
 
 #[test]
-fn trouble_with_storage_is_the_end_and_is_told_once() {
-    let over = |input, reason| {
+fn a_failure_of_storage_or_the_end_of_the_cluster_stops_a_host_for_good() {
+    let stop = |input, reason| {
         let mut rig = Rig::settled(&[2]);
         let effects = rig.give(input);
         assert_eq!(shown(&effects).last(), Some(&format!("Stopped({reason:?})")));
         assert!(effects.iter().any(|effect| matches!(effect, Effect::Stop(2))));
         assert!(effects.iter().any(|effect| matches!(effect, Effect::UnlockAll)));
-        assert!(rig.give(Input::Start).is_empty(), "there is no way back");
+        assert!(rig.give(Input::Start).is_empty(), "it does not start again");
         effects
     };
     let full = StopReason::StorageFailed("QuotaExceededError".into());
-    over(Input::Failed(full.clone()), full);
-    over(Input::Failed(StopReason::StorageLost), StopReason::StorageLost);
-    let effects = over(Input::Destroy, StopReason::Destroyed);
+    stop(Input::Failed(full.clone()), full);
+    stop(Input::Failed(StopReason::StorageLost), StopReason::StorageLost);
+    let effects = stop(Input::Destroy, StopReason::Destroyed);
     assert_eq!(shown(&effects[..2]), ["Broadcast(Destroyed)", "DeleteAll"]);
     let message = Message { host: 50, count: 1, body: Body::Destroyed };
-    let effects = over(Input::Message(message), StopReason::Destroyed);
-    assert!(!effects.iter().any(|effect| matches!(effect, Effect::DeleteAll)), "that is another's");
+    let effects = stop(Input::Message(message), StopReason::Destroyed);
+    assert!(
+        !effects.iter().any(|effect| matches!(effect, Effect::DeleteAll)),
+        "the sender deletes the storage"
+    );
 }
 
 #[test]
@@ -230,12 +234,12 @@ fn writes_count_only_under_the_newest_epoch() {
 }
 
 #[test]
-fn absurd_greetings_are_ignored() {
+fn an_absurd_hello_has_no_effect() {
     let mut rig = Rig::settled(&[2]);
     let many: Vec<_> = (10..2_000).collect();
     assert!(rig.receive(50, 1, hello(10, &many)).is_empty());
     assert!(rig.receive(50, 1, hello(10, &[0])).iter().all(|e| !matches!(e, Effect::AwaitLock(0))));
-    // A change of the members cannot be had by messages alone.
+    // Messages alone do not change the members.
     let changes = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Change { .. }));
     assert!(!changes(&rig.receive(51, 1, hello(11, &[11]))));
 }

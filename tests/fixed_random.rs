@@ -1,5 +1,6 @@
-//! Fixed clusters whose nodes die and come back, with their memory or without: nothing acknowledged is
-//! lost or doubled while never more than one of them has lost its memory. A seed decides everything.
+//! Fixed clusters whose nodes die and come back, with their storage or without. No acknowledged
+//! action is lost or applied twice as long as at most one node at a time has lost its storage. A
+//! seed determines everything.
 #![allow(missing_docs)]
 
 mod common;
@@ -16,12 +17,15 @@ struct Run {
     rng: SmallRng,
     hosts: Hosts,
     ids: Vec<String>,
-    /// By node and ticket: what its present start has asked for.
+    /// The value of each perform since the last start of its node, by node and ticket.
     asked: BTreeMap<(String, u64), String>,
+    /// The values whose performs were settled with an action.
     acknowledged: BTreeSet<String>,
+    /// The values whose performs were settled without an action.
     refused: BTreeSet<String>,
+    /// How many values were used.
     values: u32,
-    /// How many nodes have lost their memory.
+    /// How often a node has lost its storage.
     forgotten: u32,
     seed: u64,
 }
@@ -36,7 +40,8 @@ impl Run {
         let ids: Vec<String> =
             ["a", "b", "c", "d", "e"][..n].iter().map(|s| s.to_string()).collect();
         for id in &ids {
-            // In clusters of one or two a node without storage takes the majority with it.
+            // In a cluster of one or two nodes, the death of a node without storage would leave no
+            // majority.
             if n < 3 || rng.random_ratio(2, 3) {
                 hosts.disks.insert(id.clone(), Disk::default());
             }
@@ -97,7 +102,7 @@ impl Run {
             }
             92 => self.hosts.cut.clear(),
             93 if self.rng.random_ratio(1, 3) => self.die(&id, false),
-            // Only where the others are all there is a memory that nobody needs.
+            // A node may lose its storage only while all the others are alive and have everything.
             96 if self.rng.random_ratio(1, 12) && all.len() > 2 => {
                 self.hosts.cut.clear();
                 self.start_all();
@@ -124,6 +129,7 @@ impl Run {
         }
     }
 
+    /// Kills a node. If `forgets`, it loses its storage.
     fn die(&mut self, id: &str, forgets: bool) {
         let kept = self.hosts.disks.contains_key(id);
         if !self.hosts.hosts.contains_key(id) || !forgets && !kept {
@@ -142,7 +148,7 @@ impl Run {
         self.asked.retain(|(of, _), _| of != id);
     }
 
-    /// Takes note of what a node was told.
+    /// Notes how the performs of a node were settled.
     fn note(&mut self, id: &str) {
         let host = self.hosts.host(id);
         for ((of, ticket), value) in &self.asked {
@@ -188,7 +194,10 @@ impl Run {
         for value in &self.refused {
             assert_eq!(times(value), 0, "seed {seed}: {value} was refused");
         }
-        assert!(state.iter().all(|value| times(value) == 1), "seed {seed}: nothing is there twice");
+        assert!(
+            state.iter().all(|value| times(value) == 1),
+            "seed {seed}: a value was applied twice"
+        );
         for id in &self.ids {
             let of_node: Vec<_> = state.iter().filter(|value| value.starts_with(id)).collect();
             assert!(of_node.windows(2).all(|w| w[0] < w[1]), "seed {seed}: {id} is out of order");
@@ -197,7 +206,7 @@ impl Run {
 }
 
 #[test]
-fn nodes_die_and_come_back() {
+fn no_acknowledged_action_is_lost_when_nodes_die_and_come_back() {
     let only = std::env::var("CONFLUX_SEED").ok().map(|seed| seed.parse().expect("a number"));
     let seeds = match std::env::var("CONFLUX_SEEDS") {
         Ok(seeds) => 1..=seeds.parse().expect("a number"),

@@ -1,4 +1,4 @@
-//! One node that forms a cluster: its answers to single messages, and when it does what.
+//! One node that forms a cluster: its answers to single messages, and its deadlines.
 #![allow(missing_docs)]
 
 use conflux::formation::{Body, Event, Formation, Member, Message, Output, Plan, Refusal, Set, To};
@@ -15,7 +15,7 @@ fn hello(size: u64, bound: Option<u64>, ask: bool) -> Body {
     Body::Hello { size, bound, ask }
 }
 
-/// A node of a cluster of two, which has said hello at 1,000.
+/// A node of a cluster of two. It has sent its first hello at 1,000 ms.
 fn node(id: &str) -> Formation {
     started(id, Plan::Size(2)).0
 }
@@ -30,7 +30,7 @@ fn ids(ids: &[&str]) -> Plan {
     Plan::Ids(ids.iter().map(ToString::to_string).collect())
 }
 
-fn hear(node: &mut Formation, now: u64, from: &Member, body: Body) -> Output {
+fn receive(node: &mut Formation, now: u64, from: &Member, body: Body) -> Output {
     node.handle_message(now, Message { from: from.clone(), body })
 }
 
@@ -42,18 +42,18 @@ fn is_quiet(output: &Output) -> bool {
     output.messages.is_empty() && output.events.is_empty()
 }
 
-/// `a`, in a cluster with `b`.
+/// `a`, after it has formed a cluster with `b`; with `b` and their set.
 fn formed() -> (Formation, Member, Set) {
     let (mut a, b) = (node("a"), member("b", 7));
-    let _ = hear(&mut a, 1_001, &b, hello(2, None, false));
+    let _ = receive(&mut a, 1_001, &b, hello(2, None, false));
     let both = set(&[&a.me().clone(), &b]);
-    let output = hear(&mut a, 1_002, &b, hello(2, Some(both.hash()), false));
+    let output = receive(&mut a, 1_002, &b, hello(2, Some(both.hash()), false));
     assert_eq!(output.events, [Event::Formed(both.clone())]);
     (a, b, both)
 }
 
 #[test]
-fn a_set_has_members_that_can_be_told_apart() {
+fn a_set_needs_valid_members_with_distinct_ids() {
     let long = |length| "x".repeat(length);
     let bad = [
         vec![],
@@ -75,282 +75,289 @@ fn a_set_has_members_that_can_be_told_apart() {
 }
 
 #[test]
-fn who_is_nobody_is_not_heard() {
+fn a_message_from_an_invalid_sender_is_ignored() {
     let mut a = node("a");
-    for nobody in [member("b", 0), member("", 7), member(&"x".repeat(256), 7)] {
-        assert!(is_quiet(&hear(&mut a, 1_001, &nobody, hello(2, None, true))), "{nobody:?}");
+    for sender in [member("b", 0), member("", 7), member(&"x".repeat(256), 7)] {
+        assert!(is_quiet(&receive(&mut a, 1_001, &sender, hello(2, None, true))), "{sender:?}");
     }
     assert_eq!(a.present(), 1);
 }
 
 #[test]
-fn its_own_words_come_back_and_mean_nothing() {
+fn a_node_ignores_its_own_messages_and_reports_another_node_with_its_id_once() {
     let mut a = node("a");
     let former = a.me().clone();
-    assert!(is_quiet(&hear(&mut a, 1_001, &former, hello(2, None, true))));
-    let _ = hear(&mut a, 1_001, &member("b", 7), hello(2, None, false));
+    assert!(is_quiet(&receive(&mut a, 1_001, &former, hello(2, None, true))));
+    let _ = receive(&mut a, 1_001, &member("b", 7), hello(2, None, false));
     let _ = a.handle_tick(a.gives_up_at().expect("it has proposed"));
     assert_ne!(*a.me(), former, "it has withdrawn");
-    assert!(is_quiet(&hear(&mut a, 9_000, &former, hello(2, None, true))));
-    // Another one of its name is something else, and told once.
-    let output = hear(&mut a, 9_000, &member("a", 7), hello(2, None, true));
+    assert!(is_quiet(&receive(&mut a, 9_000, &former, hello(2, None, true))));
+    // Another node with the same id is reported, but only once.
+    let output = receive(&mut a, 9_000, &member("a", 7), hello(2, None, true));
     assert_eq!((output.messages.len(), output.events), (0, vec![Event::DuplicateId]));
-    assert!(is_quiet(&hear(&mut a, 9_000, &member("a", 8), hello(2, None, true))));
+    assert!(is_quiet(&receive(&mut a, 9_000, &member("a", 8), hello(2, None, true))));
 }
 
 #[test]
-fn who_expects_another_number_is_told_and_so_is_the_user_once() {
+fn a_node_that_expects_another_size_gets_a_hello_and_is_reported_once() {
     let (mut a, b) = (node("a"), member("b", 7));
-    let output = hear(&mut a, 1_001, &b, hello(3, None, true));
+    let output = receive(&mut a, 1_001, &b, hello(3, None, true));
     assert_eq!(output.events, [Event::SizeMismatch { id: "b".into(), size: 3 }]);
     assert_eq!(bodies(&output), [(&To::Member(b.clone()), &hello(2, None, false))]);
-    assert!(is_quiet(&hear(&mut a, 1_002, &b, hello(3, None, true))));
-    assert_eq!(a.present(), 1, "it is not one of us");
+    assert!(is_quiet(&receive(&mut a, 1_002, &b, hello(3, None, true))));
+    assert_eq!(a.present(), 1, "b does not count as present");
     let (mut a, ..) = formed();
     let c = member("c", 8);
-    let output = hear(&mut a, 1_003, &c, hello(3, None, true));
+    let output = receive(&mut a, 1_003, &c, hello(3, None, true));
     assert_eq!(bodies(&output), [(&To::Member(c), &hello(2, None, false))]);
 }
 
 #[test]
-fn who_is_not_named_stays_outside() {
+fn a_node_that_is_not_among_the_named_members_is_reported_and_later_refused() {
     let (mut a, _) = started("a", ids(&["a", "b"]));
     assert_eq!(a.size(), 2);
     let c = member("c", 7);
-    let output = hear(&mut a, 1_001, &c, hello(2, None, true));
+    let output = receive(&mut a, 1_001, &c, hello(2, None, true));
     assert_eq!(output.events, [Event::NotAMember { id: "c".into() }]);
     assert!(output.messages.is_empty() && a.present() == 1);
-    assert!(is_quiet(&hear(&mut a, 1_002, &c, hello(2, None, true))));
+    assert!(is_quiet(&receive(&mut a, 1_002, &c, hello(2, None, true))));
     let proposal = Body::Propose { set: set(&[&a.me().clone(), &c]) };
-    let output = hear(&mut a, 1_003, &c, proposal);
+    let output = receive(&mut a, 1_003, &c, proposal);
     assert_eq!(bodies(&output), [(&To::Member(c.clone()), &hello(2, None, false))]);
     let b = member("b", 8);
-    let _ = hear(&mut a, 1_004, &b, hello(2, None, false));
+    let _ = receive(&mut a, 1_004, &b, hello(2, None, false));
     let both = set(&[&a.me().clone(), &b]);
-    let _ = hear(&mut a, 1_005, &b, hello(2, Some(both.hash()), false));
-    let output = hear(&mut a, 1_006, &c, hello(2, None, true));
+    let _ = receive(&mut a, 1_005, &b, hello(2, Some(both.hash()), false));
+    let output = receive(&mut a, 1_006, &c, hello(2, None, true));
     let (why, members) = (Refusal::NotAMember, vec!["a".into(), "b".into()]);
     assert_eq!(bodies(&output), [(&To::Member(c), &Body::Refuse { why, members })]);
 }
 
 #[test]
-fn the_smallest_id_proposes_when_all_are_there() {
+fn the_node_with_the_smallest_id_proposes_once_enough_nodes_are_there() {
     let (mut a, output) = started("a", Plan::Size(3));
     assert_eq!(bodies(&output), [(&To::Everyone, &hello(3, None, true))]);
     let (b, c, d) = (member("b", 7), member("c", 8), member("d", 9));
-    let output = hear(&mut a, 1_001, &d, hello(3, None, true));
+    let output = receive(&mut a, 1_001, &d, hello(3, None, true));
     assert_eq!(bodies(&output), [(&To::Member(d.clone()), &hello(3, None, false))]);
     assert_eq!((a.present(), a.size()), (2, 3));
-    let output = hear(&mut a, 1_002, &c, hello(3, None, false));
+    let output = receive(&mut a, 1_002, &c, hello(3, None, false));
     let three = set(&[&a.me().clone(), &c, &d]);
     let proposal = Body::Propose { set: three.clone() };
     let to = |m: &Member| To::Member(m.clone());
     assert_eq!(bodies(&output), [(&to(&c), &proposal), (&to(&d), &proposal)]);
-    // Bound, it does not look for others; it tells them so.
+    // It has accepted a set now, so it does not consider b, but answers it.
     let bound = hello(3, Some(three.hash()), false);
-    let output = hear(&mut a, 1_003, &b, hello(3, None, true));
+    let output = receive(&mut a, 1_003, &b, hello(3, None, true));
     assert_eq!(bodies(&output), [(&to(&b), &bound)]);
-    // It repeats the proposal to who has not accepted.
-    let _ = hear(&mut a, 1_004, &c, bound.clone());
+    // It repeats the proposal to the member that has not accepted.
+    let _ = receive(&mut a, 1_004, &c, bound.clone());
     let output = a.handle_tick(a.deadline().expect("forming"));
     let ask = hello(3, Some(three.hash()), true);
     assert_eq!(bodies(&output), [(&To::Everyone, &ask), (&to(&d), &proposal)]);
-    // All have accepted: it says so, and that is that.
-    let output = hear(&mut a, 1_200, &d, bound);
+    // When all have accepted, it starts, tells the others, and has no deadline any more.
+    let output = receive(&mut a, 1_200, &d, bound);
     let formed = Body::Formed { set: three.clone() };
     assert_eq!(bodies(&output), [(&to(&c), &formed), (&to(&d), &formed)]);
     assert_eq!(output.events, [Event::Formed(three.clone())]);
     assert_eq!((a.set(), a.set_hash(), a.deadline()), (Some(&three), three.hash(), None));
 
     let mut b = node("b");
-    let output = hear(&mut b, 1_001, &member("c", 7), hello(2, None, false));
-    assert_eq!(output.messages.len(), 1, "b is before c");
+    let output = receive(&mut b, 1_001, &member("c", 7), hello(2, None, false));
+    assert_eq!(output.messages.len(), 1, "b has the smaller id and proposes");
     let mut c = node("c");
-    let output = hear(&mut c, 1_001, &member("b", 7), hello(2, None, false));
-    assert!(is_quiet(&output), "and c waits for b");
+    let output = receive(&mut c, 1_001, &member("b", 7), hello(2, None, false));
+    assert!(is_quiet(&output), "c waits for b to propose");
 }
 
 #[test]
-fn a_proposal_is_accepted_from_a_member_for_this_start_of_this_node() {
+fn a_proposal_is_accepted_only_from_a_member_and_with_this_node_s_current_nonce() {
     let (a, c) = (member("a", 7), member("c", 9));
     let wrong = |b: &Member| {
         [set(&[&a, &member("b", 1)]), set(&[&a, &c]), set(&[b, &c]), set(&[&a, b, &c])]
     };
     let mut b = node("b");
     for set in wrong(&b.me().clone()) {
-        let output = hear(&mut b, 1_001, &a, Body::Propose { set: set.clone() });
+        let output = receive(&mut b, 1_001, &a, Body::Propose { set: set.clone() });
         assert_eq!(bodies(&output), [(&To::Member(a.clone()), &hello(2, None, false))], "{set:?}");
     }
     let both = set(&[&a, &b.me().clone()]);
-    let output = hear(&mut b, 1_001, &a, Body::Propose { set: both.clone() });
+    let output = receive(&mut b, 1_001, &a, Body::Propose { set: both.clone() });
     let bound = hello(2, Some(both.hash()), false);
-    // With two, the proposer and this node are all.
+    // In a cluster of two, the proposer and this node are all members.
     assert_eq!(bodies(&output)[0], (&To::Member(a.clone()), &bound));
     assert_eq!(output.events, [Event::Formed(both)]);
 
     let (mut b, _) = started("b", Plan::Size(3));
     let three = set(&[&a, &b.me().clone(), &c]);
-    let output = hear(&mut b, 1_001, &a, Body::Propose { set: three.clone() });
+    let output = receive(&mut b, 1_001, &a, Body::Propose { set: three.clone() });
     let bound = hello(3, Some(three.hash()), false);
     let to = |m: &Member| To::Member(m.clone());
     assert_eq!(bodies(&output), [(&to(&a), &bound), (&to(&c), &bound)]);
     assert!(output.events.is_empty(), "c has not accepted");
-    // Another set is not accepted now.
+    // A second set is not accepted.
     let other = set(&[&b.me().clone(), &c, &member("d", 3)]);
-    let output = hear(&mut b, 1_002, &c, Body::Propose { set: other });
+    let output = receive(&mut b, 1_002, &c, Body::Propose { set: other });
     assert_eq!(bodies(&output), [(&to(&c), &bound)]);
-    let output = hear(&mut b, 1_003, &c, Body::Formed { set: three.clone() });
-    assert_eq!(output.events, [Event::Formed(three)], "somebody saw that all have");
+    let output = receive(&mut b, 1_003, &c, Body::Formed { set: three.clone() });
+    assert_eq!(output.events, [Event::Formed(three)], "c has seen that all have accepted");
 }
 
 #[test]
-fn formed_counts_for_the_set_to_which_a_node_is_bound() {
+fn formed_counts_only_for_the_set_that_the_node_has_accepted() {
     let (a, c) = (member("a", 7), member("c", 9));
     let (mut b, _) = started("b", Plan::Size(3));
     let three = set(&[&a, &b.me().clone(), &c]);
-    assert!(is_quiet(&hear(&mut b, 1_001, &a, Body::Formed { set: three.clone() })), "not bound");
-    let _ = hear(&mut b, 1_001, &a, Body::Propose { set: three });
+    assert!(
+        is_quiet(&receive(&mut b, 1_001, &a, Body::Formed { set: three.clone() })),
+        "it has accepted no set"
+    );
+    let _ = receive(&mut b, 1_001, &a, Body::Propose { set: three });
     let other = set(&[&b.me().clone(), &c, &member("d", 3)]);
-    assert!(is_quiet(&hear(&mut b, 1_001, &a, Body::Formed { set: other })));
+    assert!(is_quiet(&receive(&mut b, 1_001, &a, Body::Formed { set: other })));
     assert_eq!(b.set(), None);
 }
 
 #[test]
-fn a_set_that_does_not_fill_up_is_given_up_by_its_proposer_first() {
+fn the_proposer_is_the_first_to_withdraw_from_an_incomplete_set() {
     let (mut a, b) = (node("a"), member("b", 7));
-    let _ = hear(&mut a, 1_001, &b, hello(2, None, false));
+    let _ = receive(&mut a, 1_001, &b, hello(2, None, false));
     let mine = a.gives_up_at().expect("bound");
     assert!((1_001 + 4_000..=1_001 + 6_000).contains(&mine), "{mine}");
     let (mut c, _) = started("c", Plan::Size(3));
     let three = set(&[&member("a", 3), &b, &c.me().clone()]);
-    let _ = hear(&mut c, 1_001, &b, Body::Propose { set: three });
+    let _ = receive(&mut c, 1_001, &b, Body::Propose { set: three });
     let others = c.gives_up_at().expect("bound");
     assert!((1_001 + 8_000..=1_001 + 10_000).contains(&others), "{others}");
     let before = a.me().clone();
     let _ = a.handle_tick(mine - 1);
     assert_eq!((a.me(), a.gives_up_at()), (&before, Some(mine)));
     let output = a.handle_tick(mine);
-    assert_ne!(*a.me(), before, "to that set it has crashed");
+    assert_ne!(*a.me(), before, "the withdrawal changes the nonce");
     assert_eq!(output.messages[0].1.from, *a.me());
     assert_eq!(bodies(&output), [(&To::Everyone, &hello(2, None, true))]);
-    // It does not propose again at once, lest two withdraw from each other for ever.
+    // It does not propose again at once, or two nodes could withdraw from each other's sets for
+    // ever.
     let again = a.deadline().expect("forming");
     assert!((mine + 10..=mine + 100).contains(&again), "{again}");
-    let output = hear(&mut a, again - 1, &b, hello(2, None, false));
+    let output = receive(&mut a, again - 1, &b, hello(2, None, false));
     assert!(is_quiet(&output), "{output:?}");
     let output = a.handle_tick(again);
     assert!(bodies(&output).iter().any(|(_, body)| matches!(body, Body::Propose { .. })));
 }
 
 #[test]
-fn what_is_heard_too_late_completes_nothing_unless_all_have_accepted() {
+fn a_late_hello_does_not_complete_a_set_but_a_late_formed_does() {
     let (mut a, b) = (node("a"), member("b", 7));
-    let _ = hear(&mut a, 1_001, &b, hello(2, None, false));
+    let _ = receive(&mut a, 1_001, &b, hello(2, None, false));
     let (both, late) = (set(&[&a.me().clone(), &b]), a.gives_up_at().expect("bound"));
     let mut frozen = a.clone();
-    let _ = hear(&mut a, late, &b, hello(2, Some(both.hash()), false));
-    assert_eq!(a.set(), None, "the others have given it up");
+    let _ = receive(&mut a, late, &b, hello(2, Some(both.hash()), false));
+    assert_eq!(a.set(), None, "the others have withdrawn from the set");
     assert!(!both.members().contains(a.me()));
-    let output = hear(&mut frozen, late, &b, Body::Formed { set: both.clone() });
+    let output = receive(&mut frozen, late, &b, Body::Formed { set: both.clone() });
     assert_eq!(output.events, [Event::Formed(both)]);
 }
 
 #[test]
-fn of_two_sets_the_one_with_the_smaller_hash_stays() {
+fn a_node_withdraws_when_a_member_has_accepted_a_set_with_a_smaller_hash() {
     let (mut a, b) = (node("a"), member("b", 7));
-    let _ = hear(&mut a, 1_001, &b, hello(2, None, false));
+    let _ = receive(&mut a, 1_001, &b, hello(2, None, false));
     let (me, hash) = (a.me().clone(), set(&[&a.me().clone(), &b]).hash());
-    let _ = hear(&mut a, 1_002, &b, hello(2, Some(hash + 1), false));
-    let _ = hear(&mut a, 1_002, &member("c", 8), hello(2, Some(1), false));
+    let _ = receive(&mut a, 1_002, &b, hello(2, Some(hash + 1), false));
+    let _ = receive(&mut a, 1_002, &member("c", 8), hello(2, Some(1), false));
     assert_eq!((a.me(), a.gives_up_at().is_some()), (&me, true));
-    let _ = hear(&mut a, 1_003, &b, hello(2, Some(hash - 1), false));
+    let _ = receive(&mut a, 1_003, &b, hello(2, Some(hash - 1), false));
     assert_ne!(*a.me(), me);
 }
 
 #[test]
-fn a_member_that_starts_again_makes_the_set_impossible() {
+fn a_node_withdraws_when_a_member_of_its_set_starts_again() {
     let (mut a, b) = (node("a"), member("b", 7));
-    let _ = hear(&mut a, 1_001, &b, hello(2, None, false));
+    let _ = receive(&mut a, 1_001, &b, hello(2, None, false));
     let me = a.me().clone();
-    let _ = hear(&mut a, 1_002, &member("b", 8), hello(2, None, false));
+    let _ = receive(&mut a, 1_002, &member("b", 8), hello(2, None, false));
     assert_ne!(*a.me(), me);
-    assert_eq!(a.gives_up_at(), None, "it is bound no more");
+    assert_eq!(a.gives_up_at(), None, "it has withdrawn");
 }
 
 #[test]
-fn a_cluster_that_has_formed_answers_who_comes_late() {
+fn a_formed_cluster_answers_nodes_that_come_late() {
     let (mut a, b, both) = formed();
     let to = |m: &Member| To::Member(m.clone());
-    let output = hear(&mut a, 2_000, &b, hello(2, Some(both.hash()), true));
+    let output = receive(&mut a, 2_000, &b, hello(2, Some(both.hash()), true));
     assert_eq!(bodies(&output), [(&to(&b), &Body::Formed { set: both.clone() })]);
     let members = vec!["a".to_string(), "b".to_string()];
-    // Perhaps there is a leader soon.
-    assert!(is_quiet(&hear(&mut a, 2_000, &member("b", 8), hello(2, None, true))));
-    assert!(is_quiet(&hear(&mut a, 11_999, &member("b", 8), hello(2, None, true))));
+    // A leader may come within ten seconds.
+    assert!(is_quiet(&receive(&mut a, 2_000, &member("b", 8), hello(2, None, true))));
+    assert!(is_quiet(&receive(&mut a, 11_999, &member("b", 8), hello(2, None, true))));
     for (late, why) in [
         (member("c", 8), Refusal::Full),
         (member("b", 8), Refusal::Amnesia),
         (member("a", 8), Refusal::DuplicateId),
     ] {
-        let output = hear(&mut a, 12_000, &late, hello(2, None, true));
+        let output = receive(&mut a, 12_000, &late, hello(2, None, true));
         let refuse = Body::Refuse { why, members: members.clone() };
         assert_eq!(bodies(&output), [(&to(&late), &refuse)]);
         let proposal = Body::Propose { set: set(&[&late, &member("z", 3)]) };
-        assert!(is_quiet(&hear(&mut a, 12_000, &late, proposal)));
+        assert!(is_quiet(&receive(&mut a, 12_000, &late, proposal)));
     }
     let why = Refusal::OtherSet;
     let output = a.handle_other_set(99);
     assert_eq!(bodies(&output), [(&To::Nonce(99), &Body::Refuse { why, members })]);
-    assert!(is_quiet(&node("a").handle_other_set(99)), "who forms knows of no other set");
+    assert!(
+        is_quiet(&node("a").handle_other_set(99)),
+        "before a cluster has formed, no set is another one"
+    );
     assert!(is_quiet(&a.handle_tick(99_000)));
 }
 
 #[test]
-fn who_is_refused_stops_trying_and_who_runs_is_only_told() {
+fn a_refusal_stops_a_forming_node_but_not_a_member() {
     let refuse = |why| Body::Refuse { why, members: vec!["x".into()] };
     let mut a = node("a");
     let b = member("b", 7);
-    let output = hear(&mut a, 1_001, &b, refuse(Refusal::Full));
+    let output = receive(&mut a, 1_001, &b, refuse(Refusal::Full));
     let (why, members) = (Refusal::Full, vec!["x".into()]);
     assert_eq!(output.events, [Event::Refused { why, members }]);
     assert_eq!(a.deadline(), None);
-    assert!(is_quiet(&hear(&mut a, 1_002, &b, hello(2, None, true))));
+    assert!(is_quiet(&receive(&mut a, 1_002, &b, hello(2, None, true))));
     assert!(is_quiet(&a.handle_tick(9_000)));
     let (mut a, b, both) = formed();
-    assert!(is_quiet(&hear(&mut a, 2_000, &b, refuse(Refusal::Full))), "it is a member");
-    let output = hear(&mut a, 2_000, &b, refuse(Refusal::OtherSet));
+    assert!(is_quiet(&receive(&mut a, 2_000, &b, refuse(Refusal::Full))), "it is a member");
+    let output = receive(&mut a, 2_000, &b, refuse(Refusal::OtherSet));
     let (why, members) = (Refusal::OtherSet, vec!["x".into()]);
     assert_eq!(output.events, [Event::Refused { why, members }]);
     assert_eq!(a.set(), Some(&both));
 }
 
 #[test]
-fn goodbyes_are_hints() {
+fn a_goodbye_is_only_a_hint() {
     let (mut a, b, _) = formed();
-    let output = hear(&mut a, 2_000, &b, Body::Goodbye);
+    let output = receive(&mut a, 2_000, &b, Body::Goodbye);
     assert_eq!(output.events, [Event::Leaving(7)]);
-    assert!(is_quiet(&hear(&mut a, 2_000, &member("c", 8), Body::Goodbye)));
+    assert!(is_quiet(&receive(&mut a, 2_000, &member("c", 8), Body::Goodbye)));
     assert_eq!(bodies(&a.handle_close()), [(&To::Member(b.clone()), &Body::Goodbye)]);
     let (mut a, _) = started("a", Plan::Size(3));
-    let _ = hear(&mut a, 1_001, &b, hello(3, None, false));
+    let _ = receive(&mut a, 1_001, &b, hello(3, None, false));
     assert_eq!(a.present(), 2);
-    let _ = hear(&mut a, 1_002, &b, Body::Goodbye);
+    let _ = receive(&mut a, 1_002, &b, Body::Goodbye);
     assert_eq!(a.present(), 1);
-    assert!(is_quiet(&a.handle_close()), "who forms owes nobody anything");
+    assert!(is_quiet(&a.handle_close()), "before a cluster has formed, no goodbye is sent");
 }
 
 #[test]
-fn who_is_silent_for_four_seconds_is_gone() {
-    for (now, there) in [(5_000, 2), (5_001, 1)] {
+fn a_node_that_is_silent_for_four_seconds_no_longer_counts_as_present() {
+    for (now, present) in [(5_000, 2), (5_001, 1)] {
         let (mut a, _) = started("a", Plan::Size(3));
-        let _ = hear(&mut a, 1_001, &member("b", 7), hello(3, None, false));
+        let _ = receive(&mut a, 1_001, &member("b", 7), hello(3, None, false));
         let _ = a.handle_tick(now);
-        assert_eq!(a.present(), there, "at {now}");
+        assert_eq!(a.present(), present, "at {now}");
     }
 }
 
 #[test]
-fn hellos_get_rarer_until_somebody_new_comes() {
+fn hellos_get_rarer_until_a_new_node_appears() {
     let (mut a, _) = started("a", Plan::Size(3));
     let mut now = 1_000;
     for pause in [100, 200, 400, 800, 1_000, 1_000] {
@@ -360,29 +367,29 @@ fn hellos_get_rarer_until_somebody_new_comes() {
         assert_eq!(a.handle_tick(now).messages.len(), 1);
     }
     let b = member("b", 7);
-    let _ = hear(&mut a, now, &b, hello(3, None, false));
+    let _ = receive(&mut a, now, &b, hello(3, None, false));
     let _ = a.handle_tick(now + 1_000);
-    assert_eq!(a.deadline(), Some(now + 1_100), "it begins again with short ones");
-    let _ = hear(&mut a, now + 1_000, &b, hello(3, None, false));
+    assert_eq!(a.deadline(), Some(now + 1_100), "the pauses are short again");
+    let _ = receive(&mut a, now + 1_000, &b, hello(3, None, false));
     let _ = a.handle_tick(now + 1_100);
     assert_eq!(a.deadline(), Some(now + 1_300), "b is not new");
 }
 
 #[test]
-fn a_member_resumes_where_it_was() {
+fn a_member_resumes_with_its_nonce_and_set() {
     let (a, b, both) = formed();
     let me = a.me().clone();
     let plan = Plan::Size(2);
     let mut again = Formation::resume("a".into(), me.nonce, both.clone(), plan, 5_000, 9);
     assert_eq!((again.me(), again.set(), again.set_hash()), (&me, Some(&both), both.hash()));
     assert_eq!(again.deadline(), None);
-    assert!(is_quiet(&hear(&mut again, 5_001, &me, hello(2, None, true))), "its own words");
-    let output = hear(&mut again, 5_001, &b, hello(2, None, true));
+    assert!(is_quiet(&receive(&mut again, 5_001, &me, hello(2, None, true))), "its own message");
+    let output = receive(&mut again, 5_001, &b, hello(2, None, true));
     assert_eq!(bodies(&output), [(&To::Member(b), &Body::Formed { set: both })]);
 }
 
 #[test]
-fn the_codes_are_stable() {
+fn the_codes_of_refusals_are_stable() {
     let codes = [
         (Refusal::Full, "CLUSTER_FULL"),
         (Refusal::Amnesia, "AMNESIA"),

@@ -1,4 +1,4 @@
-//! How fixed clusters form, as pages that a person can read: `tests/golden/forming/*.txt`.
+//! How fixed clusters form, as readable scripts: `tests/golden/forming/*.txt`.
 #![allow(missing_docs)]
 
 mod common;
@@ -13,16 +13,16 @@ use conflux::raft::Time;
 
 #[derive(goldenscript::Command)]
 enum Command {
-    /// Starts a node: `start a 3`, or among fixed ids: `start a members=a,b,c`.
+    /// Starts a node: `start a 3`, or with named members: `start a members=a,b,c`.
     Start {
         id: String,
         size: Option<usize>,
         #[arg(key)]
         members: Option<String>,
     },
-    /// A node's tab dies; what is on its way to it is lost.
+    /// A node's tab dies. All messages to it are lost.
     Kill(String),
-    /// Time passes for everyone, in ms.
+    /// Time passes on all nodes, in ms.
     Tick(Time),
     /// Delivers the first (or nth) message between two nodes.
     Deliver {
@@ -31,19 +31,22 @@ enum Command {
         #[arg(key, optional)]
         nth: usize,
     },
-    /// Loses all that is under way between two nodes.
+    /// Loses all messages in flight from one node to another.
     Lose(String, String),
+    /// Loses all messages in flight.
     LoseAll,
-    /// Delivers everything, the last sent first with `order=reverse`.
+    /// Delivers all messages; with `order=reverse`, the one sent last comes first.
     Stabilize {
         #[arg(key)]
         order: Option<String>,
     },
-    /// A node's timers stand still, and what is sent to it waits.
+    /// A node's timers stand still. `deliver` still gives it messages.
     Freeze(String),
+    /// A node's timers run again.
     Thaw(String),
-    /// A frame of another set arrives from this node.
+    /// A frame of another set arrives: `other_set FROM TO`.
     OtherSet(String, String),
+    /// Prints the last event of each node.
     Status,
 }
 
@@ -97,7 +100,8 @@ impl Runner {
                 To::Everyone | To::Nonce(_) => {
                     self.nodes.keys().filter(|other| *other != id).cloned().collect()
                 }
-                // The frame says for which start it is; the host drops those for earlier ones.
+                // The frame names the start that is to get it. The host drops frames for earlier
+                // starts.
                 To::Member(member) => {
                     let lives = |(t, _): &(Formation, String)| t.me().nonce == member.nonce;
                     let lives = self.nodes.get(&member.id).is_some_and(lives);

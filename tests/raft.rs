@@ -1,5 +1,5 @@
-//! Raft's answers to single inputs: what a golden page cannot show well, and what a mutant or the
-//! simulator showed to be untested.
+//! Raft's outputs for single inputs: cases that a golden page cannot show well, and cases of which
+//! a mutant or the simulator showed that no test covered them.
 #![allow(missing_docs)]
 
 use conflux::raft::{
@@ -44,7 +44,7 @@ fn answer(output: &Output) -> AppendResult {
     bodies.filter_map(result).next().expect("an answer")
 }
 
-/// Elects the node in the next term by the vote of the others, with a disk that is as fast as light.
+/// Elects the node in the next term by the votes of the others. Its writes are durable at once.
 fn elect(raft: &mut Raft, now: u64) -> Output {
     let mut out = raft.handle(now, Input::Tick);
     let voters = raft.config().members.len() as u64;
@@ -70,7 +70,7 @@ fn elect(raft: &mut Raft, now: u64) -> Output {
 }
 
 #[test]
-fn entries_that_are_no_piece_of_a_log_are_refused() {
+fn entries_that_cannot_be_part_of_a_log_are_refused() {
     let bad = [
         append(zero(), 0, vec![entry(2, 1)]),
         append(zero(), 0, vec![entry(1, 1), entry(3, 1)]),
@@ -101,7 +101,7 @@ fn a_committed_entry_is_never_replaced() {
     let mut raft = node(1, 3);
     let _ = receive(&mut raft, 1, 2, 1, append(zero(), 2, vec![entry(1, 1), entry(2, 1)]));
     assert_eq!(raft.commit_index(), 2);
-    // An old message whose entries are all committed is acknowledged as far as they are the leader's.
+    // An old message whose entries are all committed is acknowledged up to its last entry.
     let output = receive(&mut raft, 2, 2, 1, append(zero(), 0, vec![entry(1, 1)]));
     assert_eq!(answer(&output), AppendResult::Accepted { matched: 1 });
     let output = receive(&mut raft, 3, 2, 1, append(Position::new(1, 1), 0, vec![entry(2, 1)]));
@@ -110,13 +110,14 @@ fn a_committed_entry_is_never_replaced() {
 }
 
 #[test]
-fn what_was_cut_off_is_not_durable_any_more() {
+fn truncated_entries_do_not_count_as_durable() {
     let mut raft = node(1, 3);
     let long = append(zero(), 0, (1..=5).map(|index| entry(index, 1)).collect());
     let output = receive(&mut raft, 1, 2, 1, long);
     let seq = output.persist.expect("entries").seq;
     let _ = raft.handle(1, Input::Persisted(seq));
-    // Another leader replaces everything from 3 on. Its write is not done when this node is elected.
+    // Another leader replaces everything from 3 on. That write is not done yet when this node is
+    // elected.
     let short = append(Position::new(2, 1), 0, vec![entry(3, 2)]);
     let _ = receive(&mut raft, 2, 3, 2, short);
     let election = raft.deadline();
@@ -128,7 +129,8 @@ fn what_was_cut_off_is_not_durable_any_more() {
     assert!(raft.is_leader(), "by the others' votes");
     let noop = output.persist.expect("a no-op").seq;
     assert_eq!(raft.log().last(), Position::new(4, 3));
-    // One other member has it all. Without its own write that is no majority.
+    // One other member has the whole log. That is no majority while this node's own write is not
+    // done.
     let result = AppendResult::Accepted { matched: 4 };
     let _ = receive(&mut raft, election, 2, 3, Body::AppendReply { round: 0, result });
     assert_eq!(raft.commit_index(), 0);
@@ -139,7 +141,7 @@ fn what_was_cut_off_is_not_durable_any_more() {
 }
 
 #[test]
-fn an_answer_to_an_earlier_term_confirms_nothing() {
+fn a_reply_to_an_earlier_term_confirms_nothing() {
     let mut follower = node(1, 3);
     let _ = receive(&mut follower, 1, 2, 5, append(zero(), 0, vec![]));
     // A message of the same member's earlier leadership arrives late.
@@ -150,12 +152,12 @@ fn an_answer_to_an_earlier_term_confirms_nothing() {
     let Body::AppendReply { round, result } = message.body else { panic!("another answer") };
     assert_eq!((round, result), (0, AppendResult::Rejected { prev: 0, hint: zero() }));
     let of = Chunked::Snapshot { last: Position::new(3, 3) };
-    let piece = Body::Chunk { of, total: 2, offset: 0, round: 7, data: "ab".into() };
-    let output = receive(&mut follower, 2, 2, 4, piece);
+    let chunk = Body::Chunk { of, total: 2, offset: 0, round: 7, data: "ab".into() };
+    let output = receive(&mut follower, 2, 2, 4, chunk);
     let body = &output.messages[0].message.body;
     assert_eq!(*body, Body::ChunkReply { of, offset: 0, round: 0 });
 
-    // The leader of the new term takes it for what it is: no proof, and no offence.
+    // For the leader of the new term the reply confirms nothing, and it is not an error.
     let mut leader = node(2, 3);
     let now = leader.deadline();
     let _ = elect(&mut leader, now);
@@ -168,7 +170,7 @@ fn an_answer_to_an_earlier_term_confirms_nothing() {
 }
 
 #[test]
-fn a_leader_that_steps_down_answers_its_reads() {
+fn a_leader_that_steps_down_answers_its_pending_reads() {
     let mut leader = node(1, 3);
     let now = leader.deadline();
     let _ = elect(&mut leader, now);
@@ -180,7 +182,7 @@ fn a_leader_that_steps_down_answers_its_reads() {
 }
 
 #[test]
-fn a_grant_for_an_earlier_term_counts_for_nothing() {
+fn a_pre_vote_for_an_earlier_term_does_not_count() {
     let mut raft = node(1, 3);
     let _ = receive(&mut raft, 1, 2, 1, append(zero(), 0, vec![]));
     let now = raft.deadline();
@@ -209,7 +211,7 @@ fn a_second_leader_of_a_term_is_not_followed() {
 }
 
 #[test]
-fn the_log_check_is_made_at_the_commit_index_too() {
+fn the_log_is_also_checked_at_the_commit_index() {
     let mut raft = node(1, 3);
     let _ = receive(&mut raft, 1, 2, 2, append(zero(), 2, vec![entry(1, 1), entry(2, 2)]));
     let output = receive(&mut raft, 1, 2, 2, append(Position::new(2, 1), 2, vec![]));
@@ -217,25 +219,25 @@ fn the_log_check_is_made_at_the_commit_index_too() {
     assert_eq!(answer(&output), AppendResult::Rejected { prev: 2, hint });
 }
 
-fn piece(of: Chunked, total: u64, offset: u64, data: &str) -> Body {
+fn chunk(of: Chunked, total: u64, offset: u64, data: &str) -> Body {
     Body::Chunk { of, total, offset, round: 0, data: data.into() }
 }
 
 #[test]
-fn pieces_that_do_not_fit_their_whole_are_refused() {
+fn chunks_that_do_not_fit_their_item_are_refused() {
     let snapshot = |index, term| Chunked::Snapshot { last: Position::new(index, term) };
     let of = snapshot(9, 1);
     let bad = [
-        (piece(of, 2, 1, "ab"), Invalid::Chunk),
-        (piece(of, 2, u64::MAX, "ab"), Invalid::Chunk),
-        (piece(of, 5, 1, ""), Invalid::Chunk),
-        (piece(of, (1 << 30) + 1, 0, "ab"), Invalid::Chunk),
-        (piece(of, 2, 0, "ab"), Invalid::Snapshot),
-        (piece(of, 0, 0, ""), Invalid::Snapshot),
-        (piece(snapshot(0, 1), 2, 0, "ab"), Invalid::Entries),
-        (piece(snapshot(9, 0), 2, 0, "ab"), Invalid::Entries),
-        (piece(snapshot(9, 2), 2, 0, "ab"), Invalid::Entries),
-        (piece(snapshot((1 << 48) + 1, 1), 2, 0, "ab"), Invalid::Entries),
+        (chunk(of, 2, 1, "ab"), Invalid::Chunk),
+        (chunk(of, 2, u64::MAX, "ab"), Invalid::Chunk),
+        (chunk(of, 5, 1, ""), Invalid::Chunk),
+        (chunk(of, (1 << 30) + 1, 0, "ab"), Invalid::Chunk),
+        (chunk(of, 2, 0, "ab"), Invalid::Snapshot),
+        (chunk(of, 0, 0, ""), Invalid::Snapshot),
+        (chunk(snapshot(0, 1), 2, 0, "ab"), Invalid::Entries),
+        (chunk(snapshot(9, 0), 2, 0, "ab"), Invalid::Entries),
+        (chunk(snapshot(9, 2), 2, 0, "ab"), Invalid::Entries),
+        (chunk(snapshot((1 << 48) + 1, 1), 2, 0, "ab"), Invalid::Entries),
     ];
     for (body, why) in bad {
         let mut raft = node(1, 3);
@@ -243,9 +245,9 @@ fn pieces_that_do_not_fit_their_whole_are_refused() {
         assert_eq!(error(&output), Some(why), "{body:?}");
         assert!(output.messages.is_empty());
     }
-    // The largest, the last byte and nothing at all fit.
+    // The largest total, the last byte and an empty item fit.
     let entry = Chunked::Entry { prev: Position::default(), at: Position::new(1, 1) };
-    for body in [piece(of, 1 << 30, 0, "ab"), piece(of, 3, 0, "ab"), piece(entry, 0, 0, "")] {
+    for body in [chunk(of, 1 << 30, 0, "ab"), chunk(of, 3, 0, "ab"), chunk(entry, 0, 0, "")] {
         let mut raft = node(1, 3);
         let output = receive(&mut raft, 1, 2, 1, body.clone());
         assert_eq!((error(&output), output.messages.len()), (None, 1), "{body:?}");
@@ -253,47 +255,55 @@ fn pieces_that_do_not_fit_their_whole_are_refused() {
 }
 
 #[test]
-fn pieces_of_two_wholes_are_not_mixed() {
+fn chunks_of_two_items_are_not_mixed() {
     let mut raft = node(1, 3);
     let of = |index| Chunked::Snapshot { last: Position::new(index, 1) };
     let have = |output: Output| match output.messages[0].message.body {
         Body::ChunkReply { offset, .. } => offset,
         ref body => panic!("{body:?}"),
     };
-    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 6, 0, "ab"))), 2);
-    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 6, 4, "ef"))), 2, "one is missing");
-    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 6, 0, "ab"))), 2, "it is there");
-    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 7, 2, "cd"))), 0, "another length");
-    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(9), 7, 0, "ab"))), 2);
-    assert_eq!(have(receive(&mut raft, 1, 2, 1, piece(of(8), 7, 2, "cd"))), 0, "another snapshot");
+    assert_eq!(have(receive(&mut raft, 1, 2, 1, chunk(of(9), 6, 0, "ab"))), 2);
+    assert_eq!(
+        have(receive(&mut raft, 1, 2, 1, chunk(of(9), 6, 4, "ef"))),
+        2,
+        "a chunk is missing"
+    );
+    assert_eq!(
+        have(receive(&mut raft, 1, 2, 1, chunk(of(9), 6, 0, "ab"))),
+        2,
+        "it is there already"
+    );
+    assert_eq!(have(receive(&mut raft, 1, 2, 1, chunk(of(9), 7, 2, "cd"))), 0, "another length");
+    assert_eq!(have(receive(&mut raft, 1, 2, 1, chunk(of(9), 7, 0, "ab"))), 2);
+    assert_eq!(have(receive(&mut raft, 1, 2, 1, chunk(of(8), 7, 2, "cd"))), 0, "another snapshot");
 }
 
 #[test]
-fn a_piece_of_what_is_here_already_is_acknowledged_whole() {
+fn a_chunk_of_an_entry_that_is_here_already_acknowledges_the_whole_entry() {
     let mut raft = node(1, 3);
     let entries = vec![entry(1, 1), entry(2, 1), entry(3, 1)];
     let _ = receive(&mut raft, 1, 2, 1, append(zero(), 2, entries));
     let last = Position::new(2, 1);
     let _ = raft.handle(1, Input::Compact { last, data: "state".into() });
     let of = |prev, at| Chunked::Entry { prev: Position::new(prev, prev.min(1)), at };
-    // Compacted; in the log; newer than the log and next to it; with a gap.
+    // The entry is compacted; in the log; next to the end of the log; behind a gap.
     let at = Position::new(1, 1);
-    let output = receive(&mut raft, 1, 2, 1, piece(of(0, at), 9, 0, "x"));
+    let output = receive(&mut raft, 1, 2, 1, chunk(of(0, at), 9, 0, "x"));
     assert_eq!(answer(&output), AppendResult::Accepted { matched: 1 });
     let at = Position::new(3, 1);
-    let output = receive(&mut raft, 1, 2, 1, piece(of(2, at), 9, 0, "x"));
+    let output = receive(&mut raft, 1, 2, 1, chunk(of(2, at), 9, 0, "x"));
     assert_eq!(answer(&output), AppendResult::Accepted { matched: 3 });
     let of_next = of(3, Position::new(4, 1));
-    let output = receive(&mut raft, 1, 2, 1, piece(of_next, 9, 0, "x"));
+    let output = receive(&mut raft, 1, 2, 1, chunk(of_next, 9, 0, "x"));
     let body = &output.messages[0].message.body;
     assert_eq!(*body, Body::ChunkReply { of: of_next, offset: 1, round: 0 });
-    let output = receive(&mut raft, 1, 2, 1, piece(of(8, Position::new(9, 1)), 9, 0, "x"));
+    let output = receive(&mut raft, 1, 2, 1, chunk(of(8, Position::new(9, 1)), 9, 0, "x"));
     let hint = Position::new(3, 1);
     assert_eq!(answer(&output), AppendResult::Rejected { prev: 8, hint });
 }
 
 #[test]
-fn a_limit_is_the_most_that_fits() {
+fn uncommitted_bytes_may_reach_their_limit() {
     let config =
         Config { max_uncommitted_bytes: 100, ..Config::new(1, Members::voters([1, 2, 3])) };
     let mut leader = Raft::new(config, Saved::default(), 0, 1);
@@ -309,13 +319,13 @@ fn a_limit_is_the_most_that_fits() {
 }
 
 #[test]
-fn leadership_goes_to_who_was_heard_within_a_timeout() {
-    for (later, gone) in [(500, false), (501, true)] {
+fn leadership_is_transferred_only_to_a_member_that_answered_within_a_timeout() {
+    for (later, silent) in [(500, false), (501, true)] {
         let mut leader = node(1, 5);
         let now = leader.deadline();
         let _ = elect(&mut leader, now);
         let term = leader.term();
-        // n3 and n4 answer all the time and have nothing; n2 had all, and is silent since.
+        // 3 and 4 still answer and have no entries. 2 had all entries, and has been silent since.
         let result = AppendResult::Accepted { matched: 1 };
         let _ = receive(&mut leader, now, 2, term, Body::AppendReply { round: 0, result });
         for from in [3, 4] {
@@ -324,12 +334,12 @@ fn leadership_goes_to_who_was_heard_within_a_timeout() {
             let _ = receive(&mut leader, now + later, from, term, body);
         }
         let output = leader.handle(now + later, Input::Transfer(None));
-        let told = |m: &Outgoing| m.to == 2 && m.message.body == Body::TimeoutNow;
-        assert_eq!(output.messages.iter().any(told), !gone, "after {later} ms");
+        let is_chosen = |m: &Outgoing| m.to == 2 && m.message.body == Body::TimeoutNow;
+        assert_eq!(output.messages.iter().any(is_chosen), !silent, "after {later} ms");
     }
 }
 
-/// A leader of three whose followers are 2, which has everything, and 3, of which nothing is known.
+/// A leader of three that knows nothing of its followers' logs yet.
 fn leader_of_three(config: impl FnOnce(&mut Config)) -> (Raft, u64) {
     let mut of_three = Config::new(1, Members::voters([1, 2, 3]));
     config(&mut of_three);
@@ -362,7 +372,7 @@ fn to(output: &Output, peer: NodeId) -> Vec<&Body> {
 }
 
 #[test]
-fn a_leader_steps_down_one_moment_after_the_longest_timeout() {
+fn a_leader_without_a_quorum_steps_down_just_after_the_longest_timeout() {
     let (mut leader, now) = leader_of_three(|_| ());
     let _ = leader.handle(now + 500, Input::Tick);
     assert!(leader.is_leader());
@@ -378,17 +388,17 @@ fn a_late_rejection_changes_nothing() {
     let _ = propose(&mut leader, now, "a");
     let _ = receive(&mut leader, now, 2, term, accepted(2));
     let _ = propose(&mut leader, now, "b");
-    // 2 is known to be equal, 3 is under way, and 4 was never sent.
+    // Index 2 is known to match, 3 is in flight, and 4 was never sent.
     for prev in [1, 2, 4, 5] {
         let output = receive(&mut leader, now, 2, term, rejected(prev));
         assert!(to(&output, 2).is_empty(), "rejected at {prev}");
     }
     let output = receive(&mut leader, now, 2, term, rejected(3));
-    assert_eq!(to(&output, 2).len(), 1, "it begins again behind what is equal");
+    assert_eq!(to(&output, 2).len(), 1, "it begins again behind the matching index");
 }
 
 #[test]
-fn a_full_window_is_not_sent_the_same_news_again() {
+fn a_follower_with_a_full_window_is_not_sent_the_same_commit_index_again() {
     let (mut leader, now) = leader_of_three(|config| config.max_inflight = 1);
     let term = leader.term();
     let _ = receive(&mut leader, now, 2, term, accepted(1));
@@ -399,11 +409,11 @@ fn a_full_window_is_not_sent_the_same_news_again() {
     }
     assert_eq!(leader.commit_index(), 4);
     let output = leader.handle(now + 1, Input::Tick);
-    assert!(to(&output, 3).is_empty(), "2 is under way to it, and it has been told of 2");
+    assert!(to(&output, 3).is_empty(), "entry 2 is in flight, and its commit was sent");
 }
 
 #[test]
-fn an_entry_as_large_as_a_message_travels_whole() {
+fn an_entry_that_fits_into_a_message_is_not_chunked() {
     for (length, whole) in [(84, true), (85, false)] {
         let (mut leader, now) = leader_of_three(|config| config.max_message_bytes = 100);
         let term = leader.term();
@@ -415,12 +425,12 @@ fn an_entry_as_large_as_a_message_travels_whole() {
 }
 
 #[test]
-fn a_piece_that_was_never_sent_cannot_be_acknowledged() {
+fn a_chunk_that_was_never_sent_cannot_be_acknowledged() {
     let (mut leader, now) = leader_of_three(|config| config.max_message_bytes = 100);
     let term = leader.term();
     let _ = receive(&mut leader, now, 2, term, accepted(1));
     let output = propose(&mut leader, now, &"x".repeat(150));
-    let Body::Chunk { of, total: 150, offset: 0, .. } = to(&output, 2)[0] else { panic!("pieces") };
+    let Body::Chunk { of, total: 150, offset: 0, .. } = to(&output, 2)[0] else { panic!("chunks") };
     for (offset, why) in
         [(150, Some(Invalid::Chunk)), (u64::MAX, Some(Invalid::Chunk)), (100, None)]
     {
@@ -432,7 +442,7 @@ fn a_piece_that_was_never_sent_cannot_be_acknowledged() {
 }
 
 #[test]
-fn a_transfer_is_given_up_when_its_time_is_up() {
+fn a_transfer_is_given_up_after_the_shortest_timeout() {
     let (mut leader, now) = leader_of_three(|_| ());
     let term = leader.term();
     let _ = receive(&mut leader, now, 2, term, accepted(0));
@@ -444,12 +454,12 @@ fn a_transfer_is_given_up_when_its_time_is_up() {
 }
 
 #[test]
-fn strangers_and_impossible_terms_are_refused() {
+fn impossible_senders_and_terms_are_refused() {
     let hello = || append(zero(), 0, vec![]);
     let cases = [
         (1, 1, Some(Invalid::NotMember)),
         (0, 1, Some(Invalid::NotMember)),
-        // It may be in a configuration that has not arrived here yet.
+        // Node 4 may be a member in a configuration that has not arrived here yet.
         (4, 1, None),
         (2, 0, Some(Invalid::Term)),
         (2, (1 << 48) + 1, Some(Invalid::Term)),
@@ -464,7 +474,7 @@ fn strangers_and_impossible_terms_are_refused() {
 }
 
 #[test]
-fn who_hears_a_leader_lets_nobody_disturb_it_but_by_its_own_wish() {
+fn a_follower_that_hears_its_leader_votes_only_in_a_transfer() {
     let vote = |transfer| Body::Vote { last: zero(), transfer };
     let mut raft = node(1, 3);
     let _ = receive(&mut raft, 1, 2, 1, append(zero(), 0, vec![]));
@@ -480,7 +490,7 @@ fn who_hears_a_leader_lets_nobody_disturb_it_but_by_its_own_wish() {
 }
 
 #[test]
-fn who_asks_in_an_old_term_learns_the_new_one() {
+fn a_candidate_of_an_old_term_learns_the_new_term() {
     for (body, answer) in [
         (Body::PreVote { last: zero() }, Body::PreVoteReply { granted: false }),
         (Body::Vote { last: zero(), transfer: false }, Body::VoteReply { granted: false }),
@@ -491,12 +501,12 @@ fn who_asks_in_an_old_term_learns_the_new_one() {
         assert_eq!(to(&output, 3), [&answer]);
         assert_eq!(output.messages[0].message.term, 5);
         let late = receive(&mut raft, 1, 3, 4, Body::VoteReply { granted: true });
-        assert!(late.messages.is_empty(), "answers are just late");
+        assert!(late.messages.is_empty(), "a late reply is ignored");
     }
 }
 
 #[test]
-fn a_snapshot_that_was_overtaken_is_ignored() {
+fn an_outdated_compaction_is_ignored() {
     let members = Members::voters(1..=3);
     let last = |index| Position::new(index, 1);
     let snapshot =
@@ -518,7 +528,7 @@ fn a_snapshot_that_was_overtaken_is_ignored() {
 }
 
 #[test]
-fn a_leader_knows_how_far_the_others_are() {
+fn a_leader_reports_how_far_each_follower_matches() {
     let (mut leader, now) = leader_of_three(|_| ());
     let term = leader.term();
     let _ = receive(&mut leader, now, 3, term, accepted(1));
@@ -527,7 +537,7 @@ fn a_leader_knows_how_far_the_others_are() {
 }
 
 #[test]
-fn one_node_of_a_new_cluster_need_not_wait() {
+fn the_first_election_can_be_set_to_come_early() {
     let config = Config { first_election: Some(5), ..Config::new(1, Members::voters([1, 2, 3])) };
     assert_eq!(Raft::new(config, Saved::default(), 100, 1).deadline(), 105);
     assert!(
@@ -537,23 +547,23 @@ fn one_node_of_a_new_cluster_need_not_wait() {
 }
 
 #[test]
-fn a_piece_is_sent_again_when_a_later_heartbeat_is_answered() {
+fn a_chunk_is_sent_again_when_a_later_heartbeat_is_answered() {
     let (mut leader, now) = leader_of_three(|config| config.max_message_bytes = 100);
     let term = leader.term();
     let _ = receive(&mut leader, now, 2, term, accepted(1));
     let output = propose(&mut leader, now, &"x".repeat(150));
     assert!(matches!(to(&output, 2)[0], Body::Chunk { offset: 0, .. }));
-    for (later, pieces) in [(1, 0), (49, 0), (50, 1)] {
+    for (later, chunks) in [(1, 0), (49, 0), (50, 1)] {
         let _ = leader.handle(now + later, Input::Tick);
         let output = receive(&mut leader, now + later, 2, term, accepted(1));
-        let piece = |body: &&&Body| matches!(body, Body::Chunk { offset: 0, .. });
-        assert_eq!(to(&output, 2).iter().filter(piece).count(), pieces, "{later} ms later");
+        let chunk = |body: &&&Body| matches!(body, Body::Chunk { offset: 0, .. });
+        assert_eq!(to(&output, 2).iter().filter(chunk).count(), chunks, "{later} ms later");
     }
 }
 
 #[test]
-fn a_round_counts_only_when_storage_was_seen_to_be_the_nodes_own() {
-    // Its own round: perhaps somebody else runs this node by now, and has voted in its name.
+fn a_round_counts_only_after_a_write_shows_that_storage_is_still_the_nodes_own() {
+    // The only member: another host may run this node by now and may have voted for another leader.
     let mut leader = node(1, 1);
     let _ = leader.handle(600, Input::Tick);
     let _ = leader.handle(600, Input::Persisted(1));
@@ -564,7 +574,7 @@ fn a_round_counts_only_when_storage_was_seen_to_be_the_nodes_own() {
     assert!(write.entries.is_empty() && write.hard.is_none() && output.reads.is_empty());
     let output = leader.handle(602, Input::Persisted(write.seq));
     assert_eq!(output.reads, [Confirmed { id: 7, index: Some(1) }]);
-    // Another's: the answer waits for a write that began after the question had come.
+    // A follower: its reply waits for a write that began after the heartbeat had arrived.
     let mut follower = node(1, 3);
     let beat = |round| Body::Append {
         prev: zero(),
@@ -577,6 +587,6 @@ fn a_round_counts_only_when_storage_was_seen_to_be_the_nodes_own() {
     let output = receive(&mut follower, 2, 2, 1, beat(1));
     let write = output.persist.expect("a write that shows it");
     assert_eq!(output.messages[0].after, write.seq);
-    // The same round again asks for nothing new.
+    // The same round again needs no other write.
     assert!(receive(&mut follower, 3, 2, 1, beat(1)).persist.is_none());
 }

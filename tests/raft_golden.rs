@@ -12,7 +12,8 @@ use conflux::raft::{Change, Input, NodeId};
 
 #[derive(goldenscript::Command)]
 enum Command {
-    /// Starts a cluster: `cluster 3 max_message=100 max_inflight=2 max_uncommitted=64 quiesce=10000`.
+    /// Starts a cluster:
+    /// `cluster 3 max_message=100 max_inflight=2 max_uncommitted=64 quiesce=10000`.
     Cluster {
         size: u64,
         #[arg(key)]
@@ -24,26 +25,27 @@ enum Command {
         #[arg(key)]
         quiesce: Option<u64>,
     },
-    /// Lets a node's clock run to its deadline, which makes it stand for election.
+    /// Advances a node's clock to its deadline, so that it campaigns.
     Campaign(NodeId),
-    /// Lets a node's clock run by so many ms.
+    /// Advances a node's clock by so many ms.
     Tick(NodeId, u64),
     /// Proposes commands on a node.
     Propose(NodeId, Vec<String>),
     /// Proposes one command of so many bytes.
     ProposeLarge(NodeId, usize),
-    /// Asks a node to confirm that it leads, under a number of the script's choice.
+    /// Asks a node to confirm that it leads, with a number that the script chooses.
     Read(NodeId, u64),
+    /// Asks a leader to transfer leadership to a node, or to the one with the longest log.
     Transfer(NodeId, Option<NodeId>),
-    /// Starts a node that is yet to become a member.
+    /// Starts a node that is not a member yet.
     Join(NodeId),
     /// Asks a node for a change of the members: `change 1 add 4`.
     Change(NodeId, String, NodeId),
-    /// Tells a node that another one's host is dead.
+    /// Tells a node that the host of another node is dead.
     PeerDown(NodeId, NodeId),
-    /// Tells a node that something waits there for the others.
+    /// Tells a node that work waits for the other nodes.
     Wake(NodeId),
-    /// Saves a node's state and cuts its log there.
+    /// Saves a node's state as a snapshot and compacts its log.
     Compact(NodeId),
     /// Delivers the first (or nth, from 0) message between two nodes.
     Deliver {
@@ -52,7 +54,7 @@ enum Command {
         #[arg(key, optional)]
         nth: usize,
     },
-    /// The same, and the message stays on its way to arrive once more.
+    /// The same, but the message stays in the network and arrives again later.
     Duplicate {
         from: NodeId,
         to: NodeId,
@@ -66,18 +68,19 @@ enum Command {
         #[arg(key, optional)]
         nth: usize,
     },
-    /// Loses everything that is under way.
+    /// Loses all messages in the network.
     LoseAll,
-    /// Delivers everything until nothing is under way.
+    /// Delivers all messages until the network is empty.
     Stabilize,
-    /// Cuts these nodes off from all others; what is under way between them is lost.
+    /// Separates these nodes from all others. Messages between the two groups are lost.
     Partition(Vec<NodeId>),
+    /// Ends all partitions.
     Heal,
     /// Crashes a node and starts it from its disk.
     Restart(NodeId),
-    /// From now on a node's disk writes only at `flush`.
+    /// From now on a node's disk does its writes only at `flush`.
     SlowDisk(NodeId),
-    /// Lets a slow disk do everything that waits.
+    /// Makes a slow disk do all its writes.
     Flush(NodeId),
     /// Prints every node.
     Status,

@@ -1,5 +1,5 @@
-//! Raft under random loss, repetition, reordering, partitions, slow disks and crashes. A seed
-//! decides everything; a failure names it.
+//! Raft with random faults: lost, duplicated and reordered messages, partitions, slow disks and
+//! crashes. A seed determines everything, and a failure names the seed.
 #![allow(missing_docs)]
 
 mod common;
@@ -11,11 +11,14 @@ use conflux::raft::{Blob, Index, Input, NodeId, Term};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// What must hold at every moment (paper figure 3).
+/// The invariants that must hold at every moment (paper, figure 3).
 #[derive(Default)]
 struct Invariants {
+    /// The leader of each term so far.
     leaders: BTreeMap<Term, NodeId>,
+    /// The entries that any node has committed.
     committed: BTreeMap<Index, (Term, Option<Blob>)>,
+    /// The term and the vote that each node had on its disk last.
     hard: BTreeMap<NodeId, (Term, Option<NodeId>)>,
 }
 
@@ -98,7 +101,7 @@ fn run(seed: u64) {
     settle(&mut cluster, &mut invariants, seed);
 }
 
-/// When the faults stop, a leader is there soon and everyone ends in the same state.
+/// When the faults stop, a leader is elected soon and all nodes end in the same state.
 fn settle(cluster: &mut Cluster, invariants: &mut Invariants, seed: u64) {
     cluster.cut.clear();
     let ids: Vec<_> = cluster.nodes.keys().copied().collect();

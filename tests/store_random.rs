@@ -1,6 +1,6 @@
-//! Whole hosts under random loss, repetition, reordering, partitions, corruption and dying tabs:
-//! nothing acknowledged is lost or doubled, and each node's performs keep their order. A seed
-//! decides everything; a failure names it.
+//! Whole hosts with random faults: lost, duplicated, reordered and corrupted frames, partitions and
+//! dying tabs. No acknowledged action is lost or applied twice, and each node's performs keep their
+//! order. A seed determines everything, and a failure names the seed.
 #![allow(missing_docs)]
 
 mod common;
@@ -13,7 +13,7 @@ use conflux::store::Outcome;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// What was asked for, by node and ticket.
+/// The value of each perform, by node and ticket.
 type Asked = BTreeMap<(String, u64), String>;
 
 fn run(seed: u64) {
@@ -83,8 +83,8 @@ fn run(seed: u64) {
     }
     hosts.cut.clear();
     hosts.run(30_000);
-    // A node that withdrew from a set that formed all the same has crashed, to that set; if too many
-    // have, the cluster has no majority, and nothing more can be asked of it.
+    // A node may have withdrawn from a set that formed nevertheless. For that set it has crashed.
+    // If too many nodes have, the cluster has no majority, and nothing more can be expected of it.
     let refused = hosts.hosts.values().filter(|h| h.core.status().phase == Phase::Refused).count();
     if hosts.hosts.len() - refused > n / 2 {
         hosts.hosts.retain(|_, host| host.core.status().phase != Phase::Refused);
@@ -93,13 +93,16 @@ fn run(seed: u64) {
 }
 
 fn check(hosts: &Hosts, asked: &Asked, seed: u64) {
-    let (first, host) = hosts.hosts.iter().next().expect("somebody is left");
+    let (first, host) = hosts.hosts.iter().next().expect("a node is left");
     let state = hosts.state(first);
     for (id, other) in &hosts.hosts {
         assert_eq!(hosts.state(id), state, "seed {seed}: {id} and {first} differ");
         assert_eq!(other.core.own().store().provisional(), host.core.own().store().committed());
         assert!(other.core.own().store().waiting() == 0, "seed {seed}: {id} still waits");
-        assert!(other.machine.notified.windows(2).all(|w| w[0] < w[1]), "told in order");
+        assert!(
+            other.machine.notified.windows(2).all(|w| w[0] < w[1]),
+            "subscribers are called in order"
+        );
     }
     for ((id, ticket), value) in asked {
         let Some(host) = hosts.hosts.get(id) else { continue };
@@ -124,7 +127,7 @@ fn check(hosts: &Hosts, asked: &Asked, seed: u64) {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_or_doubled() {
+fn no_acknowledged_action_is_lost_or_applied_twice() {
     let only = std::env::var("CONFLUX_SEED").ok().map(|seed| seed.parse().expect("a number"));
     let seeds = only.map_or(1..=50, |seed| seed..=seed);
     for seed in seeds {

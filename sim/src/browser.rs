@@ -1,5 +1,6 @@
-//! What a browser gives to its tabs, and no more: storage whose transactions are whole or not at all and
-//! follow each other in each node's database, and locks that are released when their tab dies.
+//! The storage and the locks that a browser offers its tabs, and no more than it promises. In each
+//! database, transactions happen completely or not at all, one after the other. A lock is released
+//! when its tab dies.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,22 +13,23 @@ use conflux::storage::{Fence, admit};
 use crate::disk::{Disk, Write};
 use crate::machine::State;
 
-/// A page: a tab's number, and which of its pages it is.
+/// A page: the number of its tab, and which of the tab's pages it is, counted from 1.
 pub type Page = (usize, u32);
 
-/// A node's database, or 0 for the registry.
+/// The id of the node whose database it is, or 0 for the registry.
 pub type Database = NodeId;
 
-/// What a page asked of storage.
+/// A request of a page to storage.
 #[derive(Debug)]
 pub struct Request {
-    /// Who.
+    /// The page that made it.
     pub page: Page,
-    /// In which generation of its host.
+    /// The generation of the page's host.
     pub generation: u32,
-    /// What.
+    /// What the page asked for.
     pub effect: HostEffect,
-    /// It has begun: it may be durable, and nothing behind it runs before it ends.
+    /// Whether it has begun. Then it may become durable even if the page dies, and no other request
+    /// of its database runs before it has ended.
     pub begun: bool,
 }
 
@@ -35,7 +37,7 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Stored {
     incarnation: u64,
-    /// Raised by every host that takes the node.
+    /// Raised by every host that takes the node over.
     pub epoch: u64,
     /// What is durable.
     pub disk: Disk,
@@ -47,12 +49,12 @@ struct Lock {
     queue: VecDeque<(Page, u32)>,
 }
 
-/// An answer for a page.
+/// An answer to a page.
 #[derive(Debug)]
 pub struct Answer {
-    /// For whom.
+    /// The page.
     pub page: Page,
-    /// What.
+    /// The input for the page's host.
     pub input: Input<State>,
 }
 
@@ -63,19 +65,20 @@ pub struct Browser {
     pub registry: Option<Registry>,
     /// The databases of the nodes.
     pub nodes: BTreeMap<NodeId, Stored>,
-    /// What waits for each database.
+    /// The requests to each database, in order.
     pub queues: BTreeMap<Database, VecDeque<Request>>,
     locks: BTreeMap<NodeId, Lock>,
-    /// Answers about locks.
+    /// Answers about locks that have not been delivered yet.
     pub answers: Vec<Answer>,
 }
 
-fn tenancy(generation: u32, input: elastic::Input) -> Input<State> {
+fn elastic_input(generation: u32, input: elastic::Input) -> Input<State> {
     Input::Elastic { generation, input }
 }
 
 impl Browser {
-    /// A page asks something of storage or locks. Gives the database whose queue has grown.
+    /// Takes a request of a page to storage or locks. Gives the database in whose queue it waits,
+    /// if there is one.
     pub fn ask(&mut self, page: Page, effect: HostEffect) -> Option<Database> {
         let (generation, database) = match &effect {
             HostEffect::Write { generation, node, .. } => (*generation, *node),
@@ -107,7 +110,8 @@ impl Browser {
                 if granted {
                     lock.holder = Some((page, generation));
                 }
-                let input = tenancy(generation, elastic::Input::Lock { node: *node, granted });
+                let input =
+                    elastic_input(generation, elastic::Input::Lock { node: *node, granted });
                 self.answers.push(Answer { page, input });
             }
             Effect::AwaitLock(node) => {
@@ -121,15 +125,15 @@ impl Browser {
                 }
                 lock.queue.retain(|(waiter, _)| *waiter != page);
                 if let Some((holder, generation)) = lock.holder.replace((page, generation)) {
-                    let input = tenancy(generation, elastic::Input::Lost(*node));
+                    let input = elastic_input(generation, elastic::Input::Lost(*node));
                     self.answers.push(Answer { page: holder, input });
                 }
                 let granted = elastic::Input::Lock { node: *node, granted: true };
-                self.answers.push(Answer { page, input: tenancy(generation, granted) });
+                self.answers.push(Answer { page, input: elastic_input(generation, granted) });
             }
             Effect::Unlock(node) => self.release(*node, page),
             Effect::UnlockAll => self.release_all(page),
-            _ => unreachable!("no lock: {effect:?}"),
+            _ => unreachable!("not about a lock: {effect:?}"),
         }
     }
 
@@ -142,7 +146,7 @@ impl Browser {
         }
     }
 
-    /// A page lets go of everything, or is dead.
+    /// Releases all locks of a page, and takes the page out of all queues.
     pub fn release_all(&mut self, page: Page) {
         for node in self.locks.keys().copied().collect::<Vec<_>>() {
             self.release(node, page);
@@ -156,12 +160,13 @@ impl Browser {
         }
         if let Some((page, generation)) = lock.queue.pop_front() {
             lock.holder = Some((page, generation));
-            let input = tenancy(generation, elastic::Input::Lock { node, granted: true });
+            let input = elastic_input(generation, elastic::Input::Lock { node, granted: true });
             self.answers.push(Answer { page, input });
         }
     }
 
-    /// A lock is dropped, and its holder is not told.
+    /// Takes a lock from its holder without telling the holder, and grants it to the next page in
+    /// the queue. Gives the node. `nth` selects one of the locks for which a page waits.
     pub fn drop_lock(&mut self, nth: usize) -> Option<NodeId> {
         let held = |lock: &Lock| lock.holder.is_some() && !lock.queue.is_empty();
         let held = self.locks.iter().filter(|(_, lock)| held(lock)).map(|(node, _)| *node);
@@ -172,16 +177,16 @@ impl Browser {
         Some(node)
     }
 
-    /// Whether this page holds a node's lock.
+    /// Whether this page holds the lock of this node.
     pub fn holds(&self, page: Page, node: NodeId) -> bool {
         let holder = self.locks.get(&node).and_then(|lock| lock.holder);
         holder.is_some_and(|(holder, _)| holder == page)
     }
 
-    /// Does what a request asks for, in one transaction.
+    /// Carries out a request, in one transaction. Gives the answer, if there is one.
     pub fn carry_out(&mut self, request: Request) -> Option<Answer> {
         let Request { page, generation, effect, .. } = request;
-        let answer = |input| Some(Answer { page, input: tenancy(generation, input) });
+        let answer = |input| Some(Answer { page, input: elastic_input(generation, input) });
         let effect = match effect {
             HostEffect::Write { node, epoch, persist, .. } => {
                 let stored = self.nodes.get_mut(&node);
@@ -241,7 +246,7 @@ impl Browser {
                 self.nodes.clear();
                 None
             }
-            effect => unreachable!("nothing for storage: {effect:?}"),
+            effect => unreachable!("not about storage: {effect:?}"),
         }
     }
 }

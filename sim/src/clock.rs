@@ -30,7 +30,7 @@ impl Clock {
     /// The simulated time at which the clock will show `at` ms, if it neither jumps nor changes its
     /// rate.
     pub fn when(&self, now: Micros, at: u64) -> Micros {
-        // No run lasts a day: a timer that is later than that never fires.
+        // Of a timer that is more than a day away, the exact time does not matter.
         let left = at.saturating_mul(1000).saturating_sub(self.own(now)).min(86_400_000_000);
         now + (left * 1000).div_ceil(self.rate)
     }

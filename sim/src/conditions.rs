@@ -51,8 +51,8 @@ pub enum Fault {
     /// The limits of messages, windows and logs are small, so that entries, arguments and snapshots
     /// travel in chunks, and snapshots are frequent.
     SmallLimits,
-    /// The session table has room for hardly more sessions than there are processes, and sessions of
-    /// dead clients take up that room.
+    /// The session table has room for hardly more sessions than there are processes, and sessions
+    /// of dead clients take up that room.
     FewSessions,
     /// There is one process more than the cluster has members.
     Crowd,
@@ -149,9 +149,9 @@ impl fmt::Display for Faults {
 }
 
 /// How long an idle leader may be silent, in ms (`raft::Config::quiesce_interval`). In half of the
-/// runs, leaders do not quiesce. In a quarter, the interval is longer than a run may take to end, so
-/// that a node with work that waits has to wake the others. The value is drawn from a copy of `rng`,
-/// so the caller's later draws do not depend on it.
+/// runs, leaders do not quiesce. In a quarter, the interval is longer than a run may take to end,
+/// so that a node with work that waits has to wake the others. The value is drawn from a copy of
+/// `rng`, so the caller's later draws do not depend on it.
 pub fn quiesce_interval(rng: &SmallRng) -> Option<Time> {
     let mut rng = rng.clone();
     rng.random::<bool>().then(|| if rng.random() { 600_000 } else { rng.random_range(100..20_000) })
@@ -199,8 +199,8 @@ pub struct Conditions {
     pub max_sessions: usize,
     /// After how many ms without an answer a client sends a request again.
     pub retry: Time,
-    /// The most bytes of padding in the arguments of most performs. One perform in ten has up to ten
-    /// times as many.
+    /// The most bytes of padding in the arguments of most performs. One perform in ten has up to
+    /// ten times as many.
     pub padding: usize,
 }
 

@@ -1,6 +1,6 @@
-//! A disk that promises what IndexedDB does and no more: each write is a transaction, whole or not at
-//! all; writes become durable in the order in which they were started; and what was not reported as
-//! durable before a crash may be there or not.
+//! A disk that promises what IndexedDB promises, and no more. A write is a transaction that happens
+//! completely or not at all. Writes become durable in the order in which they were started. A write
+//! that was not reported as durable may or may not be there after a crash.
 
 use std::collections::VecDeque;
 
@@ -9,27 +9,27 @@ use conflux::raft::{Entry, HardState, Index, Persist, PersistSeq, Position, Save
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-/// Who a process is, once its cluster has formed.
+/// Which member a process is, once its cluster has formed.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Its number in Raft.
+    /// Its node id in Raft.
     pub number: u64,
-    /// Its start-nonce.
+    /// The nonce under which the other members know it.
     pub nonce: u64,
-    /// The set in which it is a member.
+    /// The set with which its cluster formed.
     pub set: Set,
 }
 
 /// One write.
 #[derive(Clone, Debug)]
 pub enum Write {
-    /// Who the process is.
+    /// Which member the process is.
     Identity(Identity),
-    /// What its Raft must not forget.
+    /// What its Raft wants to be durable.
     Raft(Persist),
 }
 
-/// What survives.
+/// What is durable.
 #[derive(Clone, Debug, Default)]
 struct Image {
     identity: Option<Identity>,
@@ -72,24 +72,24 @@ pub struct Disk {
     queue: VecDeque<Write>,
 }
 
-/// What became of the writes that were under way when the process died.
+/// What happened to the pending writes when the process died.
 #[derive(Clone, Copy, Debug)]
 pub struct Lost {
-    /// So many were done all the same.
+    /// How many became durable all the same.
     pub done: usize,
-    /// So many were not; the first of them may have been half done, and was undone.
+    /// How many were lost. The first of them may have been half done, and was undone.
     pub lost: usize,
 }
 
 impl Disk {
-    /// A disk that holds what a Raft begins with.
+    /// A disk that holds what a Raft starts with.
     pub fn with(saved: Saved) -> Self {
         let Saved { hard, snapshot, entries } = saved;
         let image = Image { identity: None, hard, snapshot, entries: entries.into() };
         Self { image, ..Self::default() }
     }
 
-    /// A disk of a node that is yet to join.
+    /// The disk of a node that has not yet joined its cluster.
     pub fn of(identity: Identity) -> Self {
         let image = Image { identity: Some(identity), ..Image::default() };
         Self { image, ..Self::default() }
@@ -100,12 +100,12 @@ impl Disk {
         self.queue.push_back(write);
     }
 
-    /// How many writes are under way.
+    /// How many writes are pending.
     pub fn pending(&self) -> usize {
         self.queue.len()
     }
 
-    /// The first write is durable. Gives its number, if it is Raft's.
+    /// The first pending write is durable. Gives its number, if it is a write of Raft.
     pub fn finish(&mut self) -> Option<PersistSeq> {
         let write = self.queue.pop_front()?;
         let seq = match &write {
@@ -116,8 +116,8 @@ impl Disk {
         seq
     }
 
-    /// The process dies. Of the writes under way, a random number from the front is durable; the one
-    /// behind them may be torn, and the transaction undoes it.
+    /// The process dies. Of the pending writes, a random number from the front is durable. The next
+    /// one may be torn, and the transaction undoes it.
     pub fn crash(&mut self, rng: &mut SmallRng) -> Lost {
         let done = rng.random_range(0..=self.queue.len());
         let lost = self.queue.len() - done;
@@ -128,7 +128,7 @@ impl Disk {
         Lost { done, lost }
     }
 
-    /// Who the process is, as far as that is durable.
+    /// The identity of the process, if it is durable.
     pub fn identity(&self) -> Option<&Identity> {
         self.image.identity.as_ref()
     }
@@ -138,7 +138,8 @@ impl Disk {
         self.image.hard
     }
 
-    /// Whether the entry at `index` is durable, and in which term.
+    /// The term of the entry at `index`, if the entry is durable or is the last one in the durable
+    /// snapshot.
     pub fn term(&self, index: Index) -> Option<u64> {
         let base = self.base();
         if index == base.index {
@@ -148,12 +149,12 @@ impl Disk {
         self.image.entries.get(offset).map(|entry| entry.at.term)
     }
 
-    /// The end of the durable snapshot.
+    /// The last position of the durable snapshot.
     pub fn base(&self) -> Position {
         self.image.snapshot.as_ref().map(|s| s.last).unwrap_or_default()
     }
 
-    /// What a process that starts again is given.
+    /// What a process loads when it starts again.
     pub fn load(&self) -> Saved {
         Saved {
             hard: self.image.hard,

@@ -1,5 +1,6 @@
-//! What a fuzzer calls: bytes in, and nothing may panic, hang or grow without end. `fuzz/` has a
-//! target for each of these, and the tests run them on some thousand random inputs.
+//! The functions that a fuzzer calls. Whatever bytes they get, nothing may panic, hang or grow
+//! without end. `fuzz/` has a target for each function, and the tests run each on thousands of
+//! random inputs.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use conflux::store::{self, Failure, Machine, Perform, Request, Verdict};
 use conflux::wire::{self, FrameWriter, Header, relay};
 use serde::ser::{Serialize, SerializeTuple as _, Serializer};
 
-/// A target: its name, and what it does with an input.
+/// A target: its name, and the function that takes an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
@@ -29,7 +30,7 @@ pub const TARGETS: [Target; 5] = [
     ("options", options),
 ];
 
-/// Bytes that decide something. When they are used up there are only zeros.
+/// The bytes of an input, from which values are made. After the last byte come zeros.
 #[derive(Clone, Copy, Debug)]
 struct Source<'a>(&'a [u8]);
 
@@ -48,7 +49,7 @@ impl Source<'_> {
         self.byte() % end
     }
 
-    /// A number as they occur, or one that should not.
+    /// A small number, as in a real message, or one that should not occur.
     fn number(&mut self) -> u64 {
         const ODD: [u64; 8] =
             [u64::MAX, u64::MAX - 1, 1 << 63, 1 << 48, (1 << 48) + 1, (1 << 48) - 1, 1 << 32, 255];
@@ -89,8 +90,9 @@ impl Serialize for Raw<'_> {
     }
 }
 
-/// Frames: what is read comes out the same when it is written and read again. The first byte says
-/// whether the rest is the frame, or what stands behind a header and a checksum that are right.
+/// Frames: if a frame can be read, its messages must be the same after they were written and read
+/// again. The first byte says whether the rest is the whole frame, or only the content of a frame
+/// with a valid header and checksum.
 pub fn frame(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     let frame = if first % 2 == 0 {
@@ -113,7 +115,7 @@ pub fn frame(data: &[u8]) {
     assert_eq!(again, messages);
 }
 
-/// Envelopes, which the relay opens: what is opened can be sealed again, and is the same.
+/// Envelopes, which the relay opens: an opened envelope must be the same after it was sealed again.
 pub fn envelope(data: &[u8]) {
     if let Ok((to, frame)) = relay::open(data) {
         assert!(!frame.is_empty() && to.is_none_or(|to| !to.is_empty()));
@@ -121,7 +123,7 @@ pub fn envelope(data: &[u8]) {
     }
 }
 
-/// A machine that takes anything.
+/// A state machine that accepts any bytes.
 #[derive(Default)]
 struct Anything;
 
@@ -159,7 +161,7 @@ impl Machine for Anything {
     fn committed(&mut self, _: Index) {}
 }
 
-/// A node under attack, which is number 1 of three.
+/// The node under attack: number 1 of three.
 struct Victim {
     node: Node<Rc<Vec<u8>>>,
     now: Time,
@@ -220,7 +222,7 @@ impl Victim {
         self.handle(Input::Tick);
     }
 
-    /// Brings the node into a role, by fair means.
+    /// Brings the node into a role, with valid messages.
     fn become_role(&mut self, role: u8) {
         if role == 0 {
             return; // Its cluster has not formed.
@@ -263,8 +265,8 @@ impl Victim {
     }
 }
 
-/// Every message into a node in every role. The first byte is the role; then come messages, with time
-/// passing and performs in between.
+/// Every message to a node in every role. The first byte is the role. Then come messages, with time
+/// and performs in between.
 pub fn node(data: &[u8]) {
     let mut source = Source(data);
     let mut victim = Victim::new();
@@ -311,7 +313,7 @@ fn raft_message(source: &mut Source<'_>) -> Message {
         };
         Entry { at, payload }
     };
-    let whole = |source: &mut Source<'_>| match source.below(2) {
+    let chunked = |source: &mut Source<'_>| match source.below(2) {
         0 => Chunked::Snapshot { last: source.position() },
         _ => Chunked::Entry { prev: source.position(), at: source.position() },
     };
@@ -336,15 +338,17 @@ fn raft_message(source: &mut Source<'_>) -> Message {
             Body::AppendReply { round: source.number(), result }
         }
         6 => Body::Chunk {
-            of: whole(source),
+            of: chunked(source),
             total: source.number(),
             offset: source.number(),
             round: source.number(),
             data: source.bytes().into(),
         },
-        7 => {
-            Body::ChunkReply { of: whole(source), offset: source.number(), round: source.number() }
-        }
+        7 => Body::ChunkReply {
+            of: chunked(source),
+            offset: source.number(),
+            round: source.number(),
+        },
         _ => Body::TimeoutNow,
     };
     Message { term, body }
@@ -394,7 +398,7 @@ fn store_message(source: &mut Source<'_>) -> store::Message {
     store::Message { term, body }
 }
 
-/// Every message into a node that forms a cluster, or has formed one.
+/// Every message to a node of a cluster that is forming or has formed.
 pub fn forming(data: &[u8]) {
     let mut source = Source(data);
     let plan = match source.below(2) {
@@ -404,7 +408,7 @@ pub fn forming(data: &[u8]) {
     let mut node = Formation::new("a".into(), plan, 0, 1);
     let mut now = 0;
     while !source.is_over() {
-        // Who waits to be taken in may still be refused.
+        // A node that waits to be taken in may still be refused.
         let before = node.set().filter(|_| !node.is_joining()).cloned();
         let output = match source.below(8) {
             0 => {
@@ -430,7 +434,8 @@ fn forming_message(source: &mut Source<'_>, node: &Formation) -> formation::Mess
         1 => Member { id: source.text(), nonce: source.number() },
         n => Member { id: char::from(b'a' + n % 4).into(), nonce: source.number() },
     };
-    // What no honest node could build does not come through serde's door either, but this does.
+    // `Set::new` refuses what no honest node could build. Serde does not, and a peer's set comes
+    // through serde.
     let set = |source: &mut Source<'_>| {
         let members = source.list(4, member);
         let bytes = postcard::to_allocvec(&members).expect("it fits in memory");
@@ -456,7 +461,7 @@ fn forming_message(source: &mut Source<'_>, node: &Formation) -> formation::Mess
     formation::Message { from, body }
 }
 
-/// The options parser: whatever comes, an answer.
+/// The parser of options: it must accept or refuse any value.
 pub fn options(data: &[u8]) {
     let mut source = Source(data);
     let value = value(&mut source, 3);

@@ -1,5 +1,5 @@
-//! What clients asked for and what they were told, and whether one register after another can
-//! explain it: linearizability, as the checker of Wing, Gong and Lowe in `todc-utils` decides it.
+//! What clients asked for and what they were answered, and whether that is linearizable, register
+//! by register. The checker of Wing, Gong and Lowe in `todc-utils` decides.
 
 use std::collections::BTreeSet;
 
@@ -9,31 +9,31 @@ use todc_utils::{Specification, WGLChecker};
 
 use crate::machine::{self, Method, OpId, VALUE};
 
-/// How much of a register's history is looked at. A beginning of a linearizable history is
-/// linearizable, and the checker's time grows fast.
+/// How many operations of each register are checked, because the checker's time grows fast. That
+/// raises no false alarm: every prefix of a linearizable history is linearizable.
 const LONGEST: usize = 80;
 
-/// What was asked for.
+/// What a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// A perform.
     Perform(Method),
-    /// `read()`, and then a look at the local state.
+    /// `read()`, and then the value in the local committed state.
     Read,
 }
 
-/// What came back.
+/// What a client was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// An action, and what it found in the register.
+    /// An action, with the value that it found in the register.
     Action(u32),
-    /// Nothing, which says that the register held what was expected.
+    /// Nothing, which means that the register held the expected value.
     Nothing,
-    /// A register's value: of a read, or in a verdict.
+    /// A register's value, from a read or in a verdict.
     Value(u32),
-    /// It never ran and never will.
+    /// The perform never ran and never will.
     Refused,
-    /// It may have run, or may still run.
+    /// The perform may have run, or may still run.
     Unknown,
 }
 
@@ -44,17 +44,18 @@ pub struct Op {
     pub asked: Asked,
     /// The process that asked.
     pub process: usize,
-    /// The start of the process.
+    /// The client: each start of a process is another one.
     pub client: u16,
     /// The register.
     pub key: u8,
-    /// What was expected there.
+    /// The value that the client expected there.
     pub expected: u32,
-    /// When it was asked, counted in calls and answers.
+    /// When it was called. Time is counted in calls and answers.
     pub called: u64,
-    /// What came back, and when.
+    /// When it was answered, and how.
     pub answered: Option<(u64, Answer)>,
-    /// The index of its action, once that is committed, and what it found in the register.
+    /// The index of its action, once that is committed, and the value that the action found in the
+    /// register.
     pub committed: Option<(u64, u32)>,
 }
 
@@ -66,27 +67,28 @@ pub struct History {
 }
 
 impl History {
-    /// Something is asked for.
+    /// Records a call. Gives its number.
     pub fn call(&mut self, op: Op) -> OpId {
         self.clock += 1;
         self.ops.push(Op { called: self.clock, ..op });
         OpId::try_from(self.ops.len()).expect("runs are short")
     }
 
-    /// Everything that was asked for.
+    /// All operations, in the order of their numbers, which start at 1.
     pub fn ops(&self) -> &[Op] {
         &self.ops
     }
 
-    /// One of them.
+    /// The operation with this number.
     pub fn op(&self, op: OpId) -> &Op {
         &self.ops[op as usize - 1]
     }
 
-    /// An answer came. `local` is what the register holds in the process's committed state.
+    /// Records an answer. `local` is the value of the register in the process's committed state,
+    /// and `applied` is the index of that state.
     ///
     /// # Errors
-    /// When it cannot be true, or is not the first one.
+    /// When the answer cannot be true, or is not the first one.
     pub fn answer(
         &mut self,
         op: OpId,
@@ -110,7 +112,7 @@ impl History {
                     return Err(format!("op {op} was settled with the action of op {}", action.op));
                 }
                 match record.committed {
-                    None => return Err(format!("op {op} was acknowledged and is not committed")),
+                    None => return Err(format!("op {op} was acknowledged but is not committed")),
                     Some((index, _)) if index > applied => {
                         return Err(format!("op {op} was acknowledged before it was applied"));
                     }
@@ -129,10 +131,10 @@ impl History {
         self.check_never_ran(op)
     }
 
-    /// The action of a perform is committed.
+    /// Records that the action of a perform is committed.
     ///
     /// # Errors
-    /// When it was said that there is none, or when it is there already.
+    /// When the perform was reported as never run, or has run before.
     pub fn committed(&mut self, action: &machine::Action, index: u64) -> Result<(), String> {
         let op = action.op;
         let record = &mut self.ops[op as usize - 1];
@@ -148,7 +150,7 @@ impl History {
             (Some((index, _)), Some((_, answer)))
                 if !matches!(answer, Answer::Action(_) | Answer::Unknown) =>
             {
-                Err(format!("op {op} was settled with {answer:?} and is committed at {index}"))
+                Err(format!("op {op} was settled with {answer:?} but is committed at {index}"))
             }
             _ => Ok(()),
         }
@@ -157,7 +159,7 @@ impl History {
     /// Checks every register's history.
     ///
     /// # Errors
-    /// Names the first register whose history nothing explains, and tells it.
+    /// When a history is not linearizable: names the first such register and lists its history.
     pub fn check(&self) -> Result<(), String> {
         (0..machine::KEYS as u8).try_for_each(|key| self.check_key(key))
     }
@@ -165,7 +167,8 @@ impl History {
     fn check_key(&self, key: u8) -> Result<(), String> {
         let ops = (1..).zip(&self.ops).filter(|(_, op)| op.key == key);
         let ops: Vec<(OpId, &Op)> = ops.take(LONGEST).collect();
-        // What was answered after the last call that is looked at may not have been answered then.
+        // An answer that came after the last checked call is ignored: at that time, the operation
+        // was still running.
         let Some(end) = ops.last().map(|(_, op)| op.called) else { return Ok(()) };
         let mut steps = Vec::new();
         for (id, op) in &ops {
@@ -175,7 +178,9 @@ impl History {
             let step = Step::new(*id, op, answered.map(|(_, answer)| answer));
             steps.extend(step.map(|step| (op.called, at, step)));
         }
-        // What was not answered by then may have taken effect behind something that came later still.
+        // An unanswered operation may have taken effect after an operation that is not checked.
+        // Then it found a value that no checked operation has written, and is left out. Its own
+        // value may be one that others found, so this is repeated until nothing more is left out.
         loop {
             let written: BTreeSet<u32> =
                 steps.iter().filter_map(|(.., s)| s.write).chain([0]).collect();
@@ -194,8 +199,8 @@ impl History {
             return Ok(());
         }
         events.sort_by_key(|(at, process, _)| (*at, *process));
-        // The order of calls with no answer in between means nothing, and the checker is faster when it
-        // meets those first that change nothing.
+        // Calls without an answer between them are concurrent, so their order means nothing. The
+        // checker is faster when it sees those first that write nothing.
         let is_call = |event: &Event<Step>| matches!(event, Event::Call(_));
         for calls in events.chunk_by_mut(|a, b| is_call(&a.2) && is_call(&b.2)) {
             calls.sort_by_key(|(_, _, event)| match event {
@@ -212,21 +217,21 @@ impl History {
     }
 }
 
-/// What one operation does to a register, and what it says was there.
+/// What one operation does to a register, and what it found there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Step {
-    /// The value must be this,
+    /// The value that the operation found. The register must hold it.
     found: u32,
-    /// and this, if it says so;
+    /// The value that a compare-and-set expected. The register must hold it, too.
     only_if: Option<u32>,
-    /// and it is this afterwards.
+    /// The value that the operation writes, if it writes one.
     write: Option<u32>,
 }
 
 impl Step {
-    /// `None` for what never ran, and for what left nothing behind: nobody can tell whether it ran.
-    /// Of what was never answered, the log says whether it ran and what it found; when it took effect is
-    /// for the checker to find.
+    /// `None` for an operation that never ran, and for an unanswered one without a committed
+    /// action: no client can observe whether it ran. If an unanswered operation has a committed
+    /// action, the log says what it found, and the checker finds out when it took effect.
     fn new(id: OpId, op: &Op, answer: Option<Answer>) -> Option<Self> {
         let nothing = Self { found: 0, write: None, only_if: None };
         let only_if = (op.asked == Asked::Perform(Method::Cas)).then_some(op.expected);
@@ -239,7 +244,7 @@ impl Step {
     }
 }
 
-/// A register, in one order after another.
+/// The sequential specification of a register.
 struct Register;
 
 impl Specification for Register {
@@ -279,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_of_what_is_overwritten_is_found() {
+    fn a_stale_read_is_found() {
         let mut history = History::default();
         let one = history.call(op(Method::Set));
         answer(&mut history, one, Answer::Action(0));
@@ -288,12 +293,12 @@ mod tests {
         let read = history.call(op(Method::Get));
         answer(&mut history, read, Answer::Value(one));
         history.call(op(Method::Get));
-        let error = history.check().expect_err("it is stale");
+        let error = history.check().expect_err("the last read is stale");
         assert!(error.contains("register 0"), "{error}");
     }
 
     #[test]
-    fn what_overlaps_may_be_seen_or_not() {
+    fn a_read_may_or_may_not_see_a_concurrent_write() {
         for seen in [true, false] {
             let mut history = History::default();
             let write = history.call(op(Method::Set));
@@ -301,12 +306,12 @@ mod tests {
             answer(&mut history, read, Answer::Value(if seen { write } else { 0 }));
             answer(&mut history, write, Answer::Action(0));
             history.call(op(Method::Get));
-            history.check().expect("both orders explain it");
+            history.check().expect("one of the two orders explains the history");
         }
     }
 
     #[test]
-    fn what_timed_out_may_take_effect_late_but_not_come_and_go() {
+    fn a_write_that_timed_out_may_take_effect_late_but_is_not_undone() {
         for (last, fits) in [(1, true), (0, false)] {
             let mut history = History::default();
             let write = history.call(op(Method::Set));
@@ -322,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_swap_tells_what_was_there() {
+    fn a_swap_must_find_the_value_before_it() {
         let mut history = History::default();
         let one = history.call(op(Method::Set));
         answer(&mut history, one, Answer::Action(0));

@@ -1,6 +1,7 @@
-//! What must hold after every step of a run. The simulator knows what no single process knows: which
-//! entries were ever in a log, which are committed, which node led each term, and which votes and
-//! acknowledgements were sent. After each step it compares what the step changed with all of this.
+//! What must hold after every step of a run. The simulator knows what no single process knows:
+//! which entries were ever in a log, which are committed, which node led each term, and which votes
+//! and acknowledgements were sent. After each step it compares what the step changed with all of
+//! this.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +56,7 @@ pub struct Last {
 pub struct Invariants {
     /// By index: the entries that were ever in a log.
     seen: Vec<Vec<Seen>>,
-    /// By index, from 1 on.
+    /// By index, from 1 on: the committed entries.
     committed_entries: Vec<CommittedEntry>,
     /// By term: the leader.
     leaders: Vec<Option<NodeId>>,
@@ -114,9 +115,9 @@ impl Invariants {
         *self.places.entry(id).or_insert(next)
     }
 
-    /// Entries are appended to a node's log, after an entry of the term `before`. Log matching (paper
-    /// §5.3): two entries with the same index and term are the same, and so is everything before
-    /// them.
+    /// Entries are appended to a node's log, after an entry of the term `before`. Log matching
+    /// (paper §5.3): two entries with the same index and term are the same, and so is everything
+    /// before them.
     pub fn append(&mut self, mut before: Term, entries: &[Entry]) -> Check {
         for entry in entries {
             let payload = match &entry.payload {
@@ -137,7 +138,7 @@ impl Invariants {
                 Some(seen) if seen.payload == payload && seen.before == before => {}
                 Some(seen) => {
                     return Err(format!(
-                        "log matching: {} differs between two logs; the terms before it are {} and {before}",
+                        "log matching: {} differs between two logs: after terms {} and {before}",
                         entry.at, seen.before
                     ));
                 }
@@ -227,7 +228,8 @@ impl Invariants {
             Some(leader) => return Err(format!("n{leader} and n{id} lead term {term}")),
             None => *known = Some(id),
         }
-        // A leader may lack entries that were committed in later terms: it has been replaced by then.
+        // A leader may lack entries that were committed in later terms: it has been replaced by
+        // then.
         let earlier = self.committed_entries.partition_point(|entry| entry.committed_in < term);
         let Some(newest) = self.committed_entries[..earlier].last() else { return Ok(()) };
         let index = earlier as Index;
@@ -301,7 +303,10 @@ impl Invariants {
         let (id, log) = (raft.id(), raft.log());
         let (applied, end) = (store.applied(), log.last());
         if applied < last.applied {
-            return Err(format!("n{id}'s applied index goes back from {} to {applied}", last.applied));
+            return Err(format!(
+                "n{id}'s applied index goes back from {} to {applied}",
+                last.applied
+            ));
         }
         if applied > raft.commit_index() {
             return Err(format!("n{id} has applied {applied}, which is not committed"));
@@ -335,15 +340,15 @@ impl Invariants {
             None => seen.state = Some(state.hash()),
             Some(hash) if hash == state.hash() => {}
             Some(_) => {
-                return Err(format!("n{id}'s {what} state after {at} differs from other nodes'"));
+                return Err(format!("n{id}'s {what} state after {at} is not that of other nodes"));
             }
         }
         Ok(())
     }
 }
 
-/// The configuration that counts is the newest one in the log. A leader makes a new one only when an
-/// entry of its term is committed (dissertation §4.1).
+/// The configuration that counts is the newest one in the log. A leader makes a new one only when
+/// an entry of its term is committed (dissertation §4.1).
 fn look_at_members(raft: &Raft) -> Check {
     let (id, log, (at, members)) = (raft.id(), raft.log(), raft.log().members());
     if at <= log.base().index {

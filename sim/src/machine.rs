@@ -1,5 +1,5 @@
-//! The state machine that is replicated in the simulator: a few registers, and enough besides to see
-//! at once when an action is missing, doubled or out of order.
+//! The replicated state machine of the simulator: a few registers, and enough besides to see at
+//! once when an action is missing, repeated or out of order.
 
 use std::rc::Rc;
 
@@ -10,41 +10,41 @@ use serde::{Deserialize, Serialize};
 /// How many registers there are.
 pub const KEYS: usize = 6;
 
-/// The code of a verdict that tells a register's value in its message.
+/// The failure code of a verdict whose message is a register's value.
 pub const VALUE: &str = "VALUE";
 
 /// What a perform asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
-    /// Writes.
+    /// Writes the register.
     Set,
-    /// Writes, and the action tells what was there before.
+    /// Writes the register. The action carries the value before.
     Swap,
-    /// Writes if the register holds what is expected; otherwise fails with what it holds.
+    /// Writes the register if it holds the expected value; otherwise fails with its value.
     Cas,
-    /// Appends nothing, and fails with what the register holds.
+    /// Appends nothing, and fails with the register's value.
     Get,
-    /// Appends nothing. Says nothing if the register holds what is expected, and otherwise fails with
-    /// what it holds.
+    /// Appends nothing. Returns nothing if the register holds the expected value; otherwise fails
+    /// with its value.
     Check,
-    /// An action on which the reducer fails.
+    /// Makes an action on which the reducer fails.
     Poison,
 }
 
-/// A number for every perform and read of a run, in the order in which they were issued; also its
-/// ticket, and the value that it writes.
+/// The number of a perform or read, in the order in which they were issued in a run. It is also the
+/// ticket, and the value that a perform writes.
 pub type OpId = u32;
 
-/// Arguments of a perform.
+/// The arguments of a perform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Args {
-    /// Which one it is.
+    /// The number of the perform.
     pub op: OpId,
-    /// Who performs: one start of one process.
+    /// The client that performs: one start of one process.
     pub client: u16,
     /// The register.
     pub key: u8,
-    /// What [`Method::Cas`] and [`Method::Check`] expect.
+    /// The value that [`Method::Cas`] and [`Method::Check`] expect.
     pub expected: u32,
     /// Nothing but size.
     pub padding: Blob,
@@ -53,21 +53,21 @@ pub struct Args {
 /// An action: what a method made of its arguments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Action {
-    /// The perform that it came from.
+    /// The number of its perform.
     pub op: OpId,
-    /// Who performed.
+    /// The client that performed.
     pub client: u16,
     /// The register.
     pub key: u8,
-    /// What [`Method::Swap`] found.
+    /// The value that the method found in the register.
     pub old: u32,
-    /// The reducer fails on it.
+    /// Whether the reducer fails on this action.
     pub poison: bool,
     /// Nothing but size.
     pub padding: Blob,
 }
 
-/// Bytes as the core carries them.
+/// Serializes arguments or an action.
 pub fn encode<T: Serialize>(value: &T) -> Blob {
     postcard::to_allocvec(value).expect("it fits in memory").into()
 }
@@ -81,7 +81,9 @@ struct Inner {
     registers: [u32; KEYS],
     /// The newest perform of each client.
     newest: Vec<OpId>,
+    /// A hash of all performs in their order.
     hash: u64,
+    /// See [`State::wrong`].
     wrong: Option<(OpId, OpId)>,
 }
 
@@ -93,33 +95,33 @@ impl Default for State {
 }
 
 impl State {
-    /// What a register holds.
+    /// The value of a register.
     pub fn register(&self, key: u8) -> u32 {
         self.0.registers[usize::from(key)]
     }
 
-    /// A number that any difference in the order of actions changes.
+    /// A hash of all actions so far, in their order.
     pub fn hash(&self) -> u64 {
         self.0.hash
     }
 
-    /// A client's performs that came out of order, or twice: the later one and the one that had come
-    /// before it.
+    /// The first two performs of one client that ran out of order, or the perform that ran twice:
+    /// first the one that ran later, then the one that had run before.
     pub fn wrong(&self) -> Option<(OpId, OpId)> {
         self.0.wrong
     }
 }
 
-/// The machine of one process.
+/// The state machine of one process.
 #[derive(Debug, Default)]
 pub struct Registers {
-    /// The client of the process, where it has one for as long as it lives.
+    /// The client of a page, in the simulator of tabs.
     pub client: u16,
     /// The state that methods read.
     pub provisional: State,
-    /// The newest index of which it was told that an action is committed.
+    /// The newest index of an action that was reported to it as committed.
     pub notified: Index,
-    /// It was told of the same action twice, or of an older one after a newer.
+    /// Whether an action was reported twice, or after a newer one.
     pub notified_twice: bool,
 }
 
@@ -157,11 +159,11 @@ impl Machine for Registers {
         let method = method(name).expect("only known methods are performed");
         let found = self.provisional.register(args.key);
         let is_expected = found == args.expected;
-        let tell = || Failure::new(VALUE, found.to_string());
+        let value = || Failure::new(VALUE, found.to_string());
         match method {
-            Method::Get => return Err(tell()),
+            Method::Get => return Err(value()),
             Method::Check if is_expected => return Ok(None),
-            Method::Check | Method::Cas if !is_expected => return Err(tell()),
+            Method::Check | Method::Cas if !is_expected => return Err(value()),
             _ => {}
         }
         let Args { op, client, key, padding, .. } = args;

@@ -1,4 +1,4 @@
-//! How many seeds it takes to find a mistake that is made on purpose.
+//! Finds the first seed in which a mistake that is made on purpose shows.
 
 use std::sync::Mutex;
 
@@ -10,7 +10,7 @@ use crate::{tabs, world};
 /// A mistake that was found.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Which.
+    /// The mistake.
     pub mistake: Mistake,
     /// The first seed that shows it, counted from 1.
     pub seed: u64,
@@ -18,8 +18,8 @@ pub struct Found {
     pub failure: String,
 }
 
-/// Whether it takes tabs to show a mistake.
-fn is_of_tenancy(mistake: Mistake) -> bool {
+/// Whether only the simulator of tabs can show a mistake.
+fn needs_tabs(mistake: Mistake) -> bool {
     matches!(
         mistake,
         Mistake::ZombieRunsOn
@@ -31,8 +31,8 @@ fn is_of_tenancy(mistake: Mistake) -> bool {
     )
 }
 
-/// Makes a mistake and runs one seed after another until it shows. The mistake is not made any more
-/// afterwards.
+/// Makes a mistake and runs one seed after another, at most `seeds`, until the mistake shows. Then
+/// the mistake is no longer made.
 pub fn find(mistake: Mistake, seeds: u64) -> Option<Found> {
     make(Some(mistake));
     let found = Mutex::new(None::<Found>);
@@ -41,7 +41,7 @@ pub fn find(mistake: Mistake, seeds: u64) -> Option<Found> {
         if seed > seeds || first.is_some_and(|first| first < seed) {
             return false;
         }
-        let failure = match is_of_tenancy(mistake) {
+        let failure = match needs_tabs(mistake) {
             true => tabs::run(&tabs::Plan::new(seed)).failure,
             false => world::run(&world::Plan::new(seed)).failure,
         };

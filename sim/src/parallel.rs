@@ -1,4 +1,4 @@
-//! Seeds over cores, and panics as failures.
+//! Runs seeds on all cores, and turns panics into failures.
 
 use std::cell::RefCell;
 use std::ops::RangeFrom;
@@ -11,14 +11,15 @@ thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Panics become failures of a run, with the place where they happened.
+/// Keeps panics from being printed. Each is reported by `failure`, with the place where it
+/// happened.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|info| {
         PANIC.with(|panic| *panic.borrow_mut() = Some(info.to_string()));
     }));
 }
 
-/// Why a run failed, if it did: what did not hold, or a panic.
+/// Calls `run`. Gives the reason if it fails: what did not hold, or a panic.
 pub(crate) fn failure(run: impl FnOnce() -> Check) -> Option<String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(check) => check.err(),
@@ -31,8 +32,8 @@ pub(crate) fn failure(run: impl FnOnce() -> Check) -> Option<String> {
     }
 }
 
-/// Does something for one seed after another, on as many threads, until it says that it is enough.
-/// Seeds are begun in order.
+/// Calls `each` with one seed after another, on so many threads (otherwise one for each core),
+/// until `each` returns `false`. Seeds are started in order.
 pub fn for_each_seed(
     seeds: RangeFrom<u64>,
     threads: Option<usize>,

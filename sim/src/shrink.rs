@@ -1,10 +1,11 @@
-//! A smaller run that fails as well.
+//! Finds a smaller run that also fails.
 
 use crate::conditions::Fault;
 use crate::world::{Plan, Report, run};
 
-/// Tries fewer nodes, fewer faults and fewer steps, as long as the run still fails. Whatever is left
-/// out changes what the seed brings, so each is tried with what has worked so far.
+/// Tries fewer nodes, fewer faults and fewer steps, and keeps each change with which the run still
+/// fails. Each change also changes everything else that the seed decides, so a change is tried
+/// together with those that were kept before.
 pub fn shrink(failed: Report) -> Report {
     let mut best = failed;
     let attempt = |best: &mut Report, plan: Plan| {

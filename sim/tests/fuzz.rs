@@ -1,4 +1,4 @@
-//! The fuzz targets on random inputs, always the same.
+//! Runs the fuzz targets on random inputs, which are always the same.
 #![allow(missing_docs)]
 
 use conflux_sim::fuzz::TARGETS;
@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 #[test]
-fn nothing_panics() {
+fn no_input_makes_a_target_panic() {
     let inputs: u64 =
         std::env::var("CONFLUX_INPUTS").map_or(20_000, |n| n.parse().expect("a number"));
     for (name, target) in TARGETS {
@@ -14,7 +14,7 @@ fn nothing_panics() {
             let mut rng = SmallRng::seed_from_u64(seed);
             let mut data = vec![0; rng.random_range(0..300)];
             rng.fill_bytes(&mut data);
-            // Small numbers mean something more often.
+            // Small bytes form valid messages more often.
             let most = rng.random_range(1..=255);
             if rng.random() {
                 data.iter_mut().for_each(|byte| *byte %= most);

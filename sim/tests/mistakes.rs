@@ -1,5 +1,5 @@
-//! The checks can fail: every known mistake is found by the simulator, and some by the model checker.
-//! One test, because a mistake is made by the whole process.
+//! The checks can fail: the simulator finds every known mistake, and the model checker finds some.
+//! It is one test, because a mistake is switched on for the whole process.
 #![cfg(feature = "mistakes")]
 #![allow(missing_docs)]
 
@@ -12,7 +12,7 @@ use conflux_sim::parallel::quiet_panics;
 use conflux_sim::shrink::shrink;
 use conflux_sim::world::{Plan, run};
 
-/// Within so many seeds every mistake must show.
+/// Every mistake must show within so many seeds.
 const SEEDS: u64 = 3_000;
 
 #[test]
@@ -43,7 +43,7 @@ fn every_known_mistake_is_found() {
     }
 }
 
-/// What is told of a failure can be repeated, and is less than what failed.
+/// The smaller run of a failure can be repeated, and is smaller than the run that failed.
 fn a_failing_run_gets_smaller() {
     make(Some(Mistake::RetryAppliedTwice));
     let failed = run(&Plan::new(1));

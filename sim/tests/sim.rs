@@ -1,18 +1,18 @@
-//! The simulator as a test: some seeds, always the same.
+//! Runs the simulator on some seeds, which are always the same.
 #![allow(missing_docs)]
 
 use conflux_sim::conditions::{Fault, Faults};
 use conflux_sim::world::{Plan, Report, run};
 
-/// Seeds that once failed, and what they showed. What a seed brings changes with the simulator, so
-/// each of these mistakes also has a test of its own where it was made.
+/// Seeds that once failed, and the bug that each showed. A change of the simulator also changes
+/// what happens in a seed, so each bug of the core also has a test of its own.
 const ONCE_FAILED: [(u64, &str); 6] = [
-    (30, "an answer to an earlier leadership counted as one to a new round: stale reads"),
+    (30, "an answer to an earlier leadership counted for a new round: stale reads"),
     (2659, "a late answer to an earlier leadership was reported as an impossible message"),
-    (4257, "a client that learned of its closed session by a snapshot was told that nothing ran"),
-    (9836, "an answer to a read of a node's former self was taken for one to a new read"),
-    (1206, "a member of a set that formed without the others kept looking for a leader"),
-    (4873, "a cluster that lost its majority while it formed was waited for"),
+    (4257, "a client that learned of its closed session from a snapshot reported that nothing ran"),
+    (9836, "an answer to a read of a node's former self counted for a new read"),
+    (1206, "the simulator waited for a leader in a set that formed without the other members"),
+    (4873, "the simulator waited for a cluster that lost its majority while it formed"),
 ];
 
 fn check(report: Report) {
@@ -43,21 +43,21 @@ fn the_same_seed_gives_the_same_trace() {
     for seed in [1, 2, 3, 77, 4_711] {
         let plan = Plan { trace: true, ..Plan::new(seed) };
         let (one, two) = (run(&plan), run(&plan));
-        assert!(one.trace.len() > 1_000, "there is something to compare");
+        assert!(one.trace.len() > 1_000, "the trace is long enough to compare");
         assert_eq!(one.trace.join("\n"), two.trace.join("\n"), "seed {seed}");
         assert_eq!(one.stats, two.stats);
-        // Nor does it matter that somebody watches.
+        // A run without a trace is the same run.
         assert_eq!(run(&Plan::new(seed)).stats, one.stats);
     }
 }
 
 #[test]
-fn without_faults_nobody_waits() {
+fn without_faults_one_election_is_enough() {
     let without: Faults = Fault::ALL.into_iter().collect();
     for seed in 1..=10 {
         let report = run(&Plan { without, ..Plan::new(seed) });
         assert_eq!(report.faults, Faults::default());
-        assert_eq!(report.stats.elections, 1, "seed {seed}: one leader is enough");
+        assert_eq!(report.stats.elections, 1, "seed {seed}: one election is enough");
         assert_eq!((report.stats.crashes, report.stats.lost), (0, 0));
         assert!(report.stats.committed > 100, "seed {seed}: work is done");
         check(report);

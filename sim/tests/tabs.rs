@@ -1,10 +1,10 @@
-//! Elastic clusters under faults that seeds decide. `cargo xtask sim --tabs` runs more of them.
+//! Runs the simulator of tabs on some seeds. `cargo xtask sim --tabs` runs more.
 #![allow(missing_docs)]
 
 use conflux_sim::parallel::quiet_panics;
 use conflux_sim::tabs::{Plan, run};
 
-/// Seeds that once showed a mistake in what these tests are for.
+/// Seeds that once showed a bug in elastic clusters.
 const ONCE_FAILED: [u64; 8] = [8, 35, 56, 74, 390, 402, 421, 882];
 
 fn pass(seed: u64) {
@@ -30,7 +30,7 @@ fn seeds_that_once_failed_pass() {
 fn the_same_seed_gives_the_same_trace() {
     let plan = Plan { trace: true, ..Plan::new(3) };
     let (one, other) = (run(&plan), run(&plan));
-    assert!(one.trace.len() > 1_000, "there is something to compare");
-    assert!(one.stats.died > 0 && one.stats.adopted > 0, "things happen in it");
+    assert!(one.trace.len() > 1_000, "the trace is long enough to compare");
+    assert!(one.stats.died > 0 && one.stats.adopted > 0, "tabs die and nodes are taken over");
     assert_eq!((one.stats, one.trace), (other.stats, other.trace));
 }

@@ -1,13 +1,15 @@
-//! Taking over the nodes of dead hosts, losing nodes to others, and deleting nodes that were removed.
+//! Adopting the nodes of dead hosts, losing nodes to other hosts, and deleting nodes that were
+//! removed from the cluster.
 
 use super::types::{Body, Effect, Record, StopReason, View};
-use super::{Elastic, Hold, Phase};
+use super::{Elastic, LockState, Phase};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{NodeId, Position, Raft, Saved};
 
 impl Elastic {
-    pub(super) fn loaded(&mut self, node: NodeId, record: Option<Record>, view: &dyn View) {
-        if self.holds.get(&node) != Some(&Hold::Loading) {
+    /// The record of a node whose lock this host has was loaded.
+    pub(super) fn handle_loaded(&mut self, node: NodeId, record: Option<Record>, view: &dyn View) {
+        if self.locks.get(&node) != Some(&LockState::Loading) {
             return;
         }
         let record = match record {
@@ -16,26 +18,28 @@ impl Elastic {
                 Record { incarnation: self.incarnation, epoch: 1, saved: Saved::default() }
             }
             _ => {
-                // Never start it empty: it may have voted, and does not know for whom.
+                // Never start the node with an empty record: it may have voted, and would not know
+                // for whom (dissertation §3.8).
                 self.announce_and_delete(node);
-                return self.choose();
+                return self.create_if_none_free();
             }
         };
         self.out.push(Effect::Broadcast(Body::Acquired { node }));
-        self.note_acquired(self.host, node, true);
+        self.record_holder(self.host, node, true);
         if self.own.is_none() {
             return self.run_own(node, record.epoch, record.saved);
         }
-        self.holds.insert(node, Hold::Running);
+        self.locks.insert(node, LockState::Running);
         let Record { epoch, saved, .. } = record;
         self.out.push(Effect::Run { node, epoch, saved, own: false });
         self.announce_soon();
         self.delete_removed(view);
     }
 
-    /// A host runs a node: nobody else does any more. If it was `granted` the lock just now, whoever
-    /// ran the node before is dead.
-    pub(super) fn note_acquired(&mut self, host: u64, node: NodeId, granted: bool) {
+    /// Records that a host runs a node, and so no other host does. If another host ran the node
+    /// before, or the lock was `granted` just now, the nodes here learn that the former host is
+    /// dead.
+    pub(super) fn record_holder(&mut self, host: u64, node: NodeId, granted: bool) {
         let mut moved = false;
         for (_, other) in self.hosts.iter_mut().filter(|(id, _)| **id != host) {
             if other.nodes.remove(&node) {
@@ -51,28 +55,30 @@ impl Elastic {
         if moved || granted && !known {
             self.out.push(Effect::PeerDown(node));
         }
-        if host != self.host && self.holds.get(&node) == Some(&Hold::Running) {
-            self.lost(node);
+        if host != self.host && self.locks.get(&node) == Some(&LockState::Running) {
+            self.handle_lost(node);
         }
     }
 
-    pub(super) fn lost(&mut self, node: NodeId) {
+    /// Another host has this node now.
+    pub(super) fn handle_lost(&mut self, node: NodeId) {
         if made(Mistake::ZombieRunsOn) {
             return;
         }
-        match self.holds.get_mut(&node) {
-            Some(hold @ (Hold::Running | Hold::Loading)) if self.own != Some(node) => {
-                if *hold == Hold::Running {
+        match self.locks.get_mut(&node) {
+            Some(state @ (LockState::Running | LockState::Loading)) if self.own != Some(node) => {
+                if *state == LockState::Running {
                     self.out.push(Effect::Stop(node));
                 }
-                *hold = Hold::Queued;
+                *state = LockState::Queued;
                 self.out.push(Effect::Unlock(node));
                 self.out.push(Effect::AwaitLock(node));
                 self.announce_soon();
-                self.choose();
+                self.create_if_none_free();
             }
-            // Its own, or one that it was about to take or to make: it begins anew.
-            Some(Hold::Running | Hold::Creating) => {
+            // The host's own node, or the one that it is creating: the host starts anew to get
+            // another.
+            Some(LockState::Running | LockState::Creating) => {
                 self.release_all();
                 self.start();
             }
@@ -80,19 +86,22 @@ impl Elastic {
         }
     }
 
-    /// Deletes a node that nobody needs.
+    /// Deletes the storage of a node that never ran, was removed, or has no record of this cluster.
     pub(super) fn delete(&mut self, node: NodeId) {
-        self.holds.insert(node, Hold::Deleting);
+        self.locks.insert(node, LockState::Deleting);
         self.out.push(Effect::Delete(node));
     }
 
+    /// Deletes the storage of a node and tells the other hosts. The leader's host then removes the
+    /// node from the members.
     pub(super) fn announce_and_delete(&mut self, node: NodeId) {
         self.deleted.insert(node);
         self.out.push(Effect::Broadcast(Body::Deleted { node }));
         self.delete(node);
     }
 
-    /// Deletes adopted nodes that are members no more.
+    /// Deletes adopted nodes that are no longer members. A host keeps its own node: it will be
+    /// added again.
     pub(super) fn delete_removed(&mut self, view: &dyn View) {
         let adopted: Vec<_> = self.running().filter(|node| self.own != Some(*node)).collect();
         for node in adopted {
@@ -110,19 +119,20 @@ impl Elastic {
         }
     }
 
-    /// Stops every node and lets go of every lock.
+    /// Stops every node and releases every lock.
     pub(super) fn release_all(&mut self) {
         let running: Vec<_> = self.running().collect();
         self.out.extend(running.into_iter().map(Effect::Stop));
         self.out.push(Effect::UnlockAll);
-        self.holds.clear();
+        self.locks.clear();
         self.hosts.clear();
         (self.own, self.new_node, self.founding) = (None, None, false);
-        (self.hello_at, self.ask_at) = (None, None);
-        (self.control_at, self.stalled) = (None, None);
+        (self.next_hello, self.next_query) = (None, None);
+        (self.next_control, self.unanswered) = (None, None);
         self.phase = Phase::Idle;
     }
 
+    /// Hands leadership over and releases everything, because the tab may be frozen or closed next.
     pub(super) fn suspend(&mut self, view: &dyn View) {
         let leads = |node: &NodeId| view.raft(*node).is_some_and(Raft::is_leader);
         let leaders: Vec<_> = self.running().filter(leads).collect();
@@ -136,6 +146,7 @@ impl Elastic {
         self.release_all();
     }
 
+    /// Stops this host for good.
     pub(super) fn stop_for(&mut self, reason: StopReason) {
         self.release_all();
         self.phase = Phase::Stopped;
@@ -143,9 +154,13 @@ impl Elastic {
     }
 }
 
-/// Whether another node knows of a committed configuration that lacks this one and is newer than any
-/// that it has itself. What it has is older, or will never be committed, if it stands before the
-/// other's commit index in the order of terms and indexes.
+/// Whether `other` knows of a committed configuration without `node` that is newer than every
+/// configuration that `node` may be needed for.
+///
+/// The newest configuration entry in `node`'s log is compared with `other`'s commit index in the
+/// order of terms and indexes. If the entry is not later, it is older than the committed
+/// configuration or will never be committed. If it is later, it may be committed, and a majority
+/// may need the node.
 fn is_removed(node: NodeId, raft: &Raft, other: &Raft) -> bool {
     if made(Mistake::DeletedTooEarly) {
         return !other.members().contains(node);

@@ -1,145 +1,166 @@
-//! What the leader's host sees to, who leads and who is a member, and what a host does about work that
-//! nobody answers: see [`super::elastic`].
+//! The membership controller: the leader's host decides which node leads and which nodes are
+//! members. Also what a host does about work that the cluster does not answer.
+//!
+//! Members change one at a time (dissertation §4.1). A new member begins as a learner (§4.2.1).
 
 use super::types::{Effect, View};
 use super::{
-    ASK_AFTER, ASK_AGAIN, CONTROL_PAUSE, Elastic, HELLO, Hold, KnownHost, Next, OVERSLEPT,
-    STEAL_AFTER,
+    CONTROL_PAUSE, Elastic, FROZEN_AFTER, HELLO_INTERVAL, KnownHost, LockState, NextStep,
+    QUERY_AFTER, QUERY_INTERVAL, STEAL_AFTER,
 };
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Change, Members, NodeId, Raft};
 use crate::sorted::SortedSet;
 
 impl Elastic {
-    /// Work that nobody answers: first ask who is there, then take the nodes of the silent.
-    pub(super) fn watch(&mut self, view: &dyn View) {
+    /// Deals with work that the cluster does not answer. First it asks the other hosts for a hello,
+    /// then it steals the locks of the nodes whose hosts stay silent, because such a host may be
+    /// frozen.
+    ///
+    /// The wait starts anew when the commit index moves, because then the cluster works, and when
+    /// this host was frozen itself, because then it cannot know whether the others were silent.
+    pub(super) fn check_unanswered(&mut self, view: &dyn View) {
         let Some(raft) = self.own.and_then(|own| view.raft(own)) else { return };
-        let waits = self.waits(view);
-        let overslept = self.deadline().is_some_and(|at| self.now > at + OVERSLEPT)
-            || self.now > self.reviewed_at + STEAL_AFTER + OVERSLEPT;
+        let is_waiting = self.has_waiting_work(view);
+        let was_frozen = self.deadline().is_some_and(|at| self.now > at + FROZEN_AFTER)
+            || self.now > self.reviewed_at + STEAL_AFTER + FROZEN_AFTER;
         let commit = raft.commit_index();
-        match self.stalled {
-            _ if !waits => self.stalled = None,
-            Some((_, before, _)) if commit == before && !overslept => {}
-            _ => self.stalled = Some((self.now, commit, false)),
+        match self.unanswered {
+            _ if !is_waiting => self.unanswered = None,
+            Some((_, before, _)) if commit == before && !was_frozen => {}
+            _ => self.unanswered = Some((self.now, commit, false)),
         }
-        let Some((since, _, asked)) = self.stalled else { return };
-        if !asked && self.now >= since + ASK_AFTER {
-            self.stalled = Some((since, commit, true));
-            self.hello(true);
+        let Some((since, _, asked)) = self.unanswered else { return };
+        if !asked && self.now >= since + QUERY_AFTER {
+            self.unanswered = Some((since, commit, true));
+            self.send_hello(true);
         }
         if asked && self.now >= since + STEAL_AFTER && !made(Mistake::FrozenKeepsLock) {
-            let spoke = |host: &&KnownHost| host.heard > since;
-            let heard: SortedSet<_> =
-                self.hosts.values().filter(spoke).flat_map(|host| host.nodes.iter()).collect();
-            let silent =
-                |(node, hold): &(&NodeId, &Hold)| **hold == Hold::Queued && !heard.contains(node);
-            let silent: Vec<_> = self.holds.iter().filter(silent).map(|(node, _)| *node).collect();
+            let is_alive = |host: &&KnownHost| host.heard > since;
+            let alive: SortedSet<_> =
+                self.hosts.values().filter(is_alive).flat_map(|host| host.nodes.iter()).collect();
+            let is_silent = |(node, state): &(&NodeId, &LockState)| {
+                **state == LockState::Queued && !alive.contains(node)
+            };
+            let silent: Vec<_> =
+                self.locks.iter().filter(is_silent).map(|(node, _)| *node).collect();
             self.out.extend(silent.into_iter().map(Effect::StealLock));
-            self.stalled = Some((self.now, commit, false));
+            self.unanswered = Some((self.now, commit, false));
         }
     }
 
-    /// The voter that should lead after this one: the own node of a host that can be seen, if there
-    /// is one.
+    /// The voter that should lead after this node: the own node of another host, if possible of one
+    /// whose tab is visible.
     pub(super) fn successor(&self, node: NodeId, view: &dyn View) -> Option<NodeId> {
         let members = view.raft(node)?.members();
-        let able = |host: &&KnownHost| host.own.is_some_and(|own| members.is_voter(own));
-        let hosts = self.hosts.values().filter(able);
+        let can_lead = |host: &&KnownHost| host.own.is_some_and(|own| members.is_voter(own));
+        let hosts = self.hosts.values().filter(can_lead);
         hosts.max_by_key(|host| (host.visible, host.own)).and_then(|host| host.own)
     }
 
-    /// What the host of the leader sees to: who leads, and who is a member.
+    /// If the leader runs on this host: transfers leadership, or makes the next configuration
+    /// change.
+    ///
+    /// A host's own node leads rather than an adopted one, and a node of a visible tab rather than
+    /// one of a hidden tab, whose timers the browser slows down.
     pub(super) fn control(&mut self, view: &dyn View) {
         let Some(own) = self.own else { return };
         let leads = |node: &NodeId| view.raft(*node).is_some_and(Raft::takes_proposals);
         let Some(leader) = self.running().find(leads) else {
-            (self.control_at, self.ask_at) = (None, None);
+            (self.next_control, self.next_query) = (None, None);
             return;
         };
         let Some(raft) = view.raft(leader) else { return };
         let members = raft.members();
-        self.ask_for_hosts(members);
-        if self.control_at.is_some() {
+        self.query_hosts(members);
+        if self.next_control.is_some() {
             return;
         }
         if leader != own && members.is_voter(own) {
-            return self.act(Effect::Transfer { node: leader, to: Some(own) });
+            return self.act_and_pause(Effect::Transfer { node: leader, to: Some(own) });
         }
         if !self.visible
             && let Some(to) = self.successor(leader, view)
             && self.is_visible(to) == Some(true)
         {
-            return self.act(Effect::Transfer { node: leader, to: Some(to) });
+            return self.act_and_pause(Effect::Transfer { node: leader, to: Some(to) });
         }
         match self.next_change(own, raft) {
-            Some(Next::Change(change)) => self.act(Effect::Change { node: leader, change }),
-            Some(Next::Later) => {
+            Some(NextStep::Change(change)) => {
+                self.act_and_pause(Effect::Change { node: leader, change });
+            }
+            Some(NextStep::Wait) => {
                 self.out.push(Effect::Wake(leader));
-                self.control_at = Some(self.now + HELLO);
+                self.next_control = Some(self.now + HELLO_INTERVAL);
             }
             None => {}
         }
     }
 
-    /// Asks who is there while there are members that nobody says he runs: what was said may be lost.
-    fn ask_for_hosts(&mut self, members: &Members) {
-        let here = |node: NodeId| self.holds.get(&node) == Some(&Hold::Running);
-        let known = |node: NodeId| self.hosts.values().any(|host| host.nodes.contains(&node));
-        if members.iter().all(|(node, _)| here(node) || known(node)) {
-            self.ask_at = None;
+    /// Asks the other hosts for a hello as long as there are members that no known host runs: a
+    /// host's message may be lost.
+    fn query_hosts(&mut self, members: &Members) {
+        let runs_here = |node: NodeId| self.locks.get(&node) == Some(&LockState::Running);
+        let runs_there = |node: NodeId| self.hosts.values().any(|host| host.nodes.contains(&node));
+        if members.iter().all(|(node, _)| runs_here(node) || runs_there(node)) {
+            self.next_query = None;
             return;
         }
-        match self.ask_at {
+        match self.next_query {
             Some(at) if self.now < at => {}
             Some(_) => {
-                self.hello(true);
-                self.ask_at = Some(self.now + ASK_AGAIN);
+                self.send_hello(true);
+                self.next_query = Some(self.now + QUERY_INTERVAL);
             }
-            None => self.ask_at = Some(self.now + HELLO),
+            None => self.next_query = Some(self.now + HELLO_INTERVAL),
         }
     }
 
-    /// Does something, and looks again a little later whether more is to be done.
-    fn act(&mut self, effect: Effect) {
+    /// Emits an effect, and looks for the next step only after a pause.
+    fn act_and_pause(&mut self, effect: Effect) {
         self.out.push(effect);
-        self.control_at = Some(self.now + CONTROL_PAUSE);
+        self.next_control = Some(self.now + CONTROL_PAUSE);
     }
 
-    /// What is to be changed next: newcomers first, then promotions, then removals.
-    fn next_change(&self, own: NodeId, raft: &Raft) -> Option<Next> {
+    /// The next change of the members: first additions, then promotions, then removals.
+    fn next_change(&self, own: NodeId, raft: &Raft) -> Option<NextStep> {
         let members = raft.members();
-        // Whose lock is held here, or whose storage is gone, does not run elsewhere, whoever says so.
-        let elsewhere = |node: &NodeId| {
-            matches!(self.holds.get(node), None | Some(Hold::Queued))
+        // A host's message may be outdated: a node whose lock this host has, or whose storage was
+        // deleted, does not run on another host.
+        let may_run_there = |node: &NodeId| {
+            matches!(self.locks.get(node), None | Some(LockState::Queued))
                 && !self.deleted.contains(node)
         };
-        let owns = self.hosts.values().filter_map(|host| host.own).filter(elsewhere).chain([own]);
-        let owns: SortedSet<_> = owns.collect();
-        if let Some(id) = owns.iter().find(|id| !members.contains(**id)) {
-            return Some(Next::Change(Change::Add { id: *id, name: String::new() }));
+        let own_nodes =
+            self.hosts.values().filter_map(|host| host.own).filter(may_run_there).chain([own]);
+        let own_nodes: SortedSet<_> = own_nodes.collect();
+        if let Some(id) = own_nodes.iter().find(|id| !members.contains(**id)) {
+            return Some(NextStep::Change(Change::Add { id: *id, name: String::new() }));
         }
-        // Those that are about to leave make room already.
-        let surplus = |id: &NodeId| self.deleted.contains(id) || self.is_adopted(*id);
-        let stays = |id: &NodeId| members.is_voter(*id) && !surplus(id);
-        let staying = members.iter().map(|(id, _)| id).filter(stays).count();
-        let room = staying < self.max_voters;
-        let mut learners = owns.iter().filter(|id| room && !members.is_voter(**id)).peekable();
-        let waits = learners.peek().is_some();
+        // Voters that are to be removed do not count towards the limit, so that others can be
+        // promoted first.
+        let is_leaving = |id: &NodeId| self.deleted.contains(id) || self.is_adopted(*id);
+        let is_staying = |id: &NodeId| members.is_voter(*id) && !is_leaving(id);
+        let staying = members.iter().map(|(id, _)| id).filter(is_staying).count();
+        let has_room = staying < self.max_voters;
+        let mut learners =
+            own_nodes.iter().filter(|id| has_room && !members.is_voter(**id)).peekable();
+        let is_pending = learners.peek().is_some();
         if let Some(id) = learners.find(|id| raft.is_ready(**id)) {
-            return Some(Next::Change(Change::Promote(*id)));
+            return Some(NextStep::Change(Change::Promote(*id)));
         }
-        // Whoever goes, a majority of those who stay must be there: hosts that are frozen keep nodes
-        // that do not answer. So the silent go first.
-        let is_needed = |id: &NodeId| {
+        // Without a live majority of the voters that remain, the cluster would stop: the nodes of
+        // frozen hosts do not answer. So nodes that do not answer are removed first, and a voter is
+        // removed only if such a majority remains.
+        let must_stay = |id: &NodeId| {
             let voters = members.iter().map(|(other, _)| other).filter(|o| members.is_voter(*o));
-            let staying: Vec<_> = voters.filter(|other| other != id).collect();
-            let live = staying.iter().filter(|other| raft.is_live(**other)).count();
-            members.is_voter(*id) && live < staying.len() / 2 + 1
+            let remaining: Vec<_> = voters.filter(|other| other != id).collect();
+            let live = remaining.iter().filter(|other| raft.is_live(**other)).count();
+            members.is_voter(*id) && live < remaining.len() / 2 + 1
         };
-        let mut leaves = members.iter().map(|(id, _)| id).filter(surplus).peekable();
-        let waits = waits || leaves.peek().is_some();
-        let next = leaves.filter(|id| !is_needed(id)).min_by_key(|id| raft.is_live(*id));
-        next.map(|id| Next::Change(Change::Remove(id))).or(waits.then_some(Next::Later))
+        let mut leaving = members.iter().map(|(id, _)| id).filter(is_leaving).peekable();
+        let is_pending = is_pending || leaving.peek().is_some();
+        let next = leaving.filter(|id| !must_stay(id)).min_by_key(|id| raft.is_live(*id));
+        next.map(|id| NextStep::Change(Change::Remove(id))).or(is_pending.then_some(NextStep::Wait))
     }
 }

@@ -1,7 +1,7 @@
-//! What hosts tell each other: who is there, and who runs what.
+//! What hosts send each other: which hosts are there, and which nodes they run.
 
 use super::types::{Body, Effect, Message, StopReason, View};
-use super::{Elastic, HELLO, KnownHost, MOST_NODES, Phase};
+use super::{Elastic, HELLO_INTERVAL, KnownHost, MAX_NODES, Phase};
 
 impl Elastic {
     pub(super) fn receive(&mut self, message: Message) {
@@ -12,65 +12,68 @@ impl Elastic {
         match body {
             Body::Hello { own, nodes, visible, ask } => {
                 let is_old = self.hosts.get(&host).is_some_and(|host| host.count > count);
-                if nodes.len() > MOST_NODES || is_old {
+                if nodes.len() > MAX_NODES || is_old {
                     return;
                 }
                 for node in &nodes {
-                    self.note_acquired(host, *node, false);
-                    self.queue(*node);
+                    self.record_holder(host, *node, false);
+                    self.queue_for_lock(*node);
                 }
                 let nodes = nodes.into_iter().collect();
                 self.hosts.insert(host, KnownHost { own, nodes, visible, heard: self.now, count });
                 if ask {
-                    // By a timer: a frozen tab takes in messages, and must not seem to be alive.
+                    // The answer waits for a timer. A frozen tab still receives messages, but its
+                    // timers stand still, so it does not seem to be alive.
                     self.announce_soon();
                 }
             }
             Body::Acquired { node } => {
-                self.note_acquired(host, node, true);
-                self.queue(node);
+                self.record_holder(host, node, true);
+                self.queue_for_lock(node);
             }
             Body::Deleted { node } => {
                 self.deleted.insert(node);
             }
             Body::Goodbye => {
-                if let Some(gone) = self.hosts.remove(&host) {
-                    self.out.extend(gone.nodes.into_iter().map(Effect::PeerDown));
+                if let Some(host) = self.hosts.remove(&host) {
+                    self.out.extend(host.nodes.into_iter().map(Effect::PeerDown));
                 }
             }
             Body::Destroyed => self.stop_for(StopReason::Destroyed),
         }
     }
 
-    /// Says soon what this host runs.
+    /// Makes the next tick send a hello.
     pub(super) fn announce_soon(&mut self) {
         if self.phase == Phase::Running {
-            self.hello_at = Some(self.now);
+            self.next_hello = Some(self.now);
         }
     }
 
-    pub(super) fn hello(&mut self, ask: bool) {
+    /// Tells the other hosts which nodes run here. `ask`: they are to do the same.
+    pub(super) fn send_hello(&mut self, ask: bool) {
         let nodes = self.running().collect();
         let body = Body::Hello { own: self.own, nodes, visible: self.visible, ask };
         self.out.push(Effect::Broadcast(body));
-        self.hello_at = None;
+        self.next_hello = None;
     }
 
-    pub(super) fn tick(&mut self) {
-        if self.hello_at.is_some_and(|at| self.now >= at) {
-            self.hello(false);
+    pub(super) fn handle_tick(&mut self) {
+        if self.next_hello.is_some_and(|at| self.now >= at) {
+            self.send_hello(false);
         }
-        if self.control_at.is_some_and(|at| self.now >= at) {
-            self.control_at = None;
+        if self.next_control.is_some_and(|at| self.now >= at) {
+            self.next_control = None;
         }
     }
 
-    /// A node that is no member yet says that it is there, again and again.
-    pub(super) fn join(&mut self, view: &dyn View) {
+    /// Repeats the hello until this host's own node is a member, because the leader's host may have
+    /// missed the earlier ones.
+    pub(super) fn announce_until_member(&mut self, view: &dyn View) {
         let Some(own) = self.own else { return };
         let joined = view.raft(own).is_some_and(|raft| raft.committed_members().1.contains(own));
-        if !joined && self.hello_at.is_none() {
-            self.hello_at = Some(self.now + HELLO);
+        if !joined && self.next_hello.is_none() {
+            self.next_hello = Some(self.now + HELLO_INTERVAL);
         }
     }
 }

@@ -1,9 +1,10 @@
-//! Which node becomes a host's own: the registry, founding, locks, and making a new node.
+//! How a host gets a node of its own: reading or founding the registry, trying locks, and creating
+//! a new node if no lock is free.
 
 use rand::{Rng, RngExt};
 
 use super::types::{Effect, Registry, View};
-use super::{Elastic, Hold, Phase};
+use super::{Elastic, LockState, Phase};
 use crate::raft::{Entry, HardState, Member, Members, NodeId, Payload, Position, Saved};
 
 impl Elastic {
@@ -15,98 +16,102 @@ impl Elastic {
         }
     }
 
-    pub(super) fn registry(&mut self, registry: Option<Registry>) {
+    pub(super) fn handle_registry(&mut self, registry: Option<Registry>) {
         match (self.phase, registry) {
             (Phase::Reading, None) => {
                 self.founding = true;
                 self.incarnation = self.rng.next_u64().max(1);
                 self.phase = Phase::Choosing;
-                self.make();
+                self.create_node();
             }
             (Phase::Reading, Some(registry)) => {
                 self.incarnation = registry.incarnation;
                 self.phase = Phase::Choosing;
-                self.try_all(registry.nodes);
+                self.try_locks(registry.nodes);
             }
             (Phase::Choosing, Some(registry)) if self.founding => {
                 self.founding = false;
                 let Some(node) = self.new_node.take() else { return };
                 if registry.incarnation == self.incarnation {
-                    return self.run_own(node, 1, founder(node));
+                    return self.run_own(node, 1, founding_state(node));
                 }
-                // Another host was faster.
+                // Another host has founded the cluster first, so this host joins that one.
                 self.incarnation = registry.incarnation;
                 self.delete(node);
-                self.try_all(registry.nodes);
+                self.try_locks(registry.nodes);
             }
             _ => {}
         }
     }
 
-    pub(super) fn try_all(&mut self, nodes: Vec<NodeId>) {
+    pub(super) fn try_locks(&mut self, nodes: Vec<NodeId>) {
         for node in nodes {
-            if self.holds.insert(node, Hold::Trying).is_none() {
+            if self.locks.insert(node, LockState::Trying).is_none() {
                 self.out.push(Effect::TryLock(node));
             }
         }
-        self.choose();
+        self.create_if_none_free();
     }
 
-    /// Makes a new node when there is none to take.
-    pub(super) fn choose(&mut self) {
-        let undecided = |hold: &Hold| matches!(hold, Hold::Trying | Hold::Loading | Hold::Creating);
+    /// Creates a new node if this host has none and no lock was free.
+    pub(super) fn create_if_none_free(&mut self) {
+        let is_undecided = |state: &LockState| {
+            matches!(state, LockState::Trying | LockState::Loading | LockState::Creating)
+        };
         if self.phase == Phase::Choosing
             && self.own.is_none()
-            && !self.holds.values().any(undecided)
+            && !self.locks.values().any(is_undecided)
         {
-            self.make();
+            self.create_node();
         }
     }
 
-    pub(super) fn make(&mut self) {
-        // Small enough for a JavaScript number, large enough never to be drawn twice.
+    pub(super) fn create_node(&mut self) {
+        // Small enough for a JavaScript number, large enough that two hosts hardly draw the same.
         let node = self.rng.random_range(1..1 << 40);
         self.new_node = Some(node);
-        self.holds.insert(node, Hold::Trying);
+        self.locks.insert(node, LockState::Trying);
         self.out.push(Effect::TryLock(node));
     }
 
-    pub(super) fn lock(&mut self, node: NodeId, granted: bool) {
-        let Some(hold) = self.holds.get_mut(&node) else {
-            // It was given up in the meantime.
+    pub(super) fn handle_lock(&mut self, node: NodeId, granted: bool) {
+        let Some(state) = self.locks.get_mut(&node) else {
+            // This host has given the node up since it asked for the lock.
             return self.out.push(Effect::Unlock(node));
         };
-        match (*hold, granted) {
-            (Hold::Trying, true) if self.new_node == Some(node) && self.own.is_some() => {
+        match (*state, granted) {
+            // A free node became this host's own before the new one was created.
+            (LockState::Trying, true) if self.new_node == Some(node) && self.own.is_some() => {
                 self.new_node = None;
-                self.holds.remove(&node);
+                self.locks.remove(&node);
                 self.out.push(Effect::Unlock(node));
             }
-            (Hold::Trying, true) if self.new_node == Some(node) => {
-                *hold = Hold::Creating;
+            (LockState::Trying, true) if self.new_node == Some(node) => {
+                *state = LockState::Creating;
                 let incarnation = self.incarnation;
-                let saved = if self.founding { founder(node) } else { Saved::default() };
+                let saved = if self.founding { founding_state(node) } else { Saved::default() };
                 self.out.push(Effect::Create { node, incarnation, saved });
             }
-            (Hold::Trying | Hold::Queued, true) => {
-                *hold = Hold::Loading;
+            (LockState::Trying | LockState::Queued, true) => {
+                *state = LockState::Loading;
                 self.out.push(Effect::Load(node));
             }
-            (Hold::Trying, false) => {
-                *hold = Hold::Queued;
+            (LockState::Trying, false) => {
+                *state = LockState::Queued;
                 self.out.push(Effect::AwaitLock(node));
-                self.choose();
+                self.create_if_none_free();
             }
             _ => {}
         }
     }
 
-    pub(super) fn created(&mut self, node: NodeId) {
-        if self.holds.get(&node) != Some(&Hold::Creating) {
+    pub(super) fn handle_created(&mut self, node: NodeId) {
+        if self.locks.get(&node) != Some(&LockState::Creating) {
             return;
         }
         if self.own.is_some() {
-            // A dead host's node came free in the meantime, and nobody knows of this one.
+            // A dead host's node has become this host's own, and no other host knows of the new
+            // one.
             self.new_node = None;
             self.delete(node);
         } else if self.founding {
@@ -117,8 +122,8 @@ impl Elastic {
         }
     }
 
-    pub(super) fn registered(&mut self, node: NodeId) {
-        if self.holds.get(&node) != Some(&Hold::Creating) {
+    pub(super) fn handle_registered(&mut self, node: NodeId) {
+        if self.locks.get(&node) != Some(&LockState::Creating) {
             return;
         }
         self.new_node = None;
@@ -131,33 +136,36 @@ impl Elastic {
     pub(super) fn run_own(&mut self, node: NodeId, epoch: u64, saved: Saved) {
         self.own = Some(node);
         self.phase = Phase::Running;
-        self.holds.insert(node, Hold::Running);
-        self.stalled = None;
+        self.locks.insert(node, LockState::Running);
+        self.unanswered = None;
         self.reviewed_at = self.now;
         self.out.push(Effect::Run { node, epoch, saved, own: true });
-        self.hello(true);
+        self.send_hello(true);
     }
 
-    /// Queues for the lock of a node that runs elsewhere.
-    pub(super) fn queue(&mut self, node: NodeId) {
-        let waits = matches!(self.phase, Phase::Running | Phase::Choosing);
-        if waits && node != 0 && !self.holds.contains_key(&node) {
-            self.holds.insert(node, Hold::Queued);
+    /// Queues for the lock of a node that another host runs, to adopt the node when that host is
+    /// dead.
+    pub(super) fn queue_for_lock(&mut self, node: NodeId) {
+        let is_started = matches!(self.phase, Phase::Running | Phase::Choosing);
+        if is_started && node != 0 && !self.locks.contains_key(&node) {
+            self.locks.insert(node, LockState::Queued);
             self.out.push(Effect::AwaitLock(node));
         }
     }
 
+    /// Queues for the lock of every member that this host has not dealt with yet.
     pub(super) fn queue_for_members(&mut self, view: &dyn View) {
         let Some(raft) = self.own.and_then(|own| view.raft(own)) else { return };
         let unknown =
-            |node: &NodeId| !self.holds.contains_key(node) && !self.deleted.contains(node);
+            |node: &NodeId| !self.locks.contains_key(node) && !self.deleted.contains(node);
         let nodes: Vec<_> = raft.members().iter().map(|(node, _)| node).filter(unknown).collect();
-        nodes.into_iter().for_each(|node| self.queue(node));
+        nodes.into_iter().for_each(|node| self.queue_for_lock(node));
     }
 }
 
-/// What the first node of a cluster begins with: an entry that makes it the only voter.
-fn founder(node: NodeId) -> Saved {
+/// The state with which the first node of a cluster begins: one entry, which makes that node the
+/// only voter (dissertation §4.4). Every other node begins with an empty log and is added.
+fn founding_state(node: NodeId) -> Saved {
     let member = Member { voter: true, name: String::new() };
     let payload = Payload::Members(Members::new([(node, member)]));
     let entries = vec![Entry { at: Position::new(1, 1), payload }];

@@ -1,50 +1,53 @@
-//! What hosts of elastic clusters say and are told, and what they do: see [`super::elastic`].
+//! The messages between hosts of an elastic cluster, and the inputs and effects of one host.
 
 use serde::{Deserialize, Serialize};
 
 use crate::raft::{Change, NodeId, Raft, Saved};
 
-/// What is written once for a cluster.
+/// The one record of a cluster that all its hosts share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
-    /// The random number of this founding.
+    /// The random number that the founder drew: it tells this cluster from earlier ones whose
+    /// storage was deleted.
     pub incarnation: u64,
-    /// Every node that has storage, or will be found to have none.
+    /// The nodes that hosts may take. A record is written before its node is put on this list, and
+    /// deleted before the node is taken off it.
     pub nodes: Vec<NodeId>,
 }
 
-/// What storage has of a node.
+/// A node's record in storage.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Of which founding it is.
+    /// The incarnation of the cluster to which the node belongs.
     pub incarnation: u64,
-    /// How many hosts have taken the node, this one included: what is written under an older number
-    /// does not count.
+    /// The fencing number, 1 in a new record. Every load raises it, and storage refuses a write
+    /// under an older one.
     pub epoch: u64,
-    /// What its Raft remembers.
+    /// The state of the node's Raft.
     pub saved: Saved,
 }
 
-/// How things stand in the nodes that run here.
+/// The state of the nodes that run on this host, and of its performs and reads.
 pub trait View {
-    /// The Raft of a node.
+    /// The Raft of a node; `None` if the node does not run here.
     fn raft(&self, node: NodeId) -> Option<&Raft>;
-    /// How many performs and reads of this host wait.
+    /// How many performs and reads of this host wait for an answer.
     fn waiting(&self) -> usize;
 }
 
-/// What hosts say to each other.
+/// A message between hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// The sender's number, drawn anew whenever it begins.
+    /// The sender's random number. A host draws a new one whenever it starts.
     pub host: u64,
-    /// Counts the sender's messages: an older greeting that arrives late says nothing any more.
+    /// The number of this message among the sender's. A hello that a later one has overtaken is
+    /// ignored.
     pub count: u64,
-    /// What it says.
+    /// The content.
     pub body: Body,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// "I am here, and this is what I run."
@@ -53,48 +56,50 @@ pub enum Body {
         own: Option<NodeId>,
         /// Every node that it runs.
         nodes: Vec<NodeId>,
-        /// Somebody can see the tab.
+        /// The user can see the tab.
         visible: bool,
-        /// Everyone else is to say the same.
+        /// Asks every receiver for a hello in return.
         ask: bool,
     },
-    /// "I have been given the lock of this node": so whoever ran it is dead.
+    /// "I have been granted the lock of this node." So the host that ran the node before is dead.
     Acquired {
         /// The node.
         node: NodeId,
     },
-    /// "This node has no storage": it will never run again.
+    /// "This node has no record." It will never run again.
     Deleted {
         /// The node.
         node: NodeId,
     },
-    /// "I have let go of everything."
+    /// "I stop my nodes and release their locks."
     Goodbye,
-    /// "The cluster is over, and its storage deleted."
+    /// "A user has ended the cluster, and its storage is deleted."
     Destroyed,
 }
 
-/// One thing that happened.
+/// One thing that happened to a host.
 #[derive(Debug)]
 pub enum Input {
-    /// The host begins, or begins anew.
+    /// The host starts, or starts again after [`Input::Suspend`].
     Start,
-    /// The registry: the answer to [`Effect::ReadRegistry`] and [`Effect::Found`].
+    /// The answer to [`Effect::ReadRegistry`] and [`Effect::Found`]; `None` when there is no
+    /// registry.
     Registry(Option<Registry>),
-    /// A lock was granted; or, after [`Effect::TryLock`], it was not.
+    /// A lock was granted; or, after [`Effect::TryLock`], it was not free.
     Lock {
-        /// Whose.
+        /// The node to which the lock belongs.
         node: NodeId,
-        /// Whether it is held now.
+        /// Whether this host has the lock now.
         granted: bool,
     },
-    /// A lock that was held was taken away, or a write found that the node is somebody else's.
+    /// Another host has stolen the lock of this node, or a write was refused because another host
+    /// has loaded the node's record.
     Lost(NodeId),
     /// The answer to [`Effect::Load`]; `None` when there is no record.
     Loaded {
         /// The node.
         node: NodeId,
-        /// What there is.
+        /// The record, with the epoch already raised.
         record: Option<Record>,
     },
     /// [`Effect::Create`] is done.
@@ -103,17 +108,19 @@ pub enum Input {
     Registered(NodeId),
     /// [`Effect::Delete`] is done.
     Deleted(NodeId),
-    /// Storage does not work, or a node's storage has gone while it ran.
+    /// Storage does not work, or was deleted while this host ran.
     Failed(StopReason),
-    /// Another host said something.
+    /// A message from another host arrived.
     Message(Message),
-    /// A leader or a configuration changed in a node here.
+    /// The leader or the configuration has changed in a node here, or [`Elastic::is_review_due`].
+    ///
+    /// [`Elastic::is_review_due`]: super::Elastic::is_review_due
     Changed,
-    /// Whether somebody can see the tab.
+    /// Whether the user can see the tab.
     Visible(bool),
-    /// Let go of everything, until the next [`Input::Start`].
+    /// Stop every node and release every lock, until the next [`Input::Start`].
     Suspend,
-    /// End the cluster and delete what it has stored.
+    /// End the cluster and delete its storage.
     Destroy,
     /// Time has passed.
     Tick,
@@ -122,20 +129,21 @@ pub enum Input {
 /// Why a host cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// Storage was deleted under it.
+    /// The storage of the cluster was deleted while the host ran.
     StorageLost,
-    /// A write or a read failed, and trying again did not help; with what storage said.
+    /// A write or a read failed, and trying again did not help. Contains the error of the storage.
     StorageFailed(String),
-    /// The cluster was ended on purpose.
+    /// A user has ended the cluster, here or on another host.
     Destroyed,
 }
 
-/// What to do. Those that ask something of storage or of locks are answered by an input.
+/// Something to do. An [`Input`] gives the result of an effect on storage or on a lock.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Read the registry.
     ReadRegistry,
-    /// In one transaction: if there is no registry, write this one; give what is there then.
+    /// In one transaction: write this registry if there is none, and return the one that is there
+    /// then.
     Found(Registry),
     /// Add a node to the registry.
     Register(NodeId),
@@ -143,26 +151,27 @@ pub enum Effect {
     TryLock(NodeId),
     /// Queue for a lock.
     AwaitLock(NodeId),
-    /// Take a lock away from whoever holds it.
+    /// Take a lock away from the host that has it.
     StealLock(NodeId),
-    /// Let go of a lock, or of the place in its queue.
+    /// Release a lock, or leave its queue.
     Unlock(NodeId),
-    /// Let go of every lock and of every place in a queue.
+    /// Release every lock and leave every queue.
     UnlockAll,
-    /// In one `readwrite` transaction: raise the epoch of a node's record, and read it.
+    /// In one `readwrite` transaction: raise the epoch of a node's record by one, and read the
+    /// record.
     Load(NodeId),
     /// Write a new node's record, with epoch 1.
     Create {
         /// The node.
         node: NodeId,
-        /// The founding.
+        /// The cluster's incarnation.
         incarnation: u64,
-        /// What its Raft begins with.
+        /// The state with which its Raft begins.
         saved: Saved,
     },
-    /// Delete a node's record, and then its place in the registry.
+    /// Delete a node's record, and then take the node off the registry.
     Delete(NodeId),
-    /// Delete everything of this cluster.
+    /// Delete all storage of this cluster.
     DeleteAll,
     /// Run a node.
     Run {
@@ -170,33 +179,34 @@ pub enum Effect {
         node: NodeId,
         /// The epoch under which it writes.
         epoch: u64,
-        /// What its Raft remembers.
+        /// The state of its Raft.
         saved: Saved,
-        /// Whether it is the host's own.
+        /// Whether it is the host's own node.
         own: bool,
     },
-    /// Stop a node at once: nothing more of it is written or sent.
+    /// Stop a node at once: from now on it writes and sends nothing.
     Stop(NodeId),
-    /// Ask a node, which leads, for a change of the configuration.
+    /// Propose a configuration change to a node, which leads.
     Change {
         /// The node.
         node: NodeId,
         /// The change.
         change: Change,
     },
-    /// Have a node, which leads, hand over.
+    /// Make a node, which leads, hand over leadership (dissertation §3.10).
     Transfer {
         /// The node.
         node: NodeId,
-        /// To whom.
+        /// The new leader; `None` for the member whose log goes furthest.
         to: Option<NodeId>,
     },
     /// Tell every node here that the host of this one is dead.
     PeerDown(NodeId),
-    /// Have a node, which leads, hear of every other one now.
+    /// Make a node, which leads, send heartbeats to its quiesced followers now, so that it learns
+    /// which of them answer.
     Wake(NodeId),
-    /// Say something to all hosts.
+    /// Send a message to all other hosts.
     Broadcast(Body),
-    /// This host is over; the user is to be told why.
+    /// This host has stopped for good. The user must be told why.
     Stopped(StopReason),
 }

@@ -1,20 +1,44 @@
-//! Which nodes are a cluster: the forming of fixed clusters.
+//! Fixed clusters: how n nodes agree which of them are the cluster, before Raft starts.
 //!
-//! Ids are not known beforehand, so nobody may vote before it is settled who the members are: two
-//! halves of the same tabs must never take themselves for two clusters. A node proposes a *set* of
-//! n members, each an id with the random nonce that it drew when it started, and Raft starts on that
-//! set only once **all n** have accepted it. From then on any majority will do.
+//! **The problem.** Raft takes its first configuration as given. Here there is none: the nodes find
+//! each other on a channel and know only how many they will be, or their ids ([`Plan`]). If each
+//! node just started with the nodes that it sees, two halves of the same tabs could become two
+//! clusters, each with a leader of its own.
 //!
-//! - A node accepts one set at a time. It never goes back on that: to withdraw, it draws a new
-//!   nonce, so that to the old set it is a crashed node, and it owes that set nothing.
-//! - Everyone says hello to everyone, and with it to which set it is bound. Whoever sees that all
-//!   members of its set are bound to it starts, and says so to the others.
-//! - Of the nodes that it hears, the one with the smallest id proposes, the n smallest ids. So with
-//!   n nodes there is one possible set and no competition. With more, two sets can be proposed at
-//!   once; then the one with the smaller hash stays, and whoever sees a member of its own set bound
-//!   to a smaller one withdraws. A set that does not fill up in time is given up likewise.
-//! - A set, once formed, takes no stranger in: it is one too many (`CLUSTER_FULL`). A known id with
-//!   another nonce is a member that lost its memory, and replaces its former self: see `replace`.
+//! **The rule.** A node draws a random nonce when it starts. Its id and this nonce name one *start*
+//! of the node ([`Member`]). A node proposes a [`Set`] of n starts, and Raft starts on that set
+//! only after **all n** have accepted it. From then on a majority is enough for everything.
+//!
+//! - Every node says hello to every other one. The hello says which set the sender has accepted.
+//! - A node that has accepted no set proposes one when it has the smallest id of all such nodes
+//!   that it has heard of. It proposes the n smallest ids. With just n nodes there is only one
+//!   possible set. With more nodes, two sets can be proposed at the same time. Then the set with
+//!   the smaller hash wins: a node withdraws from its set when a member of that set has accepted
+//!   one with a smaller hash.
+//! - A node also withdraws from a set that is not complete in time.
+//! - A node that sees that all members have accepted starts Raft and tells the others.
+//! - A set that has formed takes no further node (`CLUSTER_FULL`). A node with a known id and
+//!   another nonce is a member that has lost its memory: see `rejoin`.
+//!
+//! **Why it is safe.**
+//!
+//! - One start accepts at most one set, ever. To withdraw, a node draws a new nonce, and so becomes
+//!   another start.
+//! - No start runs Raft before all members of its set have accepted the set. So a start that
+//!   withdrew has never voted. To the other members it is a node that crashed before it did
+//!   anything.
+//! - Therefore no start ever votes in two sets, and within one set Raft's own rules hold.
+//!
+//! The model checker visits every order of messages, timers and restarts within small bounds
+//! (`sim/src/model/forming.rs`).
+//!
+//! Files, lower ones first:
+//!
+//! - `set`: starts of nodes, sets of them, and the plan that says which nodes may become members
+//! - `types`: messages, events and the output of a call
+//! - this file: the state of one node, and the dispatch of ticks and messages
+//! - `agree`: proposing, accepting, withdrawing and starting
+//! - `rejoin`: members that have lost their memory (dissertation §3.8, §4.2.1)
 
 mod agree;
 mod rejoin;
@@ -31,78 +55,94 @@ pub use self::types::{Body, Event, Message, Output, Refusal, To};
 use crate::raft::{NodeId, Time};
 use crate::sorted::{SortedMap, SortedSet};
 
-/// How long a node that is not heard counts as being there, in ms. Hidden tabs' timers fire once
-/// a second.
+/// How long a node counts as present after its last hello, in ms. Several times the longest pause
+/// between hellos, because the timers of a hidden tab fire only once a second.
 const PRESENT_FOR: Time = 4_000;
-/// How long a set may take to fill up, in ms, before its proposer withdraws; up to half as much again
-/// is added at random. The others wait for twice as long, so that it is the proposer who decides.
+/// How long a proposer waits until all have accepted its set, in ms; up to half as much again is
+/// added at random. The other members wait twice as long, so that the proposer is the first to
+/// withdraw.
 const ACCEPT_TIMEOUT: Time = 4_000;
 /// The first and the longest pause between two hellos, in ms.
 const HELLO_PAUSE: (Time, Time) = (100, 1_000);
 
+/// Another node, as long as no cluster has formed.
 #[derive(Clone, Debug)]
-struct Known {
+struct Peer {
     nonce: u64,
+    /// When its last hello or proposal came.
     heard: Time,
-    bound: Option<u64>,
+    /// The hash of the set that it has accepted.
+    accepted: Option<u64>,
 }
 
-/// A member that has lost its memory.
+/// A start that asks to be added in the place of an earlier start of the same node: see `rejoin`.
 #[derive(Clone, Debug)]
-struct Rejoining {
+struct Newcomer {
     member: Member,
-    /// When it was first heard, and last.
+    /// When its first hello came.
     since: Time,
+    /// When its last hello came.
     heard: Time,
 }
 
+/// The set that this start of the node has accepted.
 #[derive(Clone, Debug)]
-struct Bound {
+struct AcceptedSet {
     set: Set,
     hash: u64,
-    /// The nonces of the members that are known to be bound to it.
-    accepted: SortedSet<u64>,
-    /// This node proposed it, and repeats the proposal.
-    mine: bool,
-    give_up: Time,
+    /// The nonces of the members that are known to have accepted it.
+    accepted_by: SortedSet<u64>,
+    /// This node proposed the set, and repeats the proposal with its hellos.
+    is_proposer: bool,
+    /// When this node withdraws from the set if it has not become complete.
+    give_up_at: Time,
 }
 
 #[derive(Clone, Debug)]
 enum State {
-    Forming(Option<Bound>),
+    /// No cluster yet; with the set that this node has accepted, if it has accepted one.
+    Forming(Option<AcceptedSet>),
+    /// This node belongs to the cluster that began with this set.
     Formed(Set),
+    /// This node cannot join or was stopped: it sends and answers nothing.
     Refused,
 }
 
-/// The forming of one node's cluster.
+/// One node's part in the formation of its cluster.
 #[derive(Clone, Debug)]
 pub struct Formation {
     me: Member,
-    /// Every nonce that this node has had.
+    /// Every nonce that this node has had, so that it recognizes its own messages.
     nonces: SortedSet<u64>,
     plan: Plan,
     rng: SmallRng,
     now: Time,
     state: State,
+    /// The hash of the set that has formed; 0 before.
     set_hash: u64,
-    known: SortedMap<String, Known>,
-    hello_at: Time,
+    /// The other nodes that were heard of lately, by id.
+    peers: SortedMap<String, Peer>,
+    next_hello: Time,
+    /// The pause after the next hello. It doubles with every hello.
     hello_pause: Time,
-    /// Not before this does the node propose again, after it has withdrawn.
-    propose_at: Time,
-    mismatched: SortedSet<String>,
-    duplicate_told: bool,
-    /// The members by their ids, with their numbers in Raft, once the cluster has formed.
+    /// A node that has withdrawn does not propose before this time.
+    propose_after: Time,
+    /// The ids of the nodes whose size or id was reported as wrong, so that each is reported once.
+    reported: SortedSet<String>,
+    /// Another node with this node's id was reported.
+    duplicate_reported: bool,
+    /// The members' numbers in Raft by their ids, once the cluster has formed.
     roster: SortedMap<String, NodeId>,
-    /// Every number that was ever a member's, as far as this node knows.
-    known_numbers: SortedSet<NodeId>,
-    rejoining: SortedMap<String, Rejoining>,
-    /// This node waits to be taken in.
+    /// Every number that a member has or had in Raft, as far as this node knows.
+    past_numbers: SortedSet<NodeId>,
+    /// The starts that ask to be added, by id.
+    newcomers: SortedMap<String, Newcomer>,
+    /// This node waits to be added itself, in the place of its former self.
     joining: bool,
-    /// Since when nobody leads, as far as Raft was looked at.
-    leaderless: Option<Time>,
-    /// When to look at Raft again.
-    review_at: Option<Time>,
+    /// Since when Raft has had no leader; `None` while there is one.
+    leaderless_since: Option<Time>,
+    /// When [`Formation::handle_raft`] is due though nothing has changed in Raft.
+    next_review: Option<Time>,
     out: Output,
 }
 
@@ -119,40 +159,43 @@ impl Formation {
             now,
             state: State::Forming(None),
             set_hash: 0,
-            known: SortedMap::new(),
-            hello_at: now,
+            peers: SortedMap::new(),
+            next_hello: now,
             hello_pause: HELLO_PAUSE.0,
-            propose_at: now,
-            mismatched: SortedSet::new(),
-            duplicate_told: false,
+            propose_after: now,
+            reported: SortedSet::new(),
+            duplicate_reported: false,
             roster: SortedMap::new(),
-            known_numbers: SortedSet::new(),
-            rejoining: SortedMap::new(),
+            past_numbers: SortedSet::new(),
+            newcomers: SortedMap::new(),
             joining: false,
-            leaderless: Some(now),
-            review_at: None,
+            leaderless_since: Some(now),
+            next_review: None,
             out: Output::default(),
         }
     }
 
-    /// A node that starts again with the memory of its former self: the nonce that it had and the
-    /// set in which it runs. Whatever it has voted since is remembered, too, so it is the same member.
+    /// A node that restarts with its storage: with the nonce that it had and the set of its
+    /// cluster. Because Raft's term, vote and log were stored as well, it is the same member as
+    /// before (dissertation §3.8).
     ///
     /// # Panics
-    /// When the set has no member of that id: storage is not a peer, so this is a bug or a broken disk.
+    /// When the set has no member with this id. The set comes from this node's own storage, so that
+    /// is a bug or a broken disk, and not a peer's doing.
     pub fn resume(id: String, nonce: u64, set: Set, plan: Plan, now: Time, seed: u64) -> Self {
         let me = Member { id, nonce };
         assert!(set.with_id(&me.id).is_some(), "a node resumes in a set of its own");
         let mut node = Self::new(me.id.clone(), plan, now, seed);
         node.nonces.insert(nonce);
-        // Until Raft says that it is a member.
+        // A nonce that is not in the set is that of a start that was added later, or is yet to be.
+        // Raft says which.
         node.joining = !set.has(&me);
         node.roster = set.roster();
         (node.me, node.set_hash, node.state) = (me, set.hash(), State::Formed(set));
         node
     }
 
-    /// This start of this node.
+    /// This start of the node: its id and its present nonce.
     pub fn me(&self) -> &Member {
         &self.me
     }
@@ -175,41 +218,44 @@ impl Formation {
         self.plan.size()
     }
 
-    /// How many nodes are there as far as this one knows, itself included.
+    /// How many nodes are present, this one included. Not kept up to date once a cluster has
+    /// formed.
     pub fn present(&self) -> usize {
-        self.known.len() + 1
+        self.peers.len() + 1
     }
 
-    /// Feeds the hasher with everything that decides what this node will do, given the same inputs at
-    /// the same distances in time: how a model checker tells states apart.
+    /// Feeds the hasher with everything that decides what this node will do when it gets the same
+    /// inputs after the same times. A model checker tells states apart by it.
     pub fn fingerprint(&self, hasher: &mut impl Hasher) {
         let until = |at: Time| at.saturating_sub(self.now);
-        (&self.me, self.nonces.len(), &self.mismatched, self.duplicate_told).hash(hasher);
-        (until(self.hello_at), self.hello_pause, until(self.propose_at)).hash(hasher);
+        (&self.me, self.nonces.len(), &self.reported, self.duplicate_reported).hash(hasher);
+        (until(self.next_hello), self.hello_pause, until(self.propose_after)).hash(hasher);
         self.rng.clone().next_u64().hash(hasher);
-        for (id, known) in self.known.iter() {
-            (id, known.nonce, known.bound, (self.now - known.heard).min(PRESENT_FOR)).hash(hasher);
+        for (id, peer) in self.peers.iter() {
+            (id, peer.nonce, peer.accepted, (self.now - peer.heard).min(PRESENT_FOR)).hash(hasher);
         }
         std::mem::discriminant(&self.state).hash(hasher);
         match &self.state {
             State::Forming(None) | State::Refused => {}
-            State::Forming(Some(bound)) => {
-                (bound.hash, &bound.accepted, bound.mine, until(bound.give_up)).hash(hasher);
+            State::Forming(Some(own)) => {
+                (own.hash, &own.accepted_by, own.is_proposer, until(own.give_up_at)).hash(hasher);
             }
             State::Formed(_) => {
-                (self.set_hash, &self.roster, &self.known_numbers, self.joining).hash(hasher);
-                self.leaderless.map(|at| (self.now - at).min(PRESENT_FOR)).hash(hasher);
-                for (id, one) in self.rejoining.iter() {
-                    (id, one.member.nonce, (self.now - one.since).min(PRESENT_FOR)).hash(hasher);
+                (self.set_hash, &self.roster, &self.past_numbers, self.joining).hash(hasher);
+                self.leaderless_since.map(|at| (self.now - at).min(PRESENT_FOR)).hash(hasher);
+                for (id, newcomer) in self.newcomers.iter() {
+                    let waited = (self.now - newcomer.since).min(PRESENT_FOR);
+                    (id, newcomer.member.nonce, waited).hash(hasher);
                 }
             }
         }
     }
 
-    /// When the set to which this node is bound is given up, if it is bound to one.
+    /// When this node withdraws from the set that it has accepted; `None` if it has accepted none
+    /// or the cluster has formed.
     pub fn gives_up_at(&self) -> Option<Time> {
         match &self.state {
-            State::Forming(bound) => bound.as_ref().map(|bound| bound.give_up),
+            State::Forming(own) => own.as_ref().map(|own| own.give_up_at),
             State::Formed(_) | State::Refused => None,
         }
     }
@@ -217,13 +263,13 @@ impl Formation {
     /// When to call [`Formation::handle_tick`], if nothing happens before.
     pub fn deadline(&self) -> Option<Time> {
         match &self.state {
-            State::Forming(bound) => {
-                let give_up = bound.as_ref().map(|bound| bound.give_up);
-                Some(give_up.map_or(self.hello_at, |at| at.min(self.hello_at)))
+            State::Forming(own) => {
+                let give_up_at = own.as_ref().map(|own| own.give_up_at);
+                Some(give_up_at.map_or(self.next_hello, |at| at.min(self.next_hello)))
             }
             State::Formed(_) => {
-                let hello = self.joining.then_some(self.hello_at);
-                hello.into_iter().chain(self.review_at).min()
+                let hello = self.joining.then_some(self.next_hello);
+                hello.into_iter().chain(self.next_review).min()
             }
             State::Refused => None,
         }
@@ -232,19 +278,19 @@ impl Formation {
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Time) -> Output {
         self.now = self.now.max(now);
-        if let State::Forming(bound) = &self.state {
-            let late = bound.as_ref().is_some_and(|bound| self.now >= bound.give_up);
+        if let State::Forming(own) = &self.state {
+            let is_late = own.as_ref().is_some_and(|own| self.now >= own.give_up_at);
             let now = self.now;
-            self.known.retain(|_, known| now < known.heard + PRESENT_FOR);
-            if late {
+            self.peers.retain(|_, peer| now < peer.heard + PRESENT_FOR);
+            if is_late {
                 self.withdraw();
             }
-            if self.now >= self.hello_at {
-                self.say_hello();
+            if self.now >= self.next_hello {
+                self.send_hello();
             }
             self.try_propose();
-        } else if self.joining && self.now >= self.hello_at {
-            self.say_hello();
+        } else if self.joining && self.now >= self.next_hello {
+            self.send_hello();
         }
         std::mem::take(&mut self.out)
     }
@@ -253,22 +299,22 @@ impl Formation {
     pub fn handle_message(&mut self, now: Time, message: Message) -> Output {
         self.now = self.now.max(now);
         let Message { from, body } = message;
-        // Some channels bring a node its own words back, also those of an earlier nonce.
-        let own = from.id == self.me.id && self.nonces.contains(&from.nonce);
-        if own || !from.is_valid() {
+        // Some channels return a node's own messages to it, also those of an earlier nonce.
+        let is_own = from.id == self.me.id && self.nonces.contains(&from.nonce);
+        if is_own || !from.is_valid() {
             return Output::default();
         }
-        // A set whose time is over is not completed any more, not even by what was said in time and
-        // is heard late, after this node was frozen: the others have given it up. What all have
-        // accepted counts however late it is heard.
-        if let State::Forming(Some(bound)) = &self.state
-            && self.now >= bound.give_up
+        // A hello cannot complete a set whose time is over, even if the hello arrived in time while
+        // this node was frozen: the other members have given the set up. `Formed` counts however
+        // late it is read, because then all members had accepted.
+        if let State::Forming(Some(own)) = &self.state
+            && self.now >= own.give_up_at
             && !matches!(body, Body::Formed { .. })
         {
             self.withdraw();
         }
         if from.id == self.me.id && from.nonce != self.me.nonce && self.set().is_none() {
-            if !std::mem::replace(&mut self.duplicate_told, true) {
+            if !std::mem::replace(&mut self.duplicate_reported, true) {
                 self.out.events.push(Event::DuplicateId);
             }
             return std::mem::take(&mut self.out);
@@ -276,18 +322,19 @@ impl Formation {
         match (&self.state, body) {
             (State::Refused, _) => {}
             (State::Formed(_), Body::Hello { size, .. }) if size != self.plan.size() as u64 => {
-                // It sees the difference, and says so to its user.
+                // From this hello the sender learns that the sizes differ, and reports it to its
+                // user.
                 let body = Body::Hello { size: self.plan.size() as u64, bound: None, ask: false };
                 self.send(To::Member(from), body);
             }
-            (State::Formed(_), Body::Hello { .. }) => self.answer_late(from),
+            (State::Formed(_), Body::Hello { .. }) => self.answer_latecomer(from),
             (State::Forming(_), Body::Hello { size, bound, ask }) => {
                 self.handle_hello(from, size, bound, ask);
             }
             (State::Forming(_), Body::Propose { set }) => self.handle_propose(from, set),
             (State::Forming(_), Body::Formed { set }) => self.handle_formed(&set),
             (State::Forming(_), Body::Readmit { set }) => self.handle_readmit(set),
-            // It may still be taken in.
+            // Not final: the cluster may have a leader again, which adds this node.
             (State::Forming(_) | State::Formed(_), Body::Refuse { why, members })
                 if why == Refusal::Amnesia =>
             {
@@ -315,7 +362,7 @@ impl Formation {
                 }
             }
             (State::Forming(_), Body::Goodbye) => {
-                self.known.remove(&from.id);
+                self.peers.remove(&from.id);
             }
             (State::Formed(_), _) => {}
         }
@@ -333,8 +380,8 @@ impl Formation {
         std::mem::take(&mut self.out)
     }
 
-    /// A frame of another set arrived from the node with this nonce: tell it that this is not its
-    /// cluster.
+    /// A frame of another set arrived from the node with this nonce. That node is told that this is
+    /// not its cluster.
     pub fn handle_other_set(&mut self, nonce: u64) -> Output {
         self.refuse(To::Nonce(nonce), Refusal::OtherSet);
         std::mem::take(&mut self.out)
@@ -347,26 +394,27 @@ impl Formation {
 
     fn hello(&self, ask: bool) -> Body {
         let bound = match &self.state {
-            State::Forming(bound) => bound.as_ref().map(|bound| bound.hash),
+            State::Forming(own) => own.as_ref().map(|own| own.hash),
             _ => None,
         };
         Body::Hello { size: self.plan.size() as u64, bound, ask }
     }
 
-    /// Says hello to everyone, and repeats what a set that fills up may be waiting for.
-    fn say_hello(&mut self) {
+    /// Sends a hello to everyone. A proposer also repeats its proposal to the members that have not
+    /// accepted, because messages can get lost.
+    fn send_hello(&mut self) {
         self.send(To::Everyone, self.hello(true));
-        if let State::Forming(Some(bound)) = &self.state
-            && bound.mine
+        if let State::Forming(Some(own)) = &self.state
+            && own.is_proposer
         {
-            let set = bound.set.clone();
-            let missing = |m: &&Member| !bound.accepted.contains(&m.nonce);
+            let set = own.set.clone();
+            let missing = |m: &&Member| !own.accepted_by.contains(&m.nonce);
             let missing: Vec<_> = set.members().iter().filter(missing).cloned().collect();
             for member in missing {
                 self.send(To::Member(member), Body::Propose { set: set.clone() });
             }
         }
-        self.hello_at = self.now + self.hello_pause;
+        self.next_hello = self.now + self.hello_pause;
         self.hello_pause = (self.hello_pause * 2).min(HELLO_PAUSE.1);
     }
 

@@ -1,4 +1,4 @@
-//! Who forms a cluster: starts of nodes, sets of them, and the plan that says who may be a member.
+//! Starts of nodes, sets of them, and the plan that says which nodes may become members.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,28 +7,29 @@ use crate::sorted::{SortedMap, SortedSet};
 use crate::wire::hash64;
 use crate::wire::relay::MAX_ID;
 
-/// One start of one node: its id, and the number that it drew when it started.
+/// One start of one node: its id, and the nonce that it drew when it started.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// The node's id.
     pub id: String,
-    /// Its start-nonce, never 0.
+    /// The random number of this start, never 0.
     pub nonce: u64,
 }
 
 impl Member {
-    /// Whether a node can be called so: channels carry ids of limited length.
+    /// Whether the nonce and the id are allowed: channels carry ids of limited length.
     pub(super) fn is_valid(&self) -> bool {
         self.nonce != 0 && !self.id.is_empty() && self.id.len() <= MAX_ID
     }
 }
 
-/// A set of members, sorted by id.
+/// The members of a cluster as it begins, sorted by id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Set(Vec<Member>);
 
 impl Set {
-    /// A set of these members. `None` when an id is there twice, or a nonce is 0.
+    /// A set of these members. `None` when there is none, an id occurs twice or is empty or too
+    /// long, or a nonce is 0.
     pub fn new(mut members: Vec<Member>) -> Option<Self> {
         members.sort();
         let twice = members.windows(2).any(|pair| pair[0].id == pair[1].id);
@@ -36,7 +37,7 @@ impl Set {
         valid.then_some(Self(members))
     }
 
-    /// The same set, if it is one: what came over the wire is checked like any other.
+    /// The same set, if [`Set::new`] accepts it. Deserializing a set does not check it.
     pub(super) fn checked(self) -> Option<Self> {
         Self::new(self.0)
     }
@@ -46,7 +47,7 @@ impl Set {
         &self.0
     }
 
-    /// A number for the set, which frames carry; never 0.
+    /// The hash of the set, which frames carry; never 0.
     pub fn hash(&self) -> u64 {
         let nonces: Vec<_> = self.0.iter().map(|member| member.nonce.to_le_bytes()).collect();
         let parts: Vec<&[u8]> = (self.0.iter().zip(&nonces))
@@ -55,7 +56,7 @@ impl Set {
         hash64(&parts).max(1)
     }
 
-    /// A member's number in Raft: its place in the set, from 1 on.
+    /// The number in Raft of the member with this nonce: its place in the set, from 1 on.
     pub fn number(&self, nonce: u64) -> Option<NodeId> {
         self.0.iter().position(|member| member.nonce == nonce).map(|place| place as NodeId + 1)
     }
@@ -69,7 +70,7 @@ impl Set {
         self.0.contains(member)
     }
 
-    /// The members' numbers by their ids.
+    /// The members' numbers in Raft by their ids.
     pub(super) fn roster(&self) -> SortedMap<String, NodeId> {
         (1..).zip(&self.0).map(|(number, member)| (member.id.clone(), number)).collect()
     }
@@ -79,7 +80,7 @@ impl Set {
     }
 }
 
-/// Who may become a member.
+/// Which nodes may become members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// Any n nodes.

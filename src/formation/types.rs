@@ -1,47 +1,48 @@
-//! What nodes send each other while they form, and what comes out of the formation.
+//! The messages of a cluster that forms, and what a call of [`Formation`](super::Formation)
+//! returns.
 
 use serde::{Deserialize, Serialize};
 
 use super::set::{Member, Set};
 use crate::raft::Change;
 
-/// What nodes say to each other while they form, and to whoever comes too late.
+/// A message between nodes whose cluster forms, or an answer to a node that comes too late.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
     /// The sender.
     pub from: Member,
-    /// What it says.
+    /// The content.
     pub body: Body,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body {
     /// "I am here."
     Hello {
         /// How many members the sender expects.
         size: u64,
-        /// The hash of the set to which it is bound.
+        /// The hash of the set that the sender has accepted, if it has accepted one.
         bound: Option<u64>,
-        /// It wants to be told who else is here.
+        /// Asks every receiver for a hello in return.
         ask: bool,
     },
-    /// "Let us be the cluster." The sender is bound to the set.
+    /// "Let us be the cluster." The sender has accepted the set itself.
     Propose {
         /// The set.
         set: Set,
     },
-    /// "All members of this set are bound to it: start."
+    /// "All members of this set have accepted it: start."
     Formed {
         /// The set.
         set: Set,
     },
-    /// "You were a member of this set and have lost your memory: the leader takes you in anew."
+    /// "You were a member of this cluster and have lost your memory: the leader adds you anew."
     Readmit {
         /// The set with which the cluster began.
         set: Set,
     },
-    /// "I am closing." A hint: nobody is out because of it, but nobody needs to wait for the sender.
+    /// "I am closing." A hint: the sender stays a member, but nobody needs to wait for it.
     Goodbye,
     /// "You cannot join."
     Refuse {
@@ -57,20 +58,20 @@ pub enum Body {
 pub enum Refusal {
     /// The cluster has all its members.
     Full,
-    /// A member of that id has lost its memory, and there is no majority that could take it in again.
+    /// The node was a member and has lost its memory, and the others have no leader to add it anew.
     Amnesia,
-    /// The cluster takes only named members, and this is none.
+    /// The cluster takes only named members, and this node's id is not among them.
     NotAMember,
-    /// The sender runs in another set.
+    /// The sender of the refusal belongs to another cluster, formed from another set.
     OtherSet,
-    /// Another node with this id is a member, and lives.
+    /// Another node with this id is a member and is alive.
     DuplicateId,
-    /// Another start of this node has taken its place.
+    /// A later start of this node has taken its place in the cluster.
     Replaced,
 }
 
 impl Refusal {
-    /// The stable code.
+    /// The stable code that users see.
     pub fn code(self) -> &'static str {
         match self {
             Self::Full => "CLUSTER_FULL",
@@ -83,50 +84,51 @@ impl Refusal {
     }
 }
 
-/// To whom a message goes.
+/// The receivers of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum To {
-    /// Whoever listens.
+    /// Every node on the channel.
     Everyone,
     /// One start of one node.
     Member(Member),
-    /// The start with this nonce, whose id is not known.
+    /// The start with this nonce, whose node's id is not known.
     Nonce(u64),
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The cluster has formed: start Raft.
+    /// The cluster has formed: start Raft with these members.
     Formed(Set),
-    /// The cluster that began with this set takes this node in: start Raft without members.
+    /// The cluster that began with this set adds this node anew: start Raft without members.
     Readmitted(Set),
-    /// This node cannot join, and stops trying; but for [`Refusal::Amnesia`], with which it waits on.
+    /// This node cannot join and stops trying. Two reasons are only reported: after
+    /// [`Refusal::Amnesia`] it keeps waiting, and after [`Refusal::OtherSet`] a member runs on.
     Refused {
         /// Why.
         why: Refusal,
         /// The ids of the cluster's members.
         members: Vec<String>,
     },
-    /// Another node expects another number of members. Told once for each such node.
+    /// Another node expects another number of members. Reported once for each such node.
     SizeMismatch {
         /// The other node's id.
         id: String,
         /// How many it expects.
         size: u64,
     },
-    /// A node is here that is none of the named members. Told once for each.
+    /// A node is on the channel whose id is not among the named members. Reported once for each id.
     NotAMember {
         /// Its id.
         id: String,
     },
-    /// Another node has this node's id. Told once.
+    /// Another node has this node's id. Reported once.
     DuplicateId,
     /// The member with this nonce is closing.
     Leaving(u64),
 }
 
-/// Everything that one call asks of its caller.
+/// Everything that the caller has to do after one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Output {
@@ -134,6 +136,6 @@ pub struct Output {
     pub messages: Vec<(To, Message)>,
     /// What happened.
     pub events: Vec<Event>,
-    /// A change of the configuration to ask Raft for, which leads here.
+    /// A configuration change to propose to this node's Raft, which is the leader.
     pub change: Option<Change>,
 }

@@ -1,8 +1,8 @@
-//! The seam between a host and the kind of its cluster: how a node comes to be, which is all that fixed
-//! and elastic clusters do differently.
+//! The seam between a host and the kind of its cluster. Fixed and elastic clusters differ only in
+//! how nodes come to be.
 //!
-//! A [`Cluster`] is told what happened and says what to do ([`Action`]). The host runs nodes, queues
-//! work, sends frames and closes; it does not know which kind it serves.
+//! A [`Cluster`] receives events ([`Event`]) and returns what to do ([`Action`]). The host runs
+//! nodes, queues work, sends frames and closes; it does not know which kind of cluster it serves.
 
 use std::fmt;
 
@@ -15,28 +15,30 @@ use crate::raft::{Change, HardState, Members, NodeId, Persist, PersistSeq, Raft,
 use crate::store::Failure;
 use crate::wire::Header;
 
-/// What happened, as far as the kind of cluster is concerned.
+/// Something that happened and that concerns the kind of cluster.
 #[derive(Debug)]
 pub(super) enum Event {
     /// [`super::types::Input::Start`].
     Start,
     /// Time has passed.
     Tick,
-    /// A message arrived that is not for a node.
+    /// A message arrived that is not from node to node.
     Message(Message),
-    /// A leader, a configuration, or what waits has changed in a node here.
+    /// In a node here, the leader or the configuration has changed, or [`Cluster::wants_review`]
+    /// asked for this event.
     Changed,
     /// [`super::types::Input::Restored`].
     Restored(Option<Vec<u8>>),
     /// [`super::types::Input::Failed`].
     Failed(Failure),
-    /// [`super::types::Input::Elastic`], of the present generation.
+    /// [`super::types::Input::Elastic`] of the current generation, or what happened to the tab: it
+    /// was shown or hidden, it is suspended, or the cluster is to be destroyed.
     Elastic(elastic::Input),
     /// The host closes.
     Close,
 }
 
-/// What the host does for its kind of cluster.
+/// Something that the host must do for its kind of cluster.
 #[derive(Debug)]
 pub(super) enum Action {
     /// Run a node.
@@ -49,32 +51,34 @@ pub(super) enum Action {
         own: bool,
         /// The configuration with which its log begins.
         members: Members,
-        /// What storage has of it.
+        /// The node as storage has it.
         saved: Saved,
-        /// When it campaigns for the first time, in ms; otherwise after an election timeout.
+        /// After how many ms the node campaigns for the first time. `None`: after an election
+        /// timeout.
         first_election: Option<Time>,
     },
     /// Stop a node at once: nothing more of it is written or sent.
     Stop(NodeId),
-    /// Ask a node, which leads, for a change of the configuration.
+    /// Propose a change of the configuration on this node, which leads.
     Change(NodeId, Change),
-    /// Have a node, which leads, hand over to this one, or to the one with the longest log.
+    /// Transfer leadership from the first node to the second, or to the member with the longest
+    /// log.
     Transfer(NodeId, Option<NodeId>),
-    /// Tell every node here that the host of this one is dead.
+    /// Tell every node here that the host of this node is dead.
     PeerDown(NodeId),
-    /// Have a node, which leads, hear of every other one now.
+    /// Make this node, which leads, contact every other member now.
     Wake(NodeId),
     /// Send a message.
     Send(Address, Message),
-    /// Ask something of storage, locks or the channel.
+    /// Give something to do to storage, locks or the channel.
     Effect(Effect),
-    /// What was asked of storage and locks so far is not heard any more.
+    /// Begin another generation: answers to what was asked of storage and locks so far are ignored.
     NextGeneration,
     /// Report something to the user.
     Report(Notice),
-    /// Report an error, the first time that it happens.
+    /// Report an error with this code and this message, unless the code was reported before.
     ReportOnce(&'static str, String),
-    /// The host does nothing any more, and whatever waits is rejected.
+    /// Stop for good. Pending and later performs and reads are settled with this failure.
     Refuse(Failure),
 }
 
@@ -85,14 +89,14 @@ pub(super) enum Admission {
     Taken,
     /// It is for an earlier start of this node.
     Stale,
-    /// It is from another founding of the cluster.
+    /// It is from another incarnation of the cluster.
     Foreign,
 }
 
-/// Who a node's message is for and from.
+/// The receiver and the sender of a message between nodes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Route {
-    /// The node here.
+    /// The receiver, which runs here.
     pub(super) to: NodeId,
     /// The sender's number in Raft.
     pub(super) from: NodeId,
@@ -100,24 +104,25 @@ pub(super) struct Route {
 
 /// How the nodes of a host come to be.
 pub(super) trait Cluster: fmt::Debug {
-    /// Takes one event and says what to do, in this order. `nodes` are those that run here.
+    /// Takes one event and returns what to do, in this order. `nodes` are the nodes that run here.
     fn handle(&mut self, now: Time, event: Event, nodes: &dyn View) -> Vec<Action>;
 
-    /// Whether storage has not said yet what it has: until then the user's inputs wait.
+    /// Whether storage has not answered yet. Until then the host lets most inputs wait.
     fn is_loading(&self) -> bool {
         false
     }
 
-    /// When to call with [`Event::Tick`], if nothing happens before.
+    /// When to send [`Event::Tick`] at the latest.
     fn deadline(&self) -> Option<Time>;
 
-    /// Whether to call with [`Event::Changed`].
+    /// Whether to send [`Event::Changed`] now.
     fn wants_review(&self, now: Time, nodes: &dyn View) -> bool;
 
     /// Whether a frame with this header is for this host.
     fn admit(&self, header: &Header) -> Admission;
 
-    /// Who a node's message is for, if it is for a node here, and what to do besides.
+    /// The receiver and the sender of a message between nodes, if the receiver runs here; and what
+    /// else to do because of the message.
     fn route(
         &mut self,
         header: &Header,
@@ -125,10 +130,10 @@ pub(super) trait Cluster: fmt::Debug {
         nodes: &dyn View,
     ) -> (Option<Route>, Vec<Action>);
 
-    /// Where a message from a node here to another node goes.
+    /// The address for a message from a node here to another node. `own` is the own node.
     fn address(&self, from: NodeId, to: NodeId, own: Option<&Raft>) -> Address;
 
-    /// How a write is carried out. `hard` is term and vote as they are now.
+    /// The effect that carries out a node's write. `hard` is the node's current term and vote.
     fn write(
         &mut self,
         node: NodeId,
@@ -138,7 +143,7 @@ pub(super) trait Cluster: fmt::Debug {
         hard: HardState,
     ) -> Effect;
 
-    /// A write of the own node is durable, or the record that says whose the storage is.
+    /// A write of the own node is durable, or the record that names the owner of the storage.
     fn persisted(&mut self, _seq: PersistSeq) -> Vec<Action> {
         Vec::new()
     }
@@ -146,19 +151,20 @@ pub(super) trait Cluster: fmt::Debug {
     /// The id of the own node; empty while there is none.
     fn id(&self) -> String;
 
-    /// A member's id, from its number in Raft.
+    /// The id of a member, from its number in Raft.
     fn name(&self, node: NodeId, own: Option<&Raft>) -> Option<String>;
 
-    /// What errors call a member of which perhaps only the number is known.
+    /// How error messages name a node. The id of the node may be unknown.
     fn label(&self, node: NodeId) -> String;
 
-    /// How many others are there, as far as this host knows, itself included.
+    /// How many nodes (or hosts, in an elastic cluster) are there, as far as this host knows. It
+    /// counts itself.
     fn present(&self) -> usize;
 
-    /// Whether every other member is closing, too: then there is nobody to hand over to.
+    /// Whether every other member is closing, too. Then there is no member to hand leadership to.
     fn is_last(&self) -> bool;
 
-    /// Fills in what only the kind of cluster knows.
+    /// Adds to the status what only the kind of cluster knows.
     fn complete(&self, status: &mut Status, own: Option<&Raft>);
 
     /// The set of members of a fixed cluster, once it has formed.

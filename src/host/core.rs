@@ -1,10 +1,12 @@
-//! A host: it runs nodes in a tab or a Node.js process, for every kind of cluster. Pure like the modules
-//! below it, so that the same code runs in tabs, in Node.js, in native tests and in the simulator.
+//! The host: it runs nodes in a tab or a Node.js process, for every kind of cluster. It is pure
+//! like the modules below it, so that the same code runs in tabs, in Node.js, in native tests and
+//! in the simulator.
 //!
-//! What differs between kinds of cluster is behind [`Cluster`]: how a node comes to be. Everything else
-//! is here: the queue of work, the nodes, their frames, the phases, closing, and what the user is told.
+//! How a node comes to be differs between kinds of cluster and is behind [`Cluster`]. Everything
+//! else is here: the queue of work, the nodes, their frames, the phases, closing, and what the user
+//! learns.
 //!
-//! While user code runs, everything else waits in the queue; what the code returns comes first.
+//! While user code runs, all other work waits in the queue. The result of the code comes first.
 
 use std::collections::VecDeque;
 
@@ -21,26 +23,28 @@ use crate::sorted::SortedMap;
 use crate::store::{Call, Failure, Fault, Outcome, Return, Settled};
 use crate::wire::Header;
 
-/// How soon a node campaigns when this host runs a majority of the voters, in ms: then nobody else can
-/// lead.
+/// After how many ms a node campaigns for the first time when this host runs a majority of the
+/// voters. It need not wait for an election timeout, because no node elsewhere can be elected
+/// without the votes of nodes here.
 const FIRST_ELECTION: Time = 5;
 
-/// How long a host that closes tries to hand leadership over, in ms.
+/// How long a closing host tries at most to hand leadership over, in ms.
 const LONGEST_CLOSE: Time = 500;
 
-/// The key of the node that is never started. Until the host has its own node, this one keeps what the
-/// user performs.
+/// The key of a node that is never started. While the host has no own node, this one keeps the
+/// user's performs and reads.
 const NOT_STARTED: NodeId = 0;
 
 /// A node that runs here.
 #[derive(Debug)]
 struct HostedNode<S> {
     node: Node<S>,
+    /// The epoch under which the node writes: storage refuses its writes once another host has
+    /// raised the epoch.
     epoch: u64,
 }
 
-/// One thing to do. A frame is one piece of work for each of its messages, because each may call user
-/// code.
+/// One thing to do. Each message of a frame is work of its own, because each may call user code.
 #[derive(Debug)]
 enum Work<S> {
     Input(Input<S>),
@@ -54,32 +58,34 @@ enum Work<S> {
 #[derive(Debug)]
 pub struct Host<S> {
     settings: Settings,
+    /// The first state, with which every node begins.
     initial: S,
-    /// The next node's seed.
+    /// The seed of the node that was started last. It is raised by one before each start.
     seed: u64,
     cluster: Box<dyn Cluster>,
     /// The own node, or [`NOT_STARTED`].
     own: NodeId,
     nodes: SortedMap<NodeId, HostedNode<S>>,
-    /// The newest state that the user has seen and where it stands, while the own node is behind it.
+    /// The newest state that the user has seen and its index. The user is shown this state while
+    /// the own node has not applied so much.
     seen: (Index, S),
     phase: Phase,
-    /// Why performs and reads are refused.
+    /// Why performs and reads are refused, if they are.
     stopped: Option<Failure>,
     /// When closing ends at the latest.
     close_by: Option<Time>,
-    /// Counts how often everything was let go of: what was asked of storage and locks before is not
-    /// heard any more.
+    /// Counts how often the host has let go of all its nodes. Answers to what was asked of storage
+    /// and locks in an earlier generation are ignored.
     generation: u32,
     transport: Transport,
     queue: VecDeque<Work<S>>,
-    /// The node that waits for user code.
+    /// The node that waits for user code to return.
     calling: Option<NodeId>,
-    /// The same while its user code really runs.
+    /// The same node, but only from [`Host::enter`] on, while its user code really runs.
     running_code: Option<NodeId>,
 }
 
-/// The nodes of a host, for its cluster to look at.
+/// The nodes of a host as its cluster sees them, and how many performs and reads wait.
 struct Nodes<'a, S>(&'a SortedMap<NodeId, HostedNode<S>>, usize);
 
 impl<S: Clone> View for Nodes<'_, S> {
@@ -93,8 +99,8 @@ impl<S: Clone> View for Nodes<'_, S> {
 }
 
 impl<S: Clone> Host<S> {
-    /// A host, which begins with [`Input::Start`]. `visible` says whether somebody can see its tab.
-    /// `seed` decides every random choice.
+    /// A host, which begins to work with [`Input::Start`]. `visible` says whether its tab is
+    /// visible. `seed` determines every random choice.
     pub fn new(settings: Settings, initial: S, visible: bool, now: Time, seed: u64) -> Self {
         let client = Node::new(settings.store, initial.clone(), settings.durability, seed);
         let cluster: Box<dyn Cluster> = match &settings.kind {
@@ -135,10 +141,10 @@ impl<S: Clone> Host<S> {
         self.cluster.id()
     }
 
-    /// The host's own node, or the one that keeps what the user performs until there is one.
+    /// The host's own node. While there is none, the node that keeps the user's performs and reads.
     ///
     /// # Panics
-    /// Never: there is always one of them.
+    /// Never: there is always one of these two nodes.
     pub fn own(&self) -> &Node<S> {
         self.node(self.own).expect("a host has a node of its own, or one that is not started")
     }
@@ -173,8 +179,9 @@ impl<S: Clone> Host<S> {
         self.shown().map_or(&self.seen.1, |node| node.store().provisional())
     }
 
-    /// The node whose state the user sees: in user code that of the node that calls the code; otherwise
-    /// the own node's, unless that is older than what the user has seen already.
+    /// The node whose state the user sees. User code sees the state of the node that calls it;
+    /// otherwise it is the own node. `None` when the own node is behind what the user has seen
+    /// already.
     fn shown(&self) -> Option<&Node<S>> {
         match self.running_code {
             Some(running) => self.node(running),
@@ -182,7 +189,7 @@ impl<S: Clone> Host<S> {
         }
     }
 
-    /// Where the host stands.
+    /// The status of the host and of its own node.
     pub fn status(&self) -> Status {
         let own = self.own();
         let raft = own.raft();
@@ -217,13 +224,14 @@ impl<S: Clone> Host<S> {
         status
     }
 
-    /// The user code that was asked for runs now, until [`Input::Returned`]: it sees the state of the
-    /// node that calls it. What is settled before it sees the own node's.
+    /// To be called just before the requested user code runs. Until [`Input::Returned`] the state
+    /// that the host shows is that of the node that calls the code. Callbacks that run before this
+    /// (settled performs and notices) see the state of the own node.
     pub fn enter(&mut self) {
         self.running_code = self.calling;
     }
 
-    /// Takes one input at the time `now` and says what to do.
+    /// Takes one input at the time `now` and returns what to do.
     pub fn handle(&mut self, now: Time, input: Input<S>) -> Output<S> {
         let mut out = Output::default();
         let present = self.cluster.present();
@@ -256,7 +264,7 @@ impl<S: Clone> Host<S> {
         out
     }
 
-    /// When something is due.
+    /// When to call with [`Input::Tick`] at the latest.
     pub fn deadline(&self) -> Option<Time> {
         if self.phase == Phase::Closed || self.cluster.is_loading() {
             return self.close_by;
@@ -265,8 +273,8 @@ impl<S: Clone> Host<S> {
         nodes.chain(self.cluster.deadline()).chain(self.close_by).min()
     }
 
-    /// The frames to send, each to a node's id or to everyone: all of a turn's messages to one node
-    /// in one frame.
+    /// The frames to send, each to the node with this id, or to everyone. All messages to one node
+    /// since the last call share a frame.
     #[must_use]
     pub fn take_frames(&mut self) -> Vec<(Option<String>, Vec<u8>)> {
         self.transport.take_frames()
@@ -276,7 +284,7 @@ impl<S: Clone> Host<S> {
         self.own().store().waiting()
     }
 
-    /// The next work that can be done. While storage has not said what it has, most inputs wait.
+    /// The next work that can be done. While storage has not answered yet, most inputs wait.
     fn next_work(&mut self) -> Option<Work<S>> {
         let can_be_done = |work: &Work<S>| match work {
             Work::Input(input) => {
@@ -310,7 +318,7 @@ impl<S: Clone> Host<S> {
         }
     }
 
-    /// Puts work before everything that waits, in this order.
+    /// Puts work in front of the queue, in this order.
     fn do_first(
         &mut self,
         works: impl IntoIterator<Item = Work<S>, IntoIter: DoubleEndedIterator>,
@@ -364,7 +372,7 @@ impl<S: Clone> Host<S> {
         }
     }
 
-    /// What a perform or a read gets that nobody takes any more.
+    /// How a perform or a read is settled after the host has stopped.
     fn refused(&self, ticket: u64) -> Settled {
         let failure = self.stopped.clone().unwrap_or_else(closed);
         Settled { ticket, outcome: Outcome::Failed(failure) }
@@ -383,7 +391,7 @@ impl<S: Clone> Host<S> {
         }
     }
 
-    /// Tells the cluster what happened and queues what it says to do.
+    /// Sends an event to the cluster and queues the resulting actions.
     fn cluster(&mut self, now: Time, event: Event) {
         let nodes = Nodes(&self.nodes, self.waiting());
         let actions = self.cluster.handle(now, event, &nodes);
@@ -424,7 +432,7 @@ impl<S: Clone> Host<S> {
         }
     }
 
-    /// The effect, in this generation.
+    /// The effect with the current generation.
     fn stamped(&self, effect: Effect) -> Effect {
         match effect {
             Effect::Elastic { effect, .. } => {
@@ -474,7 +482,7 @@ impl<S: Clone> Host<S> {
         self.feed(now, id, node::Input::Start { config, saved }, out);
     }
 
-    /// Stops a node. What the own node's client has in hand is kept for the next one.
+    /// Stops a node. The pending performs and reads of the own node are kept for the next own node.
     fn stop(&mut self, id: NodeId, out: &mut Output<S>) {
         let Some(HostedNode { node, .. }) = self.nodes.remove(&id) else { return };
         if self.own != id {
@@ -513,7 +521,7 @@ impl<S: Clone> Host<S> {
         ]);
     }
 
-    /// Closing is done when leadership is handed over, or when that takes too long.
+    /// Closes the host when leadership is handed over, or when that has taken too long.
     fn finish_closing(&mut self, now: Time, out: &mut Output<S>) {
         let Some(close_by) = self.close_by else { return };
         let raft = self.own().raft();
@@ -525,14 +533,14 @@ impl<S: Clone> Host<S> {
         }
     }
 
-    /// Gives a node one input and does what it asks for. What is for a node that is not here any more
-    /// is lost.
+    /// Gives a node one input and does what the node asks for. Inputs for a node that is not here
+    /// any more are dropped.
     fn feed(&mut self, now: Time, id: NodeId, input: node::Input<S>, out: &mut Output<S>) {
         let mut next = Some(input);
         while let Some(input) = next.take() {
             let Some(hosted) = self.nodes.get_mut(&id) else { return };
             let output = hosted.node.handle(now, input);
-            // A refused node neither writes nor sends: the others count on neither.
+            // A refused node neither writes nor sends. No other node relies on it.
             if self.phase != Phase::Refused {
                 let (epoch, generation) = (hosted.epoch, self.generation);
                 let hard = hosted.node.raft().map(Raft::hard_state).unwrap_or_default();
@@ -545,7 +553,8 @@ impl<S: Clone> Host<S> {
             self.report(id, output.events, out);
             let Some(call) = output.call else { continue };
             match call {
-                // Subscribers hear of what the own node commits, and of nothing twice.
+                // Subscribers are called for entries of the own node only, and never twice for an
+                // entry.
                 Call::Committed(new) if id != self.own || new.at.index <= self.seen.0 => {
                     next = Some(node::Input::Returned(Return::Done));
                 }

@@ -1,4 +1,5 @@
-//! Elastic clusters: a host's own node and those that it has adopted. Storage and locks are effects.
+//! The host's part of an elastic cluster: its own node and the nodes that it has adopted. What
+//! storage and locks must do goes out as effects.
 
 use super::cluster::{Action, Admission, Cluster, Event, Route};
 use super::transport::{Address, Message};
@@ -9,16 +10,16 @@ use crate::raft::{HardState, Members, NodeId, Persist, Raft, Time};
 use crate::store::Failure;
 use crate::wire::Header;
 
-/// The digits of ids: no letter that is easily taken for another one.
+/// The digits of ids, without letters that are easily confused.
 const DIGITS: &str = "0123456789abcdefghjkmnpqrstvwxyz";
 
-/// A node's id, as people and channels see it: 8 digits of 5 bits.
+/// The id of a node, as users and channels see it: 8 digits of 5 bits.
 pub fn name(node: NodeId) -> String {
     let digit = |place: u32| char::from(DIGITS.as_bytes()[(node >> (5 * place)) as usize % 32]);
     (0..8).rev().map(digit).collect()
 }
 
-/// A node's number, from its id.
+/// The number of a node, from its id. `None` when the id has another digit.
 pub fn number(id: &str) -> Option<NodeId> {
     id.chars().try_fold(0, |number, digit| Some(number << 5 | DIGITS.find(digit)? as NodeId))
 }
@@ -28,7 +29,7 @@ pub fn number(id: &str) -> Option<NodeId> {
 pub(super) struct ElasticCluster(Elastic);
 
 impl ElasticCluster {
-    /// A host that has not begun. `seed` decides every random choice.
+    /// The cluster of a host that has not started. `seed` determines every random choice.
     pub(super) fn new(max_voters: usize, visible: bool, now: Time, seed: u64) -> Self {
         Self(Elastic::new(max_voters, visible, now, seed))
     }
@@ -54,7 +55,7 @@ impl ElasticCluster {
                 if matches!(effect, elastic::Effect::UnlockAll) {
                     actions.push(Action::NextGeneration);
                 }
-                // The host puts its generation in.
+                // The host sets its generation here.
                 actions.push(Action::Effect(Effect::Elastic { generation: 0, effect }));
             }
         }
@@ -183,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_s_id_gives_its_number_back() {
+    fn the_number_of_a_node_can_be_read_from_its_id() {
         for node in [1, 31, 32, 123_456_789, (1 << 40) - 1] {
             let id = name(node);
             assert_eq!((id.len(), number(&id)), (8, Some(node)), "{id}");

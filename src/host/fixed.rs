@@ -1,5 +1,5 @@
-//! Fixed clusters: one node, which forms its cluster with the others before it runs, and whose storage,
-//! if it has any, is one file.
+//! The host's part of a fixed cluster: one node, which forms the cluster with the others before it
+//! runs. Its storage, if it has any, is one file.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +15,8 @@ use crate::storage::file;
 use crate::store::Failure;
 use crate::wire::Header;
 
-/// How soon after its cluster has formed the first member campaigns, in ms. By the time that it asks
-/// for their votes, the others have started, too.
+/// After how many ms the first member of a new cluster campaigns. By the time that it asks the
+/// others for their votes, they have started, too.
 const FIRST_ELECTION: Time = 5;
 
 /// The fixed cluster of one host.
@@ -28,21 +28,22 @@ pub(super) struct FixedCluster {
     durability: Durability,
     seed: u64,
     formation: Formation,
-    /// Storage has not said yet what it has.
+    /// Storage has not answered yet whether it has this node.
     loading: bool,
     closing: bool,
-    /// Who this node is, once that is written or being written.
+    /// The record that names the owner of the storage, once it is written or being written.
     owner: Option<Owner>,
     /// The number of the last record that is durable.
     durable: PersistSeq,
     /// The own node runs.
     running: bool,
-    /// The nonces of the members that have said goodbye.
+    /// The nonces of the members that have announced that they leave.
     left: SortedSet<u64>,
+    /// What the host is to do; returned by the next [`Cluster`] method that returns actions.
     actions: Vec<Action>,
 }
 
-/// Who a node of a fixed cluster is, as it is written.
+/// The record in a storage file that says to which node of which cluster the file belongs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Owner {
     cluster: String,
@@ -52,7 +53,8 @@ struct Owner {
 }
 
 impl FixedCluster {
-    /// A node that has not formed a cluster. `seed` decides every random choice.
+    /// The cluster of a host whose node has not joined any set. `seed` determines every random
+    /// choice.
     pub(super) fn new(settings: &Settings, id: String, plan: Plan, now: Time, seed: u64) -> Self {
         Self {
             formation: Formation::new(id.clone(), plan.clone(), now, seed),
@@ -75,7 +77,7 @@ impl FixedCluster {
         nodes.raft(self.formation.number()?)
     }
 
-    /// Does what the formation says.
+    /// Turns the output of the formation into actions.
     fn take(&mut self, output: formation::Output) {
         for (to, message) in output.messages {
             let (id, to) = match to {
@@ -129,7 +131,7 @@ impl FixedCluster {
         self.actions.push(Action::Report(Notice::Error(Failure::new(code, message))));
     }
 
-    /// The node belongs to a cluster from now on. Before it runs, that is written.
+    /// The node now belongs to a cluster. If it has storage, it runs only when that is written.
     fn begin(&mut self, set: Set) {
         if self.durability == Durability::Volatile {
             return self.run(&set, Saved::default());
@@ -139,7 +141,8 @@ impl FixedCluster {
         self.record(&Persist::begin(0, &Saved::default()), true);
     }
 
-    /// Storage says what it has of this node.
+    /// Storage has answered. If it has this node, the node runs on from there; if what it has
+    /// cannot be read or belongs to another node, the host refuses to run.
     fn restored(&mut self, now: Time, file: Option<&[u8]>) {
         self.loading = false;
         let Some(bytes) = file else { return };
@@ -182,7 +185,8 @@ impl FixedCluster {
         self.actions.push(Action::Effect(effect));
     }
 
-    /// The record of a write. `begins`: it stands for everything before it.
+    /// The effect that writes a record. If `begins`, the record replaces everything written before
+    /// it.
     fn record_of(&self, persist: &Persist, begins: bool) -> Effect {
         let (seq, durable) = (persist.seq, self.durable);
         let owner = self.owner.as_ref().filter(|_| begins);
@@ -196,7 +200,8 @@ impl FixedCluster {
         let member = |(number, member): (NodeId, &formation::Member)| {
             (number, raft::Member { voter: true, name: member.id.clone() })
         };
-        // A node that takes the place of its former self is yet to join.
+        // A node that replaces its former self, whose memory was lost, is not a member yet: it
+        // knows no members until the leader has added it.
         let members = match set.member(node) {
             Some(_) => Members::new((1..).zip(set.members()).map(member)),
             None => Members::default(),
@@ -251,7 +256,7 @@ impl FixedCluster {
         self.refuse(Failure::new(why.code(), message));
     }
 
-    /// The node does nothing any more.
+    /// Stops the formation and the host.
     fn refuse(&mut self, failure: Failure) {
         self.loading = false;
         self.formation.stop();
@@ -342,7 +347,7 @@ impl Cluster for FixedCluster {
     fn address(&self, _from: NodeId, to: NodeId, own: Option<&Raft>) -> Address {
         let member = self.formation.member(to, own);
         Address {
-            // A member whose id is not known yet is reached by what everybody hears.
+            // A message to a member whose id is not known yet is broadcast.
             to: member.as_ref().map_or(to, |member| member.nonce),
             id: member.map(|member| member.id),
             from: self.formation.me().nonce,
@@ -358,7 +363,8 @@ impl Cluster for FixedCluster {
         persist: Persist,
         hard: HardState,
     ) -> Effect {
-        // A snapshot comes with all that follows it, so that a new file can begin with it.
+        // A write with a snapshot also contains all entries behind the snapshot, so a new file can
+        // begin with it, which replaces the old file.
         match persist.snapshot.is_some() {
             true => self.record_of(&Persist { hard: Some(hard), ..persist }, true),
             false => self.record_of(&persist, false),
@@ -368,7 +374,7 @@ impl Cluster for FixedCluster {
     fn persisted(&mut self, seq: PersistSeq) -> Vec<Action> {
         self.durable = self.durable.max(seq);
         if let Some(set) = self.formation.set().cloned().filter(|_| !self.running) {
-            // Who this node is was written just now.
+            // The record of the owner has just become durable.
             self.run(&set, Saved::default());
         }
         std::mem::take(&mut self.actions)
@@ -399,7 +405,8 @@ impl Cluster for FixedCluster {
         status.size = self.formation.size();
         if let Some(set) = self.formation.set() {
             status.present = set.members().len();
-            // Raft knows no member before it runs, and a node that is yet to join none at all.
+            // Without a running Raft, or while this node is not a member yet, the members are those
+            // of the set.
             if own.is_none_or(|raft| raft.members().is_empty()) {
                 status.members = set.members().iter().map(|member| member.id.clone()).collect();
             }

@@ -1,4 +1,5 @@
-//! The options of `conflux({...})`, checked. Pure: the JavaScript values arrive as [`Value`]s.
+//! Checks the options of `conflux({...})`. This module is pure: JavaScript values arrive as
+//! [`Value`]s.
 
 use std::fmt;
 
@@ -10,20 +11,22 @@ use crate::sorted::{SortedMap, SortedSet};
 use crate::store::{self, Failure};
 use crate::wire::relay::MAX_ID;
 
-/// The channels that there are.
+/// The names of the channels.
 pub const CHANNELS: [&str; 6] =
     ["memory", "broadcast", "websocket", "redis", "socket.io", "custom"];
-/// The most members that a cluster can have.
+/// How many members a cluster can have.
 const MAX_MEMBERS: u8 = 63;
-/// How often an idle leader of a cluster of tabs speaks, in ms.
+/// How long the leader of an elastic cluster may be silent towards a follower that has its whole
+/// log, in ms.
 const QUIESCE_INTERVAL: Time = 10_000;
-/// The longest time that an option can say, in ms: a day.
+/// The longest time in an option, in ms: a day.
 const MAX_TIME: f64 = 86_400_000.0;
 
-/// A JavaScript value, as far as options hold any.
+/// A JavaScript value in the options. Other kinds of values (functions, for example) count as
+/// missing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
-    /// `undefined`, `null`, or not there.
+    /// `undefined`, `null`, or a missing property.
     #[default]
     Nothing,
     /// A boolean.
@@ -41,17 +44,18 @@ pub enum Value {
 /// Checked options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What the host's core needs.
+    /// The settings of the host.
     pub settings: Settings,
-    /// Where the channel's nodes meet.
+    /// The name under which the nodes find each other on the channel.
     pub room: String,
 }
 
 /// Checks the options.
 ///
 /// # Errors
-/// With the code `INVALID_OPTIONS`, a sentence that names the option and says that it `is required`,
-/// or what came and what was wanted.
+/// With the code `INVALID_OPTIONS`. The message names the option and says that it `is required`, or
+/// what it must be and what it is. An elastic cluster with `storage: "memory"` gets the code
+/// `UNSUPPORTED`.
 pub fn parse(value: &Value) -> Result<Options, Failure> {
     let Value::Object(options) = value else {
         return Err(invalid(format!("conflux() wants an object of options, and got {value}")));
@@ -91,7 +95,8 @@ pub fn parse(value: &Value) -> Result<Options, Failure> {
     Ok(Options { settings, room })
 }
 
-/// The options that all clusters have.
+/// The options that both kinds of cluster have: heartbeat interval, election timeout and the
+/// store's.
 fn common(
     options: &SortedMap<String, Value>,
 ) -> Result<(Time, (Time, Time), store::Config), Failure> {
@@ -109,7 +114,7 @@ fn common(
     Ok((heartbeat, election_timeout, store))
 }
 
-/// The options of a cluster of as many nodes as there are tabs.
+/// The options of an elastic cluster.
 fn elastic(options: &SortedMap<String, Value>) -> Result<Options, Failure> {
     let cluster = text(options, "cluster")?;
     if cluster.is_empty() || cluster.len() > MAX_ID {
@@ -141,7 +146,7 @@ fn elastic(options: &SortedMap<String, Value>) -> Result<Options, Failure> {
     let (heartbeat_interval, election_timeout, store) = common(options)?;
     let max_voters = number(options, "maxVoters", 5.0, (1.0, 15.0))? as usize;
     let room = channel(options)?;
-    // Locks tell who lives, so idle leaders may be silent.
+    // Locks tell which tabs live, so a leader need not send heartbeats when there is nothing to do.
     let quiesce_interval = Some(QUIESCE_INTERVAL.max(heartbeat_interval));
     let settings = Settings {
         cluster,
@@ -202,7 +207,7 @@ fn plan(options: &SortedMap<String, Value>, id: &str) -> Result<Plan, Failure> {
     }
 }
 
-/// Checks the channel's options, and says where its nodes meet.
+/// Checks the options of the channel. Returns the name under which its nodes find each other.
 fn channel(options: &SortedMap<String, Value>) -> Result<String, Failure> {
     let channel = match get(options, "channel") {
         Value::Object(channel) => channel,
@@ -222,13 +227,13 @@ fn channel(options: &SortedMap<String, Value>) -> Result<String, Failure> {
             "memory" if *get(channel, "channel") == Value::Nothing => Ok("default".into()),
             "memory" => name(),
             "broadcast" => match (get(channel, "channel"), get(options, "cluster")) {
-                // Tabs of one cluster find each other by its name.
+                // Without a channel name the name of the cluster serves.
                 (Value::Nothing, Value::Text(cluster)) => Ok(cluster.clone()),
                 _ => name(),
             },
             "websocket" => websocket(channel),
             "redis" => match get(channel, "channelName") {
-                // As in the original's first example.
+                // The original's first example leaves it out, too.
                 Value::Nothing => Ok("conflux".into()),
                 _ => part(channel, "channelName", "a name that is not empty"),
             },
@@ -251,7 +256,7 @@ fn channel(options: &SortedMap<String, Value>) -> Result<String, Failure> {
     }
 }
 
-/// A text of the channel's own.
+/// An option of the channel that must be a text that is not empty.
 fn part(channel: &SortedMap<String, Value>, key: &str, wish: &str) -> Result<String, Failure> {
     match get(channel, key) {
         Value::Nothing => Err(required(&format!("channel.{key}"))),
@@ -274,8 +279,8 @@ fn websocket(channel: &SortedMap<String, Value>) -> Result<String, Failure> {
     Ok(room)
 }
 
-/// Where a node of a fixed cluster keeps what it must not forget: in memory, or in files. Where the
-/// files are is the shell's business.
+/// Checks the storage of a node of a fixed cluster: memory, or a file. The path of the file is used
+/// by the shell, not here.
 fn storage(options: &SortedMap<String, Value>) -> Result<Durability, Failure> {
     durability(options)?;
     let wish = "\"memory\" or {name: \"file\", path} in a cluster with a `clusterSize`";
@@ -297,7 +302,7 @@ fn storage(options: &SortedMap<String, Value>) -> Result<Durability, Failure> {
     }
 }
 
-/// How sure storage is to be before it says that something is written.
+/// Checks when storage may report a write as done: `strict` or `relaxed`. The shell uses the value.
 fn durability(options: &SortedMap<String, Value>) -> Result<(), Failure> {
     match get(options, "durability") {
         Value::Nothing => Ok(()),
@@ -402,8 +407,8 @@ impl fmt::Display for Value {
     }
 }
 
-/// A number as people write it, to three decimals: the standard library's way of it takes more code than
-/// everything else in this file.
+/// Writes a number with up to three decimals. The standard library's code for this would take more
+/// bytes of wasm than all other code of this file.
 fn write_number(number: f64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if number.is_nan() {
         return f.write_str("NaN");
@@ -456,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_size_a_cluster_of_tabs_is_meant() {
+    fn without_a_size_the_cluster_is_elastic() {
         let broadcast = object(&[("name", text("broadcast"))]);
         let mut options = vec![("channel", broadcast), ("cluster", text("todo"))];
         let parsed = parse(&object(&options)).expect("good options");
@@ -505,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_option_says_what_came_and_what_was_wanted() {
+    fn a_wrong_option_is_reported_with_what_it_must_be_and_what_it_is() {
         let cases = [
             ("id", Value::Number(4.0), "`id` must be a string, and is 4"),
             (
@@ -546,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_said_as_people_write_them() {
+    fn numbers_are_written_with_up_to_three_decimals() {
         let said =
             [3.0, 0.0, -1.0, 2.5, -0.25, 1.0 / 3.0, 86_400_000.0, 1e15, f64::NAN, 1e16, -1e300];
         let said: Vec<_> = said.iter().map(|n| Value::Number(*n).to_string()).collect();
@@ -556,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn members_may_stand_in_for_a_size() {
+    fn members_may_replace_the_cluster_size() {
         let list = Value::List(vec![text("b"), text("a")]);
         let mut options = good();
         options.retain(|(key, _)| *key != "clusterSize");

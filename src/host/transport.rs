@@ -1,4 +1,4 @@
-//! Frames in and out of a host, and what is counted and reported of them.
+//! The frames that a host sends and receives, and their counters and errors.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,18 +12,18 @@ use crate::{elastic, formation};
 /// A message in a frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// About the forming of a fixed cluster.
+    /// Between nodes that form a fixed cluster.
     Formation(formation::Message),
-    /// From node to node.
+    /// Between nodes of a cluster.
     Node(Packet),
-    /// From host to host of an elastic cluster.
+    /// Between hosts of an elastic cluster.
     Elastic(elastic::Message),
 }
 
-/// Whom a frame is for, and from whom it is.
+/// The receiver and the sender of a frame.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Address {
-    /// The id to which the channel gives it; `None` for everyone.
+    /// The id to which the channel delivers the frame; `None` for everyone.
     pub(super) id: Option<String>,
     /// The header's `to`.
     pub(super) to: u64,
@@ -40,13 +40,14 @@ pub(super) struct Transport {
     cluster: u64,
     version: u32,
     pub(super) counters: Counters,
-    /// The codes of the errors that were reported: each is reported once.
+    /// The codes of the errors that were reported. Each is reported once.
     reported: SortedSet<&'static str>,
+    /// The frames that are being filled, by receiver.
     outbox: SortedMap<Address, FrameWriter>,
 }
 
 impl Transport {
-    /// The transport of a host of the cluster with this name. `version` is the release of the
+    /// The transport of a host of the cluster with this name. `version` is the version of the
     /// application, which frames carry.
     pub(super) fn new(name: &str, version: u32) -> Self {
         Self {
@@ -59,7 +60,7 @@ impl Transport {
         }
     }
 
-    /// Reads a frame of this cluster. Anything else is counted, and reported the first time.
+    /// Reads a frame of this cluster. Any other frame is counted, and reported the first time.
     pub(super) fn open(
         &mut self,
         frame: &[u8],
@@ -102,7 +103,7 @@ impl Transport {
         }
     }
 
-    /// Reports an error the first time that it happens.
+    /// Reports an error, unless its code was reported before.
     pub(super) fn report_once(
         &mut self,
         code: &'static str,
@@ -114,14 +115,14 @@ impl Transport {
         }
     }
 
-    /// A member sent something that cannot be.
+    /// A member sent an impossible message.
     pub(super) fn invalid(&mut self, who: &str, error: &str, notices: &mut Vec<Notice>) {
         self.counters.invalid_messages += 1;
         let message = format!("{who} sent something impossible: {error}");
         self.report_once("BAD_MESSAGE", message, notices);
     }
 
-    /// Puts a message into the next frame for an address.
+    /// Adds a message to the next frame for an address.
     pub(super) fn send(&mut self, address: Address, message: &Message) {
         let header = Header {
             cluster: self.cluster,
@@ -133,7 +134,7 @@ impl Transport {
         self.outbox.get_or_insert_with(address, || FrameWriter::new(header)).push(message);
     }
 
-    /// The frames to send, each to a node's id or to everyone.
+    /// The frames to send, each to the node with this id, or to everyone.
     pub(super) fn take_frames(&mut self) -> Vec<(Option<String>, Vec<u8>)> {
         let mut frames = Vec::new();
         for (address, writer) in std::mem::take(&mut self.outbox) {

@@ -1,4 +1,4 @@
-//! What goes into a host and what comes out of it, the same for every kind of cluster.
+//! The settings, inputs and outputs of a host, the same for every kind of cluster.
 
 use crate::elastic;
 use crate::formation::Plan;
@@ -9,16 +9,17 @@ use crate::store::{self, Call, Failure, Perform, Return, Settled};
 /// The settings of a host.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The cluster's name: frames of other clusters are refused.
+    /// The cluster's name. Frames of other clusters are ignored.
     pub cluster: String,
     /// What kind of cluster it is.
     pub kind: Kind,
     /// Shortest and longest election timeout, in ms.
     pub election_timeout: (Time, Time),
-    /// The longest silence of a leader, in ms.
+    /// How long a leader may be silent towards a follower, in ms.
     pub heartbeat_interval: Time,
-    /// How long a leader may be silent towards a follower that has everything, in ms
-    /// ([`crate::raft::Config::quiesce_interval`]).
+    /// How long a leader may be silent towards a follower that has its whole log, in ms
+    /// ([`crate::raft::Config::quiesce_interval`]). `None`: no longer than towards any other
+    /// follower.
     pub quiesce_interval: Option<Time>,
     /// The store's settings.
     pub store: store::Config,
@@ -26,19 +27,19 @@ pub struct Settings {
     pub durability: Durability,
 }
 
-/// How the nodes of a host come to be.
+/// The kind of a cluster.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// One node of a cluster of a fixed size, which forms before it runs.
+    /// The host has one node of a cluster of a fixed size, which must form before the node runs.
     Fixed {
         /// The node's id.
         id: String,
-        /// Who may become a member.
+        /// How many members, or which ids, form the cluster.
         plan: Plan,
     },
-    /// As many nodes as there are tabs; nodes outlive tabs.
+    /// The cluster has a node for each tab, and nodes outlive their tabs.
     Elastic {
-        /// The most nodes that vote.
+        /// How many nodes vote at most.
         max_voters: usize,
     },
 }
@@ -46,103 +47,107 @@ pub enum Kind {
 /// One thing that happened to a host.
 #[derive(Debug)]
 pub enum Input<S> {
-    /// Begin, or go on after [`Input::Suspend`].
+    /// Start, or start again after [`Input::Suspend`].
     Start,
     /// Time has passed.
     Tick,
     /// A frame arrived.
     Frame(Vec<u8>),
-    /// The user performs.
+    /// Performs of the user, in order.
     Perform(Vec<Perform>),
-    /// The user reads.
+    /// A linearizable read of the user.
     Read {
-        /// The caller's number for it.
+        /// The caller's number for the read.
         ticket: u64,
     },
     /// User code returned.
     Returned(Return<S>),
     /// The user closes the node.
     Close,
-    /// A write is durable.
+    /// A write is durable, and so is every earlier write of that node.
     Persisted {
-        /// The host's generation in which it was asked for.
+        /// The host's generation at the time of the write.
         generation: u32,
-        /// Whose; 0 for the host's own node.
+        /// The node; 0 for the host's own node.
         node: NodeId,
-        /// Its number.
+        /// The number of the write.
         seq: PersistSeq,
     },
-    /// What storage has of the node of a fixed cluster: the contents of [`crate::storage::file`], if
-    /// there are any. A node with storage waits for it.
+    /// The file ([`crate::storage::file`]) that storage has of the node of a fixed cluster; `None`
+    /// when it has none. A node with storage waits for this input.
     Restored(Option<Vec<u8>>),
-    /// The storage of a fixed cluster's node fails. The node stops.
+    /// The storage of a fixed cluster's node has failed. The node stops.
     Failed(Failure),
-    /// Storage or a lock of an elastic cluster answers.
+    /// An answer of the storage or the locks of an elastic cluster.
     Elastic {
-        /// The host's generation in which it was asked.
+        /// The host's generation at the time of the question.
         generation: u32,
         /// The answer.
         input: elastic::Input,
     },
-    /// Whether somebody can see the tab.
+    /// Whether the tab is visible.
     Visible(bool),
-    /// The tab may stand still from now on: let go of everything, until the next [`Input::Start`].
+    /// The tab may be frozen from now on: stop all nodes and release all locks, until the next
+    /// [`Input::Start`].
     Suspend,
-    /// End the cluster and delete what it has stored.
+    /// End the cluster and delete its storage.
     Destroy,
 }
 
-/// Something to do with storage, locks or the channel. Effects are done in order, and after the frames
-/// of the same call have been sent.
+/// Something to do with storage, locks or the channel. Effects must be carried out in order, after
+/// the frames of the same call have been sent.
 #[derive(Debug)]
 pub enum Effect {
-    /// Ask something of the storage or the locks of an elastic cluster.
+    /// Do something with the storage or the locks of an elastic cluster.
     Elastic {
-        /// The host's generation: answers name it.
+        /// The host's generation, which the answer must name.
         generation: u32,
         /// What to do.
         effect: elastic::Effect,
     },
-    /// Append this record to the file of a fixed cluster's node; answered with [`Input::Persisted`].
+    /// Append this record to the file of a fixed cluster's node. The answer is
+    /// [`Input::Persisted`].
     Record {
-        /// Its number.
+        /// The number of the record.
         seq: PersistSeq,
-        /// It stands for everything before it: what was written before may go once it is durable.
+        /// Whether a new file begins with this record: earlier records may be deleted once it is
+        /// durable.
         begins: bool,
-        /// Its bytes.
+        /// The bytes of the record.
         bytes: Vec<u8>,
     },
-    /// Write, if the epoch of the node's record is this one; answered with [`Input::Persisted`], or
-    /// with what went wrong.
+    /// Write something of a node, provided that the node's record has this epoch (fencing). The
+    /// answer is [`Input::Persisted`], or [`Input::Elastic`] with what went wrong.
     Write {
-        /// The host's generation.
+        /// The host's generation, which the answer must name.
         generation: u32,
-        /// Whose.
+        /// The node.
         node: NodeId,
-        /// The epoch.
+        /// The epoch under which this host runs the node.
         epoch: u64,
         /// What to write.
         persist: Persist,
     },
-    /// Take in frames for this id from now on.
+    /// Receive frames for this id from now on.
     Listen(String),
-    /// Take in no more of them.
+    /// Receive no more frames for this id.
     Unlisten(String),
 }
 
-/// Everything that one call asks of its caller, besides the frames of [`super::core::Host::take_frames`].
+/// Everything that one call asks of its caller, besides the frames of
+/// [`super::core::Host::take_frames`].
 #[derive(Debug)]
 #[must_use]
 pub struct Output<S> {
-    /// Performs and reads that have ended, in order.
+    /// Performs and reads that were settled, in order.
     pub settled: Vec<Settled>,
     /// What to report to the user.
     pub notices: Vec<Notice>,
-    /// What to do with storage, locks and the channel.
+    /// What to do with storage, locks and the channel, in order.
     pub effects: Vec<Effect>,
-    /// User code to run now; what it returns is the very next input.
+    /// User code to run now. Its result must be the very next input ([`Input::Returned`]).
     pub call: Option<Call<S>>,
-    /// When to call next, if nothing happens before.
+    /// When to call with [`Input::Tick`] at the latest.
     pub deadline: Option<Time>,
 }
 
@@ -156,52 +161,52 @@ impl<S> Default for Output<S> {
 /// Something to report to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The term, or who leads it, changed.
+    /// The term or its leader changed.
     Leader,
     /// The cluster has formed, or its members changed.
     Members,
     /// Something else in the status changed.
     Status,
-    /// Something went wrong.
+    /// An error.
     Error(Failure),
-    /// The node has been closed: nothing more comes from it.
+    /// The host is closed and does nothing any more.
     Closed,
 }
 
-/// Where a host is in its life.
+/// The phase of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It has no running node of its own yet.
     Forming,
     /// Its own node runs.
     Member,
-    /// The cluster does not take it, or its storage fails.
+    /// The cluster does not accept the node, or its storage has failed.
     Refused,
-    /// Handing over.
+    /// The host is closing and hands leadership over.
     Closing,
-    /// Closed.
+    /// The host is closed.
     Closed,
 }
 
-/// What a host counts.
+/// The counters of a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Frames sent.
     pub sent: u64,
     /// Frames received.
     pub received: u64,
-    /// Frames that were no frames, of another version, or malformed.
+    /// Frames of another version and malformed frames.
     pub bad_frames: u64,
     /// Frames of other clusters.
     pub foreign_frames: u64,
-    /// Messages that said something impossible.
+    /// Messages that were refused because they were impossible.
     pub invalid_messages: u64,
 }
 
-/// Where a host and its own node stand.
+/// The status of a host and of its own node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Where the host is in its life.
+    /// The phase of the host.
     pub phase: Phase,
     /// The node's role in Raft.
     pub role: RoleName,
@@ -219,22 +224,24 @@ pub struct Status {
     pub snapshot: u64,
     /// The ids of the members, once the cluster has formed.
     pub members: Vec<String>,
-    /// Those among them that do not vote.
+    /// The members that do not vote.
     pub learners: Vec<String>,
-    /// Those among them whose own host is dead, and that another one runs.
+    /// The members that were adopted: their own host is dead, and another host runs them.
     pub adopted: Vec<String>,
-    /// Those among them that run in a tab that nobody sees.
+    /// The members that run in a hidden tab.
     pub hidden: Vec<String>,
-    /// The nodes besides its own that this host runs.
+    /// The nodes that this host runs besides its own.
     pub running: Vec<String>,
-    /// While this node leads: how far each other member's log is known to be equal.
+    /// While this node leads: for each other member, the index up to which its log is known to
+    /// equal the leader's.
     pub matched: Vec<(String, u64)>,
     /// How many members the cluster has or will have.
     pub size: usize,
-    /// How many nodes or hosts are there, as far as this one knows.
+    /// How many nodes of a forming cluster, or hosts of an elastic one, are there as far as this
+    /// host knows.
     pub present: usize,
-    /// How many performs and reads wait.
+    /// How many performs and reads are not settled.
     pub waiting: usize,
-    /// What the host has counted.
+    /// The counters of the host.
     pub counters: Counters,
 }

@@ -1,4 +1,5 @@
-//! What JavaScript sees of the core. The npm package's shell turns it into `conflux({...})`.
+//! The interface between the core and JavaScript. The npm package's shell makes `conflux({...})` of
+//! it.
 
 mod node;
 

@@ -1,4 +1,4 @@
-//! A node's handle.
+//! The handle of a node.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use crate::host::web::{Channel, Hooks, WebHost, error};
 use crate::raft::RoleName;
 use crate::store::Perform;
 
-/// A node, as the shell holds it. Every method may be called from within user code.
+/// The handle of a node, for the shell. Every method may be called while user code runs.
 #[wasm_bindgen]
 pub struct CoreNode(Rc<WebHost>);
 
@@ -19,7 +19,8 @@ impl CoreNode {
     /// Starts a node. `options` holds plain values only.
     ///
     /// # Errors
-    /// An Error with a `code` when an option is missing or wrong, or the channel cannot be had.
+    /// An Error with a `code` when an option is missing or wrong; what the channel throws when it
+    /// cannot be opened.
     #[wasm_bindgen(constructor)]
     pub fn new(
         options: &JsValue,
@@ -32,37 +33,39 @@ impl CoreNode {
         WebHost::start(options, channel, hooks, initial, hidden).map(Self)
     }
 
-    /// Performs a method on arguments in JSON.
+    /// Performs a method on arguments in JSON, with a timeout in ms.
     pub fn perform(&self, ticket: f64, method: String, args: String, timeout: Option<f64>) {
         let args = args.as_str().into();
         let timeout = timeout.map(|ms| ms as u64);
         self.0.perform(Perform { ticket: ticket as u64, method, args, timeout });
     }
 
-    /// Settles when the committed state is at least as new as the cluster's is now.
+    /// A linearizable read: settled when the committed state here is at least as new as the
+    /// cluster's is now.
     pub fn read(&self, ticket: f64) {
         self.0.enqueue(Input::Read { ticket: ticket as u64 });
     }
 
-    /// Hands over and closes; a notice says when it is done.
+    /// Hands leadership over and closes. The notice `closed` says when that is done.
     pub fn close(&self) {
         self.0.close();
     }
 
-    /// Pauses the node, as if its tab were frozen, or cuts it off from the others.
+    /// Sets whether the node is paused, as if its tab were frozen, and whether it is isolated from
+    /// the other nodes.
     pub fn simulate(&self, paused: bool, isolated: bool) {
         self.0.set_faults(paused, isolated);
     }
 
-    /// Whether to call [`Hooks::entry`].
+    /// Sets whether to call [`Hooks::entry`] for everything that is committed.
     pub fn watch(&self, watched: bool) {
         self.0.watch(watched);
     }
 
-    /// Storage or locks answer.
+    /// An answer of storage or locks. `what` is its kind.
     ///
     /// # Errors
-    /// When the answer is none: a bug of the shell.
+    /// When there is no such answer: a bug of the shell.
     pub fn answer(
         &self,
         what: &str,
@@ -73,48 +76,49 @@ impl CoreNode {
         self.0.answer(what, generation, node, value)
     }
 
-    /// Whether a file holds a node's record, from its beginning on.
+    /// Whether a file begins with a complete record. A file that does not was never finished.
     #[wasm_bindgen(js_name = isWhole)]
     pub fn is_whole(file: &[u8]) -> bool {
         crate::storage::file::is_whole(file)
     }
 
-    /// The node's storage is open; the file that it had, if any.
+    /// The storage of the node is open. `file` is what it had, if anything.
     pub fn restored(&self, file: Option<Vec<u8>>) {
         self.0.restored(file);
     }
 
-    /// Everything up to this record is durable.
+    /// Every record up to this one is durable.
     pub fn recorded(&self, seq: f64) {
         self.0.recorded(seq);
     }
 
-    /// The node's storage fails.
+    /// The storage of the node has failed.
     pub fn broken(&self, code: &str, message: String) {
         self.0.broken(code, message);
     }
 
-    /// Whether somebody can see the page.
+    /// Sets whether the page is visible.
     pub fn visible(&self, visible: bool) {
         self.0.set_visible(visible);
     }
 
-    /// Lets go of everything before this returns: the page may stand still then.
+    /// Stops all nodes and releases everything before this returns, because the browser may freeze
+    /// the page then.
     pub fn suspend(&self) {
         self.0.suspend();
     }
 
-    /// Goes on after [`CoreNode::suspend`].
+    /// Starts again after [`CoreNode::suspend`].
     pub fn resume(&self) {
         self.0.resume();
     }
 
-    /// Ends the cluster and deletes what it has stored.
+    /// Ends the cluster and deletes its storage.
     pub fn destroy(&self) {
         self.0.enqueue(Input::Destroy);
     }
 
-    /// A timer rings that [`Hooks::wake`] has set.
+    /// The timer that was set with [`Hooks::wake`] has fired.
     pub fn tick(&self) {
         self.0.tick();
     }
@@ -129,7 +133,7 @@ impl CoreNode {
         self.0.core().provisional().clone()
     }
 
-    /// Where the node stands.
+    /// The status, as `www/package` documents it.
     pub fn status(&self) -> js_sys::Object {
         let core = self.0.core();
         let status = core.status();
@@ -188,7 +192,8 @@ impl CoreNode {
     }
 }
 
-/// Options, to a depth at which there are none any more.
+/// Reads options from a JavaScript value. Deeper values than `depth` levels count as missing: no
+/// option lies deeper.
 fn plain(value: &JsValue, depth: u8) -> Value {
     if let Some(value) = value.as_bool() {
         Value::Bool(value)
@@ -211,6 +216,6 @@ fn plain(value: &JsValue, depth: u8) -> Value {
 }
 
 fn set(object: &js_sys::Object, key: &str, value: impl Into<JsValue>) {
-    // It fails only on frozen objects and proxies, and this is a fresh one.
+    // This fails only on frozen objects and proxies, and the object is new.
     let _ = js_sys::Reflect::set(object, &key.into(), &value.into());
 }

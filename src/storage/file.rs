@@ -1,17 +1,20 @@
-//! A node's record as one file to which writes are only ever appended.
+//! A node's storage as one file, a log of records to which writes are only ever appended.
 //!
-//! The file begins with a record that stands for everything before it: whose it is, and all that the
-//! node remembers. When the log is compacted, or another process takes the node over, a new file
-//! begins, and the old one goes once the new beginning is durable. A file whose beginning is not whole
-//! does not count ([`is_whole`]): the one before it is still there.
+//! The first record of a file is complete in itself: it has the owner of the file and the node's
+//! whole state. A new file begins when the log is compacted and when a process starts the node, and
+//! the old file is deleted once the first record of the new one is durable. A file without a
+//! readable first record does not count ([`is_whole`]), because then the file before it is still
+//! there.
 //!
-//! The file may end anywhere: what is torn off at its end was never reported as durable, because that
-//! takes an `fsync` behind the whole record. Each record says up to which other one everything was
-//! durable when it was made. So a record that was durable once and cannot be read any more is told
-//! apart from a torn end: a good one behind it says so, and such a node must not run.
+//! A crash may tear the file off at any byte. The torn records were never reported as durable,
+//! because that takes an `fsync` after the whole record. But a record that was durable and is
+//! damaged later must not be taken for a torn one, or the node would forget what it has promised.
+//! Therefore each record also has the number of the last record that was durable when it was
+//! written. If an intact record behind an unreadable one says that the unreadable one was durable,
+//! the file is damaged, and the node must not run.
 //!
-//! A record is its length (4 bytes, little-endian), a checksum over its contents (8 bytes), and the
-//! contents in postcard's encoding.
+//! A record is its length (4 bytes, little-endian), a checksum of its contents (8 bytes,
+//! [`hash64`]), and the contents in postcard's encoding.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,45 +23,45 @@ use crate::raft::{Index, Persist, PersistSeq, Saved};
 use crate::sorted::SortedMap;
 use crate::wire::hash64;
 
-/// Length and checksum.
+/// The size of length and checksum, in bytes.
 const HEAD: usize = 12;
 
 #[derive(Serialize, Deserialize)]
 struct Record {
     seq: PersistSeq,
-    /// Everything up to this one was durable when this record was made.
+    /// The last record that was durable when this one was written.
     durable: PersistSeq,
-    /// Whose file it is, in the first record.
+    /// The owner of the file, as bytes of the caller. Only the first record has it.
     owner: Option<Vec<u8>>,
     batch: Batch,
 }
 
-/// What a file says.
+/// The contents of a file.
 #[derive(Clone, Debug)]
 pub struct Contents {
-    /// Whose it is: the bytes that its first record was given.
+    /// The owner, as [`record`] got it for the first record.
     pub owner: Vec<u8>,
-    /// What the node remembers.
+    /// The saved state of the node's Raft.
     pub saved: Saved,
-    /// How many bytes of the file count.
+    /// How many bytes of the file count. Behind them is at most a torn end.
     pub end: usize,
 }
 
 /// Why a file cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Corrupt {
-    /// Its beginning is not whole.
+    /// Its first record cannot be read.
     #[error("its beginning is not whole")]
     Beginning,
-    /// A record that was durable cannot be read any more.
+    /// A record that was durable cannot be read. Contains its offset in the file, in bytes.
     #[error("what is {0} bytes into it was written and is damaged")]
     Damaged(usize),
-    /// Its records make no sense together.
+    /// Each record can be read, but together they are no saved state.
     #[error(transparent)]
     Record(#[from] super::Corrupt),
 }
 
-/// The bytes of one write. The first one of a file says whose the file is.
+/// The bytes of one write. `owner` is given for the first record of a file, and only for it.
 pub fn record(
     seq: PersistSeq,
     durable: PersistSeq,
@@ -74,7 +77,7 @@ pub fn record(
     bytes
 }
 
-/// Whether a file begins as it must. One that does not was never finished.
+/// Whether a file has a readable first record. If it has none, it was never finished.
 pub fn is_whole(bytes: &[u8]) -> bool {
     parse(bytes).is_some_and(|(record, _)| record.owner.is_some())
 }
@@ -82,7 +85,7 @@ pub fn is_whole(bytes: &[u8]) -> bool {
 /// Reads a file.
 ///
 /// # Errors
-/// When it is none, or something in it is damaged that was durable.
+/// When its first record cannot be read, or a record that was durable is damaged.
 pub fn read(bytes: &[u8]) -> Result<Contents, Corrupt> {
     let (first, mut end) = parse(bytes).ok_or(Corrupt::Beginning)?;
     let owner = first.owner.clone().ok_or(Corrupt::Beginning)?;
@@ -105,7 +108,7 @@ pub fn read(bytes: &[u8]) -> Result<Contents, Corrupt> {
             record
         });
     }
-    // Whatever is behind this was torn off, unless something says that it was durable.
+    // The rest is a torn end, unless an intact record in it says that more than `seq` was durable.
     let behind = (end + 1..bytes.len()).filter_map(|at| parse(&bytes[at..]));
     if behind.into_iter().any(|(record, _)| record.durable > seq) {
         return Err(Corrupt::Damaged(end));
@@ -153,7 +156,7 @@ mod tests {
         vec![
             record(3, 3, Some(b"mine".to_vec()), &Persist::begin(3, &saved)),
             record(4, 3, None, &write(4, 1, entries(7, 9, 1))),
-            record(5, 3, None, &write(5, 2, entries(8, 8, 2))), // Cuts off in the middle.
+            record(5, 3, None, &write(5, 2, entries(8, 8, 2))), // Truncates the log.
             record(6, 5, None, &write(6, 2, entries(9, 10, 2))),
         ]
     }
@@ -207,7 +210,7 @@ mod tests {
                 assert_eq!(read.expect("a torn end").end, file.len() - records[3].len(), "{at}");
             }
         }
-        // Two records of one write, the first of which is torn: nobody was told of either.
+        // Two records of one fsync, the first of which is torn: neither was reported as durable.
         let mut torn = records[..3].concat();
         torn[first + HEAD] ^= 1;
         assert_eq!(read(&torn).expect("a torn end").end, first);
@@ -219,7 +222,7 @@ mod tests {
         assert_eq!(read(&records[1]).map(|_| ()), Err(Corrupt::Beginning));
         let absurd = [0xff; 40];
         assert_eq!((is_whole(&absurd), is_whole(&[])), (false, false));
-        // Records that leave a gap.
+        // The entries of the records leave a gap.
         let gap = record(9, 3, None, &write(9, 2, entries(12, 12, 2)));
         let file = [records[0].as_slice(), &gap].concat();
         assert_eq!(read(&file).map(|_| ()), Err(Corrupt::Record(super::super::Corrupt::Gap(12))));

@@ -1,17 +1,20 @@
-//! What is written of a node, as bytes: the same for every storage.
+//! A node's record as bytes, in the same format for every kind of storage.
 //!
-//! A storage has these duties, whatever it is made of:
+//! Raft needs the term, the vote, the log and the snapshot after a crash (paper figure 2,
+//! dissertation §3.8). Every kind of storage has these duties:
 //!
-//! - A write ([`Batch`]) is whole or not at all, also when power fails in the middle of it.
-//! - Writes become durable in the order in which they were asked for, and none is reported before it is
-//!   durable: what a node says to others depends on it.
-//! - A node's record has an epoch. Loading it raises the epoch, in the same transaction, and a write
-//!   counts only if the epoch is still the writer's ([`admit`]).
-//! - What cannot be written is an error, and the node that asked stops. Nothing is passed over.
+//! - A write ([`Batch`]) is atomic: either all of it is there or nothing, even if power fails in
+//!   the middle.
+//! - Writes become durable in the order in which they were requested, and none is reported before
+//!   it is durable, because the messages of a node depend on it.
+//! - A node's record has an epoch, for fencing. To load the record is to raise its epoch, in the
+//!   same transaction. A write counts only if the epoch is still the writer's ([`admit`]).
+//! - A write that fails is an error, and the node stops. No write is skipped.
 //!
-//! [`Batch`] and [`restore`] say how a log lies in a store that knows keys and values: each write's
-//! entries are one value under the first one's index. A write that cuts the log off deletes the values
-//! from there on; what an older value has beyond the beginning of the next one does not count.
+//! [`Batch`] and [`restore`] lay out a log in a key-value store: the entries of each write are one
+//! value, and its key is the index of the first entry. A write that truncates the log deletes all
+//! values from its key on. An older value may still contain entries that a later value replaces:
+//! entries from the later value's key on do not count.
 
 pub mod file;
 
@@ -33,11 +36,11 @@ pub struct Batch {
     pub entries: Option<Vec<u8>>,
 }
 
-/// Whether a write may count, by the epoch that the record has now (`None`: there is no record) and
-/// the writer's.
+/// Checks whether a write counts. `stored` is the epoch of the record now (`None`: there is no
+/// record), and `epoch` is the writer's.
 ///
 /// # Errors
-/// When somebody else has taken the node over, or its storage is gone.
+/// When another host has taken the node over, or its record was deleted.
 pub fn admit(stored: Option<u64>, epoch: u64) -> Result<(), Fence> {
     match stored {
         None => Err(Fence::NoRecord),
@@ -51,18 +54,19 @@ pub fn admit(stored: Option<u64>, epoch: u64) -> Result<(), Fence> {
 pub enum Fence {
     /// Another host runs the node now.
     Taken,
-    /// The node has no storage any more.
+    /// The node's record was deleted.
     NoRecord,
 }
 
+/// A snapshot as it is stored.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     last: Position,
     data: Vec<u8>,
 }
 
-/// The first byte of what has term and vote, with which every record begins. The first format had none: there
-/// the byte is a term's, and small.
+/// The first byte of the value with term and vote, which every record has. The first format had no
+/// such byte: there the value begins with the term, which is small.
 const FORMAT: u8 = 0xC2;
 
 fn bytes(value: &impl Serialize) -> Vec<u8> {
@@ -70,7 +74,7 @@ fn bytes(value: &impl Serialize) -> Vec<u8> {
 }
 
 impl Batch {
-    /// What a write consists of.
+    /// The bytes of a write.
     pub fn new(persist: &Persist) -> Self {
         let snapshot = persist.snapshot.as_ref();
         let kept = snapshot.map(|snapshot| Kept {
@@ -86,7 +90,7 @@ impl Batch {
         }
     }
 
-    /// What a new node's record consists of.
+    /// The bytes of a new node's record.
     pub fn of(saved: &Saved) -> Self {
         Self::new(&Persist::begin(0, saved))
     }
@@ -95,22 +99,22 @@ impl Batch {
 /// Why a record cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Corrupt {
-    /// It was written by an older or newer Conflux, whose entries and snapshots are others.
+    /// It was written by an older or newer release of Conflux, in another format.
     #[error("another release of Conflux has written it (format {0}; this one reads {FORMAT})")]
     Format(u8),
-    /// Its bytes make no sense.
+    /// Its bytes cannot be decoded.
     #[error("the bytes of its {0} are not what was written")]
     Bytes(&'static str),
-    /// Its log has a gap.
+    /// Entries are missing before this index.
     #[error("its log has a gap before index {0}")]
     Gap(Index),
 }
 
-/// What a Raft remembers, from what was written: term and vote, the snapshot, and the values of the log
-/// in the order of their keys.
+/// The saved state of a node's Raft, from the values in storage: term and vote, the snapshot, and
+/// the values of the log in the order of their keys.
 ///
 /// # Errors
-/// When that is not what was written. Such a node must not run.
+/// When the values cannot be what [`Batch`] wrote. Such a node must not run.
 pub fn restore<'a>(
     hard: Option<&[u8]>,
     snapshot: Option<&[u8]>,
@@ -161,7 +165,7 @@ mod tests {
     fn a_log_is_what_its_writes_made_of_it() {
         let writes = [
             write(1, vec![entry(1, 1), entry(2, 1), entry(3, 1), entry(4, 1)]),
-            write(2, vec![entry(3, 2)]), // Cuts off in the middle of the first one.
+            write(2, vec![entry(3, 2)]), // Truncates the entries of the first write.
             write(3, vec![entry(4, 2), entry(5, 2)]),
         ];
         let batches: Vec<_> = writes.iter().map(Batch::new).collect();

@@ -1,5 +1,5 @@
-//! The performing side: numbers performs, sends them to whoever leads until their fate is known,
-//! and settles them in order.
+//! The client's side of a session: numbers performs, sends them to the leader until their outcome
+//! is known, and settles them in order.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -16,17 +16,17 @@ use crate::sorted::SortedMap;
 /// A perform as the user asked for it.
 #[derive(Clone, Debug)]
 pub struct Perform {
-    /// The caller's number, under which it will be settled.
+    /// The caller's number for this perform; [`Settled`] names it.
     pub ticket: u64,
     /// The method's name.
     pub method: String,
     /// Its arguments.
     pub args: Blob,
-    /// After how many ms it is given up.
+    /// After how many ms the perform is settled with `TIMEOUT`.
     pub timeout: Option<Time>,
 }
 
-/// A perform or a read has ended. Each ticket is settled exactly once.
+/// The end of a perform or a read. Each ticket is settled exactly once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
     /// The caller's number.
@@ -40,65 +40,74 @@ pub struct Settled {
 pub enum Outcome {
     /// This action was committed, and applied here.
     Action(Blob),
-    /// The method had nothing to do; or, for a read, the state here is new enough.
+    /// The method returned no action; or, for a read, the state here is new enough.
     Nothing,
-    /// Nothing was appended, or, with the codes `TIMEOUT`, `CLOSED` and `OUTCOME_UNKNOWN`, it is
-    /// unknown whether.
+    /// Nothing was appended; or, with the codes `TIMEOUT`, `CLOSED` and `OUTCOME_UNKNOWN`,
+    /// something may have been.
     Failed(Failure),
 }
 
-/// The longest name of a method, in bytes: it is sent with every part of large arguments.
+/// The longest name of a method, in bytes. It is limited because every chunk of large arguments
+/// carries the name.
 const MAX_NAME: usize = 1024;
-/// How many performs may be on their way at once.
+/// How many performs may be in flight at once.
 const WINDOW: u64 = 4096;
 
 #[derive(Debug)]
 struct Pending {
     perform: Perform,
-    /// The user has been told that its time is up. Its fate is still awaited, so that it neither
-    /// runs behind a later one nor is forgotten.
-    abandoned: bool,
-    /// The fate, and the index that must be applied here before it is told.
-    fate: Option<(Outcome, Index)>,
+    /// The perform was settled with `TIMEOUT`. It is kept until its outcome is known: if the leader
+    /// has not run the perform, a request without a method takes its number, so that the perform
+    /// never runs behind a later one.
+    timed_out: bool,
+    /// The outcome, and the index that this node must have applied before it settles the perform.
+    outcome: Option<(Outcome, Index)>,
 }
 
 #[derive(Debug)]
 struct PendingRead {
     ticket: u64,
+    /// The index that this node must have applied, once the leader has told it.
     index: Option<Index>,
 }
 
-/// The performing side of a node.
+/// The performs, the reads and the session of one node's handle.
 #[derive(Debug)]
 pub(super) struct Client {
     rng: SmallRng,
+    /// The random number under which the session is opened. It tells the client which of the
+    /// sessions in the log is its own.
     nonce: u64,
     session: Option<SessionId>,
+    /// The number of the next perform.
     next_seq: Seq,
-    /// The performs from `next_seq - pending.len()` on. One that is settled before those in front of it,
-    /// because they were given up, leaves its place empty.
+    /// The performs from `next_seq - pending.len()` on. A slot is `None` if its perform is settled
+    /// but an earlier one is not: that happens when the earlier one has timed out.
     pending: VecDeque<Option<Pending>>,
-    /// How many places are empty.
-    gaps: usize,
+    /// How many slots of `pending` are `None`.
+    empty_slots: usize,
+    /// The bytes of method names and arguments in `pending`.
     pending_bytes: usize,
-    /// When performs are given up, if they are not settled by then.
+    /// When performs time out, earliest first. Settled performs are removed late.
     timeouts: BinaryHeap<Reverse<(Time, Seq)>>,
     reads: SortedMap<u64, PendingRead>,
+    /// The number of the next read.
     next_read: u64,
-    /// The next read to ask this leader for.
+    /// The first read that was not sent to this leader, or is to be sent again.
     send_read: u64,
     leader: Option<(NodeId, Term)>,
-    /// The next request to send to this leader.
+    /// The first request that was not sent to this leader, or is to be sent again.
     send_next: Seq,
-    /// The first request that this leader has not acknowledged, and how much of it it has.
+    /// The first request that this leader has not received completely, and how many bytes of the
+    /// request's arguments it has.
     received: (Seq, u64),
-    /// When to ask again, if nothing is heard before.
+    /// When to send again, if nothing arrives before.
     retry_at: Time,
     settled: Vec<Settled>,
     limits: Limits,
 }
 
-/// Sizes and times that bound the client.
+/// Settings of the client, from [`super::Config`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) max_message_bytes: usize,
@@ -111,8 +120,9 @@ impl Client {
     pub(super) fn new(limits: Limits, seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let nonce = rng.next_u64();
-        // Not from 1 on: an answer to this node's former self may still be on its way, in the same
-        // term, and must not be taken for one to a read that was asked for later.
+        // Reads are not numbered from 1: if this node was restarted, an answer to a read from
+        // before may still arrive in the same term, and must not be taken for the answer to a later
+        // read.
         let first_read = rng.next_u64() >> 16;
         Self {
             nonce,
@@ -120,7 +130,7 @@ impl Client {
             session: None,
             next_seq: 1,
             pending: VecDeque::new(),
-            gaps: 0,
+            empty_slots: 0,
             pending_bytes: 0,
             timeouts: BinaryHeap::new(),
             reads: SortedMap::new(),
@@ -143,9 +153,10 @@ impl Client {
         std::mem::take(&mut self.settled)
     }
 
-    /// How many performs and reads wait for their fate.
+    /// How many performs and reads are not settled yet. Performs that timed out count until their
+    /// outcome is known.
     pub(super) fn waiting(&self) -> usize {
-        self.pending.len() - self.gaps + self.reads.len()
+        self.pending.len() - self.empty_slots + self.reads.len()
     }
 
     /// The number of the first perform in `pending`.
@@ -153,16 +164,16 @@ impl Client {
         self.next_seq - self.pending.len() as Seq
     }
 
-    fn place(&self, seq: Seq) -> Option<usize> {
+    fn slot(&self, seq: Seq) -> Option<usize> {
         usize::try_from(seq.checked_sub(self.first())?).ok()
     }
 
     fn get(&self, seq: Seq) -> Option<&Pending> {
-        self.pending.get(self.place(seq)?)?.as_ref()
+        self.pending.get(self.slot(seq)?)?.as_ref()
     }
 
     fn get_mut(&mut self, seq: Seq) -> Option<&mut Pending> {
-        let at = self.place(seq)?;
+        let at = self.slot(seq)?;
         self.pending.get_mut(at)?.as_mut()
     }
 
@@ -194,7 +205,7 @@ impl Client {
         self.pending_bytes += size;
         let deadline = perform.timeout.map(|timeout| now.saturating_add(timeout));
         self.timeouts.extend(deadline.map(|deadline| Reverse((deadline, self.next_seq))));
-        self.pending.push_back(Some(Pending { perform, abandoned: false, fate: None }));
+        self.pending.push_back(Some(Pending { perform, timed_out: false, outcome: None }));
         self.next_seq += 1;
     }
 
@@ -203,7 +214,7 @@ impl Client {
         self.next_read += 1;
     }
 
-    /// Rejects everything that waits.
+    /// Settles every pending perform and read with a failure.
     pub(super) fn fail_all(&mut self, failure: &Failure) {
         self.fail_performs(failure);
         for (_, read) in std::mem::take(&mut self.reads) {
@@ -213,11 +224,11 @@ impl Client {
 
     fn fail_performs(&mut self, failure: &Failure) {
         for pending in std::mem::take(&mut self.pending).into_iter().flatten() {
-            if !pending.abandoned {
+            if !pending.timed_out {
                 self.settle(pending.perform.ticket, Outcome::Failed(failure.clone()));
             }
         }
-        (self.pending_bytes, self.gaps) = (0, 0);
+        (self.pending_bytes, self.empty_slots) = (0, 0);
         self.timeouts.clear();
     }
 
@@ -225,7 +236,7 @@ impl Client {
         self.settled.push(Settled { ticket, outcome });
     }
 
-    /// When something here is due.
+    /// When the next perform times out or something must be sent again.
     pub(super) fn deadline(&self) -> Option<Time> {
         let timeout = self.timeouts.peek().map(|Reverse((deadline, _))| *deadline);
         let retry = self.has_work().then_some(self.retry_at);
@@ -237,14 +248,14 @@ impl Client {
             && (self.session.is_none() || !self.pending.is_empty() || !self.reads.is_empty())
     }
 
-    /// Gives up the performs whose time is up.
+    /// Settles the performs whose time is over with `TIMEOUT`.
     pub(super) fn expire(&mut self, now: Time, applied: Index) {
         while let Some(Reverse((deadline, seq))) = self.timeouts.peek().copied()
             && now >= deadline
         {
             self.timeouts.pop();
             let Some(pending) = self.get_mut(seq) else { continue };
-            pending.abandoned = true;
+            pending.timed_out = true;
             let message = format!(
                 "`{}` was not settled within {} ms; it may still take effect",
                 pending.perform.method,
@@ -256,25 +267,26 @@ impl Client {
         self.settle_in_order(applied);
     }
 
-    /// Whom to send to, from now on.
+    /// The leader changed. The new one is sent everything whose outcome is not known.
     pub(super) fn set_leader(&mut self, leader: Option<(NodeId, Term)>) {
         if self.leader != leader {
             self.leader = leader;
-            self.send_next = self.first_unknown();
+            self.send_next = self.first_undecided();
             self.send_read = 0;
             self.received = (self.send_next, 0);
             self.retry_at = 0;
         }
     }
 
-    /// The first perform whose fate this client does not know.
-    fn first_unknown(&self) -> Seq {
-        let unknown = |one: &Option<Pending>| one.as_ref().is_some_and(|one| one.fate.is_none());
-        let known = self.pending.iter().position(unknown).unwrap_or(self.pending.len());
-        self.first() + known as Seq
+    /// The number of the first perform whose outcome this client does not know.
+    fn first_undecided(&self) -> Seq {
+        let is_undecided =
+            |slot: &Option<Pending>| slot.as_ref().is_some_and(|pending| pending.outcome.is_none());
+        let decided = self.pending.iter().position(is_undecided).unwrap_or(self.pending.len());
+        self.first() + decided as Seq
     }
 
-    /// What to say to the leader now.
+    /// The messages to send to the leader now.
     pub(super) fn take_messages(&mut self, now: Time) -> Vec<Body> {
         if !self.has_work() {
             return Vec::new();
@@ -289,7 +301,7 @@ impl Client {
             return out;
         };
         if again {
-            self.send_next = self.received.0.max(self.first_unknown());
+            self.send_next = self.received.0.max(self.first_undecided());
             self.send_read = 0;
             self.retry_at = now + self.limits.retry;
         }
@@ -300,18 +312,19 @@ impl Client {
         out
     }
 
-    /// The requests that the window lets go, in as few messages as fit.
+    /// Adds the requests that the window allows, in as few messages as their size allows.
     fn take_requests(&mut self, session: SessionId, again: bool, out: &mut Vec<Body>) {
-        let ack = self.first_unknown();
+        let ack = self.first_undecided();
         let (max, end) = (self.limits.max_message_bytes, ack.saturating_add(WINDOW));
         let mut first = self.send_next;
         let mut requests = Vec::new();
         let mut bytes = 0;
         let end = end.min(self.next_seq).max(self.send_next);
         for seq in self.send_next..end {
-            // What has its fate, or was given up before it was judged, must not run any more; its
-            // number is taken all the same, or those behind it would be judged under others.
-            let runs = |pending: &&Pending| !pending.abandoned && pending.fate.is_none();
+            // A perform whose outcome is known or which has timed out must not run any more. A
+            // request without a method takes its number, because numbers in a message are
+            // consecutive.
+            let runs = |pending: &&Pending| !pending.timed_out && pending.outcome.is_none();
             let perform = self.get(seq).filter(runs).map(|pending| &pending.perform);
             let size = perform.map_or(0, |p| p.args.len() + p.method.len()) + 16;
             if bytes + size > max && !requests.is_empty() {
@@ -342,9 +355,10 @@ impl Client {
         }
     }
 
-    /// The leader has everything before `next`, and `offset` bytes of it.
+    /// The leader has received every request before `next`, and `offset` bytes of the arguments of
+    /// `next` itself.
     pub(super) fn handle_received(&mut self, now: Time, next: Seq, offset: u64) {
-        // Nothing can have arrived that was not sent.
+        // A leader cannot have received what was not sent: such a message is ignored.
         if (next, offset) > self.received && next <= self.send_next {
             self.received = (next, offset);
             self.retry_at = now + self.limits.retry;
@@ -353,7 +367,7 @@ impl Client {
 
     pub(super) fn handle_verdicts(&mut self, verdicts: Vec<(Seq, Index, Verdict)>, applied: Index) {
         for (seq, index, verdict) in verdicts {
-            self.decide(seq, index, outcome(Recorded::Verdict(verdict)));
+            self.decide(seq, index, outcome_of(Recorded::Verdict(verdict)));
         }
         self.settle_in_order(applied);
     }
@@ -365,25 +379,27 @@ impl Client {
         }
     }
 
-    /// This node has applied the entry that closed its session, and every one before it: whatever has
-    /// no fate by now never ran and never will.
-    pub(super) fn expired(&mut self) {
-        self.start_over(&Failure::new(
+    /// This node has applied the entry that closed its session, and every entry before that one. A
+    /// perform that has no outcome by now never ran and never will.
+    pub(super) fn handle_session_closed(&mut self) {
+        self.reset_session(&Failure::new(
             "SESSION_EXPIRED",
             "the session of this node was closed, and the perform was not run: perform it again",
         ));
     }
 
-    /// The session is gone, and so are its results: nobody can tell any more what ran.
-    fn lost(&mut self) {
-        self.start_over(&Failure::new(
+    /// The session is closed, and this node has not applied the entries before that, because a
+    /// snapshot replaced them. The results are deleted with the session, so it is unknown which
+    /// performs ran.
+    fn handle_session_lost(&mut self) {
+        self.reset_session(&Failure::new(
             "OUTCOME_UNKNOWN",
             "the session of this node was closed while it was away: the perform may have taken \
              effect, so look at the state before you perform it again",
         ));
     }
 
-    fn start_over(&mut self, failure: &Failure) {
+    fn reset_session(&mut self, failure: &Failure) {
         self.fail_performs(failure);
         self.nonce = self.rng.next_u64();
         self.session = None;
@@ -393,33 +409,34 @@ impl Client {
         self.retry_at = 0;
     }
 
-    /// A session was opened at `index`; is it this client's?
-    pub(super) fn opened(&mut self, index: SessionId, nonce: u64) {
+    /// A session was opened at `index`. It belongs to this client if its nonce does.
+    pub(super) fn handle_session_opened(&mut self, index: SessionId, nonce: u64) {
         if nonce == self.nonce && self.session.is_none() {
             self.session = Some(index);
             self.retry_at = 0;
         }
     }
 
-    /// An entry was applied here that settles a perform of this client's session.
-    pub(super) fn recorded(&mut self, seq: Seq, index: Index, recorded: Recorded) {
-        self.decide(seq, index, outcome(recorded));
+    /// The entry at `index`, which is applied now, records the outcome of a perform of this client.
+    pub(super) fn handle_recorded(&mut self, seq: Seq, index: Index, recorded: Recorded) {
+        self.decide(seq, index, outcome_of(recorded));
     }
 
-    /// The whole table was replaced by a snapshot's.
-    pub(super) fn replaced(&mut self, sessions: &Sessions, applied: Index) {
+    /// A snapshot replaced the session table.
+    pub(super) fn handle_snapshot(&mut self, sessions: &Sessions, applied: Index) {
         match self.session {
             None => {
                 if let Some(session) = sessions.with_nonce(self.nonce) {
-                    self.opened(session, self.nonce);
+                    self.handle_session_opened(session, self.nonce);
                 }
             }
             Some(session) => match sessions.get(session) {
+                // The snapshot is older than the session.
                 None if session > applied => {}
-                None => self.lost(),
+                None => self.handle_session_lost(),
                 Some(session) => {
                     for (seq, result) in session.results().iter() {
-                        self.decide(*seq, applied, outcome(result.clone()));
+                        self.decide(*seq, applied, outcome_of(result.clone()));
                     }
                 }
             },
@@ -427,44 +444,46 @@ impl Client {
         self.settle_in_order(applied);
     }
 
+    /// Takes note of an outcome. The first one counts: later ones are repetitions.
     fn decide(&mut self, seq: Seq, index: Index, outcome: Outcome) {
         if let Some(pending) = self.get_mut(seq)
-            && pending.fate.is_none()
+            && pending.outcome.is_none()
         {
-            pending.fate = Some((outcome, index));
+            pending.outcome = Some((outcome, index));
         }
     }
 
-    /// Settles what is decided and applied, in the order in which it was issued. What the user has
-    /// given up holds nobody up.
+    /// Settles the performs whose outcome is known and applied here, in the order in which they
+    /// were issued. Performs that timed out do not block those behind them. Settles reads likewise.
     pub(super) fn settle_in_order(&mut self, applied: Index) {
         for at in 0..self.pending.len() {
-            let place = &mut self.pending[at];
-            let Some(pending) = place else { continue };
-            match &pending.fate {
+            let slot = &mut self.pending[at];
+            let Some(pending) = slot else { continue };
+            match &pending.outcome {
                 Some((_, index)) if *index <= applied => {}
-                None if pending.abandoned => continue,
+                None if pending.timed_out => continue,
                 _ => break,
             }
-            let Some(pending) = place.take() else { continue };
-            self.gaps += 1;
+            let Some(pending) = slot.take() else { continue };
+            self.empty_slots += 1;
             self.pending_bytes -= pending.perform.args.len() + pending.perform.method.len();
-            if let Some((outcome, _)) = pending.fate
-                && !pending.abandoned
+            if let Some((outcome, _)) = pending.outcome
+                && !pending.timed_out
             {
                 self.settle(pending.perform.ticket, outcome);
             }
         }
         while let Some(None) = self.pending.front() {
             self.pending.pop_front();
-            self.gaps -= 1;
+            self.empty_slots -= 1;
         }
         while let Some(Reverse((_, seq))) = self.timeouts.peek()
             && self.get(*seq).is_none()
         {
             self.timeouts.pop();
         }
-        // Those that are settled and ring late, behind others that are pending.
+        // The timeouts of settled performs may stand behind the timeout of a pending one. They are
+        // removed when there are many, so that memory stays bounded.
         if self.timeouts.len() > 2 * self.pending.len() + 64 {
             let mut timeouts = std::mem::take(&mut self.timeouts);
             timeouts.retain(|Reverse((_, seq))| self.get(*seq).is_some());
@@ -482,7 +501,7 @@ impl Client {
     }
 }
 
-fn outcome(recorded: Recorded) -> Outcome {
+fn outcome_of(recorded: Recorded) -> Outcome {
     match recorded {
         Recorded::Action(action) => Outcome::Action(action),
         Recorded::Verdict(Verdict::Nothing) => Outcome::Nothing,
@@ -493,7 +512,8 @@ fn outcome(recorded: Recorded) -> Outcome {
     }
 }
 
-/// Cuts a request that is larger than a message into parts, beginning at a byte of its arguments.
+/// Cuts a request that is larger than a message into chunks of at most `max` bytes, beginning at
+/// byte `from` of its arguments.
 fn push_chunks(
     session: SessionId,
     ack: Seq,
@@ -524,7 +544,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_timeouts_of_what_is_settled_do_not_pile_up() {
+    fn timeouts_of_settled_performs_do_not_pile_up() {
         let limits = Limits {
             max_message_bytes: 1000,
             max_action_bytes: 1000,
@@ -538,13 +558,13 @@ mod tests {
             args: "[]".into(),
             timeout: Some(timeout),
         };
-        // There is always one pending that rings earlier than those that are settled.
+        // One perform is always pending that times out before those that are settled.
         client.perform(0, perform(0, 10));
         for round in 1..1000 {
             client.perform(round, perform(2 * round - 1, 1_000_000));
             client.perform(round, perform(2 * round, 10));
             for seq in [2 * round - 1, 2 * round] {
-                client.recorded(seq, round, Recorded::Verdict(Verdict::Nothing));
+                client.handle_recorded(seq, round, Recorded::Verdict(Verdict::Nothing));
             }
             client.settle_in_order(round);
             assert_eq!((client.waiting(), client.take_settled().len()), (1, 2));

@@ -1,5 +1,5 @@
-//! Following the log: reducing entries when they arrive, applying them when they are committed, and saving
-//! and loading snapshots.
+//! What every node does: reduces entries when they arrive in its log, applies them when they are
+//! committed, and saves and loads snapshots.
 
 use super::machine::{Call, Committed, Failure};
 use super::replica::TailEntry;
@@ -10,9 +10,9 @@ use crate::mistakes::{Mistake, made};
 use crate::raft::{Index, Payload, Position, Raft};
 
 impl<S: Clone> Store<S> {
-    /// Takes in a snapshot, if one has arrived.
+    /// Begins to load the snapshot that has arrived, if there is one.
     pub(super) fn load(&mut self) -> Option<Call<S>> {
-        let snapshot = self.incoming.take()?;
+        let snapshot = self.incoming_snapshot.take()?;
         match decode_snapshot(snapshot.data.as_slice()) {
             Some((sessions, state)) => {
                 self.snapshot_bytes = snapshot.data.len();
@@ -27,14 +27,14 @@ impl<S: Clone> Store<S> {
         }
     }
 
-    /// Without the snapshot's state this node has none to go on from. It still keeps its log and
-    /// votes, but judges nothing.
+    /// A snapshot could not be loaded, so this node does not know the state. It still keeps its log
+    /// and votes, but it judges nothing.
     pub(super) fn cannot_load(&mut self, failure: Failure) {
         self.broken = true;
         self.faults.push(Fault::CannotLoad(failure));
     }
 
-    /// Whether this node cannot lead, because it could not load a snapshot.
+    /// Whether this node is unfit to lead, because it could not load a snapshot.
     pub fn is_broken(&self) -> bool {
         self.broken
     }
@@ -42,24 +42,26 @@ impl<S: Clone> Store<S> {
     pub(super) fn loaded(&mut self, last: Position, sessions: Sessions, state: S) {
         self.broken = false;
         self.log_bytes = 0;
-        self.client.replaced(&sessions, last.index);
+        self.client.handle_snapshot(&sessions, last.index);
         self.replica.load(last.index, state, sessions);
-        self.ongoing = OngoingCall::Nothing;
+        self.ongoing = OngoingCall::Idle;
     }
 
-    /// Applies the next committed entry whose state is known.
+    /// Applies the committed entries whose states are known, up to one for which subscribers must be
+    /// called.
     pub(super) fn apply(&mut self, commit: Index) -> Option<Call<S>> {
         while let Some(entry) = self.replica.apply_next(commit) {
-            let TailEntry { at, command, counts, size, failure, .. } = entry;
+            let TailEntry { at, command, has_effect, size, failure, .. } = entry;
             let index = at.index;
             self.log_bytes += size;
-            let Some(command) = command.filter(|_| counts) else { continue };
+            let Some(command) = command.filter(|_| has_effect) else { continue };
             self.settle_own(index, &command);
-            // A node that begins anew behind an old handle may be behind the session's beginning.
-            let has_begun =
+            // A new node of an old handle may not have reached the entry that opened the session.
+            // Until then a missing session does not mean that it was closed.
+            let is_closed =
                 |mine: SessionId| mine <= index && self.replica.sessions.get(mine).is_none();
-            if self.client.session().is_some_and(has_begun) {
-                self.client.expired();
+            if self.client.session().is_some_and(is_closed) {
+                self.client.handle_session_closed();
             }
             self.client.settle_in_order(index);
             if let Some(failure) = failure {
@@ -81,60 +83,63 @@ impl<S: Clone> Store<S> {
         None
     }
 
+    /// Tells the client what a command in the entry at `index` says of its session and its
+    /// performs.
     pub(super) fn settle_own(&mut self, index: Index, command: &Command) {
         let mine = self.client.session();
         match command {
-            Command::Open { nonce, .. } => self.client.opened(index, *nonce),
+            Command::Open { nonce, .. } => self.client.handle_session_opened(index, *nonce),
             Command::Action { session, seq, verdicts, action, .. } if mine == Some(*session) => {
                 for (seq, verdict) in verdicts {
-                    self.client.recorded(*seq, index, Recorded::Verdict(verdict.clone()));
+                    self.client.handle_recorded(*seq, index, Recorded::Verdict(verdict.clone()));
                 }
-                self.client.recorded(*seq, index, Recorded::Action(action.clone()));
+                self.client.handle_recorded(*seq, index, Recorded::Action(action.clone()));
             }
             _ => {}
         }
     }
 
-    /// Whether that is the last one.
+    /// Whether the state behind the last entry of the log is known.
     pub(super) fn has_followed(&self, raft: &Raft) -> bool {
         self.replica.followed() >= raft.log().last().index
     }
 
-    /// Takes in the next entry of the log that has no state yet. Of a long log whose end is not committed, as a
-    /// node finds it when it starts, only so many: each state may be a copy of a long list.
+    /// Adds the next entries of the log to the tail, up to one that the reducer must run on. Stops
+    /// at [`MAX_FOLLOWED`] entries, because each state may be a copy of a long list; a node that
+    /// starts can have a longer uncommitted log.
     pub(super) fn follow_log(&mut self, raft: &Raft) -> Option<Call<S>> {
         while self.replica.tail_len() < MAX_FOLLOWED {
             let next = self.replica.followed() + 1;
-            let entry = raft.entry(next)?;
+            let logged = raft.entry(next)?;
             debug_assert!(self.staged.is_empty(), "staged commands are the end of the log");
-            let mut item = TailEntry {
-                at: entry.at,
+            let mut entry = TailEntry {
+                at: logged.at,
                 command: None,
-                counts: false,
-                size: entry.payload.size(),
+                has_effect: false,
+                size: logged.payload.size(),
                 state: (),
                 failure: None,
             };
-            if let Payload::Command(data) = &entry.payload {
+            if let Payload::Command(data) = &logged.payload {
                 match postcard::from_bytes::<Command>(data.as_slice()) {
                     Ok(command) => {
-                        item.counts = self.replica.tip_sessions.apply(next, &command);
-                        item.command = Some(command);
+                        entry.has_effect = self.replica.tip_sessions.apply(next, &command);
+                        entry.command = Some(command);
                     }
                     Err(_) => self.faults.push(Fault::BadEntry(next)),
                 }
             }
             let state = self.replica.tip.clone();
-            if let Some(action) = item.action().cloned() {
-                self.ongoing = OngoingCall::Entry(item);
+            if let Some(action) = entry.action().cloned() {
+                self.ongoing = OngoingCall::Reducing(entry);
                 return Some(Call::Reduce { state, action });
             }
-            self.replica.push(item, Ok(state));
+            self.replica.push(entry, Ok(state));
         }
         None
     }
 
-    /// Saves the state when the log has grown enough.
+    /// Begins to save the committed state, if the log has grown enough since the last snapshot.
     pub(super) fn save(&mut self, raft: &Raft) -> Option<Call<S>> {
         let threshold = self.config.compact_bytes.max(self.snapshot_bytes);
         if self.log_bytes < threshold || self.replica.applied <= raft.log().base().index {
@@ -145,6 +150,7 @@ impl<S: Clone> Store<S> {
         Some(Call::Save(self.replica.committed.clone()))
     }
 
+    /// The state was saved: the log up to `last` can be replaced by a snapshot.
     pub(super) fn saved(&mut self, last: Position, result: Result<Vec<u8>, Failure>) -> Step<S> {
         self.log_bytes = 0;
         let none = made(Mistake::SessionsNotInSnapshot).then(Sessions::default);

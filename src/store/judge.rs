@@ -1,8 +1,10 @@
-//! The leading side: takes performs in order, and holds verdicts back until they are true.
+//! The leader's side of sessions: takes performs in order, and sends verdicts when they are
+//! certain.
 //!
-//! A verdict without an action (`null`, an error) is a linearizable read: it is told only when the
-//! prefix of the log against which it was judged is committed, and this node has been confirmed as
-//! leader since. Otherwise a deposed leader could tell of a state that never was.
+//! A verdict (the outcome of a perform without an action: `null` or an error) is a linearizable
+//! read. It is sent only when the prefix of the log against which it was judged is committed and
+//! this node's leadership has been confirmed since. Otherwise a deposed leader could report a state
+//! that never was.
 
 use std::collections::VecDeque;
 
@@ -13,7 +15,7 @@ use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, NodeId};
 use crate::sorted::SortedMap;
 
-/// A perform whose turn it is.
+/// A perform that is next in its session.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) session: SessionId,
@@ -21,59 +23,70 @@ pub(super) struct Job {
     pub(super) task: Task,
 }
 
-/// What there is to judge.
+/// What is to be done for a perform.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// A request.
+    /// Run the method of this request.
     Request(Request),
-    /// A request that is refused without running it.
+    /// Refuse the perform without running its method.
     Refuse(Failure),
 }
 
-/// A verdict that waits to be told, or to be acknowledged.
+/// A verdict that the client has not acknowledged.
 #[derive(Debug)]
-struct Held {
+struct PendingVerdict {
     verdict: Verdict,
-    /// What must be committed, and applied at the client, before it counts.
+    /// The last entry against which the perform was judged. It must be committed before the verdict
+    /// is sent, and applied by the client before the perform is settled.
     index: Index,
-    /// Both are so: it may be told.
+    /// The entry is committed and leadership was confirmed: the verdict may be sent.
     released: bool,
 }
 
-/// What a leader knows of a session besides what is in the log.
+/// What a leader knows of a session, apart from what is in the log.
 #[derive(Debug, Default)]
 struct ActiveSession {
-    /// Where its client is.
+    /// The node of the client.
     client: NodeId,
+    /// The client knows the outcome of every perform before this one.
     ack: Seq,
-    /// The next perform to take: everything before it is in the log, held, or queued.
+    /// The next perform to take. Every perform before it is in the log, in `verdicts` or in the
+    /// queue.
     next: Seq,
-    verdicts: SortedMap<Seq, Held>,
-    /// A request that is arriving in parts.
+    /// The verdicts that the client has not acknowledged.
+    verdicts: SortedMap<Seq, PendingVerdict>,
+    /// A request of which only some chunks have arrived.
     partial: Option<Partial>,
 }
 
+/// A request that arrives in chunks.
 #[derive(Debug)]
 struct Partial {
     method: String,
+    /// The length of the arguments in bytes.
     total: u64,
+    /// The arguments as far as they have arrived.
     data: Vec<u8>,
 }
 
-/// What waits for a confirmation of leadership.
+/// Something that is sent only after leadership was confirmed.
 #[derive(Debug)]
-enum Awaited {
+enum Unconfirmed {
+    /// The verdict of a perform.
     Verdict(SessionId, Seq),
+    /// The answer to a read: the client's node, and its number for the read.
     Read(NodeId, u64),
 }
 
+/// The sessions of which this leader has received a request.
 #[derive(Debug, Default)]
 struct ActiveSessions(SortedMap<SessionId, ActiveSession>);
 
 impl ActiveSessions {
-    /// A session's live part, which begins where the log leaves off. `None` for a session that is
-    /// not open: its client finds out when it applies the entry that closed it.
-    fn open(
+    /// What the leader knows of a session, brought up to date with the log (`sessions`) and the
+    /// client's acknowledgement. `None` for a session that is not open: its client learns that when
+    /// it applies the entry that closed the session.
+    fn activate(
         &mut self,
         sessions: &Sessions,
         from: NodeId,
@@ -86,31 +99,35 @@ impl ActiveSessions {
             return None;
         }
         if ack > MAX_SEQ {
-            return None; // Nobody gets there.
+            return None; // No client performs so often.
         }
-        let live = self.0.get_or_insert_with(id, ActiveSession::default);
-        live.client = from;
-        live.ack = live.ack.max(ack);
-        // What the client has acknowledged was settled by an earlier leader, with a verdict that
-        // is in no log.
+        let active = self.0.get_or_insert_with(id, ActiveSession::default);
+        active.client = from;
+        active.ack = active.ack.max(ack);
+        // The next perform is the one after those in the log. But the client may have acknowledged
+        // more: an earlier leader's verdicts, which are in no log.
         let right =
             |_: &&Session| !(made(Mistake::RetryAppliedTwice) || made(Mistake::VerdictJudgedAgain));
         let recorded = session.filter(right).map_or(1, Session::next);
-        live.next = live.next.max(recorded).max(ack);
-        live.verdicts.remove_before(&ack);
-        Some(live)
+        active.next = active.next.max(recorded).max(ack);
+        active.verdicts.remove_before(&ack);
+        Some(active)
     }
 }
 
-/// The leading side of a node, for one term.
+/// The leader's side of all sessions, for one term.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
-    live: ActiveSessions,
+    active_sessions: ActiveSessions,
+    /// The performs to judge, in order.
     queue: VecDeque<Job>,
-    /// What was judged since the last confirmation was asked for, and the index it needs.
-    unconfirmed: Vec<Awaited>,
+    /// What was added since the last confirmation was asked for.
+    unconfirmed: Vec<Unconfirmed>,
+    /// The last entry against which any verdict in `unconfirmed` was judged.
     unconfirmed_index: Index,
-    confirming: SortedMap<u64, Vec<Awaited>>,
+    /// What waits for a confirmation that was asked for, by the number of the confirmation.
+    confirming: SortedMap<u64, Vec<Unconfirmed>>,
+    /// Messages to send, each with the receiver.
     out: Vec<(NodeId, Body)>,
     max_message_bytes: usize,
 }
@@ -129,10 +146,12 @@ impl Judge {
     }
 
     pub(super) fn handle_read(&mut self, from: NodeId, id: u64) {
-        self.unconfirmed.push(Awaited::Read(from, id));
+        self.unconfirmed.push(Unconfirmed::Read(from, id));
     }
 
-    /// Requests arrived. `sessions` is the table after the last entry of the log.
+    /// Requests arrived, numbered from `first` on. `sessions` is the table behind the last entry of
+    /// the log. Performs that are not next in their session are ignored: they were taken already,
+    /// or the client will send those before them again.
     pub(super) fn handle_perform(
         &mut self,
         sessions: &Sessions,
@@ -141,19 +160,21 @@ impl Judge {
         (ack, first): (Seq, Seq),
         requests: Vec<Request>,
     ) {
-        let Some(live) = self.live.open(sessions, from, session, ack) else { return };
-        // A first number near the end of all numbers is nobody's.
+        let Some(active) = self.active_sessions.activate(sessions, from, session, ack) else {
+            return;
+        };
+        // The limit prevents an overflow of numbers that no real client uses.
         for (seq, request) in (first.min(MAX_SEQ)..).zip(requests) {
-            if seq == live.next {
-                live.next += 1;
-                live.partial = None;
+            if seq == active.next {
+                active.next += 1;
+                active.partial = None;
                 self.queue.push_back(Job { session, seq, task: Task::Request(request) });
             }
         }
         self.answer(session);
     }
 
-    /// A part of a large request arrived. `max` is the largest that is taken.
+    /// A chunk of a large request arrived. Arguments of more than `max` bytes are refused.
     pub(super) fn handle_chunk(
         &mut self,
         sessions: &Sessions,
@@ -162,16 +183,18 @@ impl Judge {
         chunk: Chunk,
         max: u64,
     ) {
-        let Some(live) = self.live.open(sessions, from, session, chunk.ack) else { return };
-        if chunk.seq == live.next && chunk.total > max {
-            live.next += 1;
-            live.partial = None;
+        let Some(active) = self.active_sessions.activate(sessions, from, session, chunk.ack) else {
+            return;
+        };
+        if chunk.seq == active.next && chunk.total > max {
+            active.next += 1;
+            active.partial = None;
             let message =
                 format!("the arguments are {} bytes, and the leader takes {max}", chunk.total);
             let task = Task::Refuse(Failure::new("TOO_LARGE", message));
             self.queue.push_back(Job { session, seq: chunk.seq, task });
-        } else if chunk.seq == live.next {
-            let mut partial = match live.partial.take() {
+        } else if chunk.seq == active.next {
+            let mut partial = match active.partial.take() {
                 Some(partial) if partial.total == chunk.total => partial,
                 _ => Partial { method: chunk.method, total: chunk.total, data: Vec::new() },
             };
@@ -179,36 +202,42 @@ impl Judge {
                 partial.data.extend_from_slice(chunk.data.as_slice());
             }
             if partial.data.len() as u64 >= chunk.total {
-                live.next += 1;
+                active.next += 1;
                 let request =
                     Request { method: Some(partial.method), args: Blob::from(partial.data) };
                 let task = Task::Request(request);
                 self.queue.push_back(Job { session, seq: chunk.seq, task });
             } else {
-                live.partial = Some(partial);
+                active.partial = Some(partial);
             }
         }
         self.answer(session);
     }
 
-    /// Says how far the session's requests have arrived, and repeats what was released.
+    /// Acknowledges the requests of a session that have arrived, and sends its released verdicts
+    /// again.
     fn answer(&mut self, id: SessionId) {
-        let Some(live) = self.live.0.get(&id) else { return };
-        let offset = live.partial.as_ref().map_or(0, |partial| partial.data.len() as u64);
-        let received = Body::Received { session: id, next: live.next, offset };
-        self.out.push((live.client, received));
-        let released = live.verdicts.iter().filter(|(_, held)| held.released);
+        let Some(active) = self.active_sessions.0.get(&id) else { return };
+        let offset = active.partial.as_ref().map_or(0, |partial| partial.data.len() as u64);
+        let received = Body::Received { session: id, next: active.next, offset };
+        self.out.push((active.client, received));
+        let released = active.verdicts.iter().filter(|(_, pending)| pending.released);
         let verdicts: Vec<_> =
-            released.map(|(seq, held)| (*seq, held.index, held.verdict.clone())).collect();
-        let client = live.client;
-        self.tell(client, id, verdicts);
+            released.map(|(seq, pending)| (*seq, pending.index, pending.verdict.clone())).collect();
+        let client = active.client;
+        self.send_verdicts(client, id, verdicts);
     }
 
-    /// Tells verdicts, in messages of a size that frames can carry.
-    fn tell(&mut self, client: NodeId, session: SessionId, told: Vec<(Seq, Index, Verdict)>) {
+    /// Sends verdicts, split into messages of at most `max_message_bytes`.
+    fn send_verdicts(
+        &mut self,
+        client: NodeId,
+        session: SessionId,
+        released: Vec<(Seq, Index, Verdict)>,
+    ) {
         let mut verdicts = Vec::new();
         let mut bytes = 0;
-        for verdict in told {
+        for verdict in released {
             let size = 64 + verdict.2.size();
             if bytes + size > self.max_message_bytes && !verdicts.is_empty() {
                 let verdicts = std::mem::take(&mut verdicts);
@@ -223,42 +252,50 @@ impl Judge {
         }
     }
 
-    /// A perform ended without an action, judged against everything up to `index`.
-    pub(super) fn hold(&mut self, session: SessionId, seq: Seq, verdict: Verdict, index: Index) {
+    /// A perform ended without an action. It was judged against everything up to `index`.
+    pub(super) fn add_verdict(
+        &mut self,
+        session: SessionId,
+        seq: Seq,
+        verdict: Verdict,
+        index: Index,
+    ) {
         if made(Mistake::VerdictUnconfirmed)
-            && let Some(live) = self.live.0.get(&session)
+            && let Some(active) = self.active_sessions.0.get(&session)
         {
             let verdicts = vec![(seq, 0, verdict.clone())];
-            self.out.push((live.client, Body::Verdicts { session, verdicts }));
+            self.out.push((active.client, Body::Verdicts { session, verdicts }));
         }
-        if let Some(live) = self.live.0.get_mut(&session) {
-            live.verdicts.insert(seq, Held { verdict, index, released: false });
-            self.unconfirmed.push(Awaited::Verdict(session, seq));
+        if let Some(active) = self.active_sessions.0.get_mut(&session) {
+            active.verdicts.insert(seq, PendingVerdict { verdict, index, released: false });
+            self.unconfirmed.push(Unconfirmed::Verdict(session, seq));
             self.unconfirmed_index = self.unconfirmed_index.max(index);
         }
     }
 
-    /// What an action's entry must carry: what the client has acknowledged, and the verdicts
-    /// before the action that it has not. Those before `recorded` are in the log already.
+    /// What the entry of an action must carry: up to where the client has acknowledged outcomes,
+    /// and the verdicts between there and the action. Verdicts before `recorded` are in the log
+    /// already.
     pub(super) fn carried(
         &self,
         session: SessionId,
         recorded: Seq,
         seq: Seq,
     ) -> (Seq, Vec<(Seq, Verdict)>) {
-        let Some(live) = self.live.0.get(&session) else { return (seq, Vec::new()) };
+        let Some(active) = self.active_sessions.0.get(&session) else { return (seq, Vec::new()) };
         if made(Mistake::VerdictJudgedAgain) {
-            return (live.ack, Vec::new());
+            return (active.ack, Vec::new());
         }
-        let verdicts = live
+        let verdicts = active
             .verdicts
             .iter_from(&recorded)
             .take_while(|(s, _)| **s < seq)
-            .map(|(s, held)| (*s, held.verdict.clone()));
-        (live.ack, verdicts.collect())
+            .map(|(s, pending)| (*s, pending.verdict.clone()));
+        (active.ack, verdicts.collect())
     }
 
-    /// Asks for one confirmation of everything that waits for one.
+    /// Combines everything that needs a confirmation into one request with this number. Returns the
+    /// index that must be committed.
     pub(super) fn take_confirmation(&mut self, id: u64) -> Option<Index> {
         if self.unconfirmed.is_empty() {
             return None;
@@ -267,31 +304,34 @@ impl Judge {
         Some(std::mem::take(&mut self.unconfirmed_index))
     }
 
-    /// A confirmation arrived: what waited for it may be told.
+    /// A confirmation arrived: sends what waited for it. A reader must have applied everything up
+    /// to `index`.
     pub(super) fn confirmed(&mut self, id: u64, index: Index) {
         let mut verdicts: SortedMap<SessionId, Vec<(Seq, Index, Verdict)>> = SortedMap::new();
         for awaited in self.confirming.remove(&id).unwrap_or_default() {
             match awaited {
-                Awaited::Read(client, id) => self.out.push((client, Body::ReadAt { id, index })),
-                Awaited::Verdict(session, seq) => {
-                    let live = self.live.0.get_mut(&session);
-                    if let Some(held) = live.and_then(|live| live.verdicts.get_mut(&seq)) {
-                        held.released = true;
-                        let told = (seq, held.index, held.verdict.clone());
-                        verdicts.get_or_insert_with(session, Vec::new).push(told);
+                Unconfirmed::Read(client, id) => {
+                    self.out.push((client, Body::ReadAt { id, index }))
+                }
+                Unconfirmed::Verdict(session, seq) => {
+                    let active = self.active_sessions.0.get_mut(&session);
+                    if let Some(pending) = active.and_then(|active| active.verdicts.get_mut(&seq)) {
+                        pending.released = true;
+                        let released = (seq, pending.index, pending.verdict.clone());
+                        verdicts.get_or_insert_with(session, Vec::new).push(released);
                     }
                 }
             }
         }
         for (session, verdicts) in verdicts {
-            if let Some(client) = self.live.0.get(&session).map(|live| live.client) {
-                self.tell(client, session, verdicts);
+            if let Some(client) = self.active_sessions.0.get(&session).map(|active| active.client) {
+                self.send_verdicts(client, session, verdicts);
             }
         }
     }
 }
 
-/// The fields of [`Body::Chunk`] but for the session.
+/// The fields of [`Body::Chunk`] without the session.
 pub(super) struct Chunk {
     pub(super) ack: Seq,
     pub(super) seq: Seq,

@@ -1,4 +1,4 @@
-//! The user's side of the store: methods and a reducer, and how they are called.
+//! User code: methods and a reducer, and how the store calls them.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,8 @@ use crate::raft::{Blob, Index, NodeId, Position};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// A stable code in capitals, such as `TIMEOUT`; a method's own errors may bring their own.
+    /// A stable code in capitals, such as `TIMEOUT`. Errors that a method throws may have codes of
+    /// their own.
     pub code: String,
     /// What happened and what to do.
     pub message: String,
@@ -33,64 +34,67 @@ impl Failure {
     }
 }
 
-/// A replicated state machine: methods judge, a reducer changes the state. A Rust one in tests,
-/// the user's JavaScript in a browser. States are immutable values, cheap to clone.
+/// A replicated state machine: methods judge performs, a reducer makes new states. It is Rust code
+/// in tests and the user's JavaScript in a browser. States are immutable values that are cheap to
+/// clone.
 pub trait Machine {
     /// A state.
     type State: Clone;
 
-    /// Runs a method: an action to append, `None` for none, or why it is rejected.
+    /// Runs a method. Returns the action to append, or `None` when there is nothing to append.
     ///
     /// # Errors
-    /// The method's own refusal, or what is wrong with its result.
+    /// When the method throws, or when its result is not an action.
     fn judge(&mut self, method: &str, args: &[u8]) -> Result<Option<Blob>, Failure>;
 
-    /// The state after `action`.
+    /// Runs the reducer. Returns the state after `action`.
     ///
     /// # Errors
-    /// When the reducer throws. The state is as before then.
+    /// When the reducer throws. Then the state does not change.
     fn reduce(&mut self, state: &Self::State, action: &[u8]) -> Result<Self::State, Failure>;
 
     /// The state as bytes.
     ///
     /// # Errors
-    /// When it holds something that bytes cannot carry.
+    /// When the state contains something that cannot be serialized.
     fn save(&mut self, state: &Self::State) -> Result<Vec<u8>, Failure>;
 
-    /// The state that [`Machine::save`] saved.
+    /// The state from the bytes that [`Machine::save`] returned.
     ///
     /// # Errors
-    /// When the bytes are none that it saved.
+    /// When the bytes are not such a state.
     fn load(&mut self, bytes: &[u8]) -> Result<Self::State, Failure>;
 
-    /// An action was committed, and the committed state is its result.
+    /// The action at `index` was committed, or a snapshot that ends there was loaded, and the
+    /// committed state is the result.
     fn committed(&mut self, index: Index);
 }
 
-/// What was committed: an action, or, in a snapshot, many.
+/// What was committed: one action, or the many actions that a snapshot contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// Where it stands in the log.
+    /// The position of the entry, or of the last entry of the snapshot.
     pub at: Position,
-    /// The action, and whose it is. `None` for a snapshot.
+    /// The action and the node that performed it. `None` for a snapshot.
     pub action: Option<(Performer, Blob)>,
 }
 
-/// The node behind which a session was opened.
+/// The node that opened a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Performer {
-    /// Its number.
+    /// The number of the node.
     pub id: NodeId,
-    /// Its name as a member then, which may be empty: it may be gone by the time that somebody asks.
+    /// The name that the node had as a member when it opened the session; empty if it had none. It
+    /// is kept here because the node may not be a member any more when the name is needed.
     pub name: Blob,
 }
 
-/// User code to run while nothing of the store is borrowed: it may call back into the node. What
-/// it returns goes into the store as the very next input.
+/// A call of user code. It must run while nothing of the store is borrowed, because user code may
+/// call back into the node. The result must be the store's very next input.
 #[derive(Debug)]
 #[must_use = "the store waits for what the call returns"]
 pub enum Call<S> {
-    /// [`Machine::judge`]. The state that it reads is the store's provisional state.
+    /// [`Machine::judge`]. The method sees the store's provisional state.
     Judge {
         /// The method's name.
         method: String,

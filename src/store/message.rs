@@ -1,8 +1,8 @@
-//! What stores say to each other: clients to the leader, and back.
+//! The messages between stores: from clients to the leader, and back.
 //!
-//! Every message names the term for which it was meant, and the receiver ignores it in any other:
-//! a perform that was sent to one leader can never reach the next one by a detour, after its client
-//! has settled it there.
+//! Every message names the term for which it is meant, and the receiver ignores it in any other
+//! term. Otherwise a late copy of a perform could reach a later leader after an earlier one had
+//! settled the perform with a verdict, which is in no log, and the perform would run again.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,90 +12,91 @@ use crate::raft::{Blob, Index, Term};
 /// A message, and the term for which it is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// The term of the leader that it is for or from.
+    /// The term of the leader that sends or is to receive the message.
     pub term: Term,
-    /// What it says.
+    /// The content.
     pub body: Body,
 }
 
-/// One perform on its way to the leader.
+/// A perform as the leader receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// The method; `None` when the client has given the perform up.
+    /// The name of the method. `None` when the perform must not run any more: it has timed out, or
+    /// the client knows its outcome.
     pub method: Option<String>,
     /// The arguments.
     pub args: Blob,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Client: open a session for this nonce.
+    /// From a client: open a session with this nonce.
     Open {
         /// The client's random number.
         nonce: u64,
     },
-    /// Client: the session is not needed any more.
+    /// From a client: close this session.
     Close {
-        /// Which.
+        /// The client's session.
         session: SessionId,
     },
-    /// Client: judge these, numbered from `first` on. Without requests it asks for what the leader
-    /// has to say.
+    /// From a client: judge these requests, which are numbered from `first` on. Without requests
+    /// the client only asks for the leader's answer.
     Perform {
-        /// Whose.
+        /// The client's session.
         session: SessionId,
-        /// The client knows the outcome of everything before this.
+        /// The client knows the outcome of every perform before this one.
         ack: Seq,
         /// The number of the first request.
         first: Seq,
         /// Consecutive requests.
         requests: Vec<Request>,
     },
-    /// Client: a piece of the arguments of a request that is larger than a message.
+    /// From a client: a chunk of the arguments of a request that is larger than a message.
     Chunk {
-        /// Whose.
+        /// The client's session.
         session: SessionId,
         /// As in `Perform`.
         ack: Seq,
-        /// The request's number.
+        /// The number of the perform.
         seq: Seq,
-        /// The method.
+        /// The name of the method.
         method: String,
-        /// The arguments' length in bytes.
+        /// The length of the arguments in bytes.
         total: u64,
-        /// Where this piece begins.
+        /// The byte of the arguments at which this chunk begins.
         offset: u64,
-        /// The bytes.
+        /// The bytes of the chunk.
         data: Blob,
     },
-    /// Leader: everything before `next` has arrived, and this many bytes of `next` itself.
+    /// From the leader: it has every request before `next`, and `offset` bytes of `next` itself.
     Received {
-        /// Whose.
+        /// The client's session.
         session: SessionId,
-        /// The first request that has not arrived whole.
+        /// The first request that has not arrived completely.
         next: Seq,
-        /// How many bytes of its arguments have.
+        /// How many bytes of the arguments of `next` have arrived.
         offset: u64,
     },
-    /// Leader: these performs ended without an action. Each verdict counts as soon as the client
-    /// has applied everything up to its index, which is committed.
+    /// From the leader: these performs ended without an action. The client settles each of them
+    /// when it has applied everything up to the verdict's index, which is committed.
     Verdicts {
-        /// Whose.
+        /// The client's session.
         session: SessionId,
-        /// Number, index and verdict of each.
+        /// For each perform: its number, the index and the verdict.
         verdicts: Vec<(Seq, Index, Verdict)>,
     },
-    /// Client: up to which index must I have applied, so that I have missed nothing?
+    /// From a client: it asks up to which index it must apply for a linearizable read.
     Read {
-        /// The client's number for it.
+        /// The client's number for the read.
         id: u64,
     },
-    /// Leader: the answer to `Read`.
+    /// From the leader: the answer to `Read`.
     ReadAt {
-        /// The client's number for it.
+        /// The client's number for the read.
         id: u64,
-        /// The index.
+        /// The index that the client must have applied.
         index: Index,
     },
 }

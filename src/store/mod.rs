@@ -1,20 +1,59 @@
-//! The replicated state container: methods on the leader, verdicts, sessions, committed and
-//! provisional state, snapshots.
+//! The replicated state container: methods, sessions, committed and provisional state, snapshots.
 //!
-//! It runs on top of [`crate::raft`] and, like it, takes inputs and gives effects back. User code
-//! is one of those effects ([`Call`]): nothing is borrowed while it runs, and what it returns is
-//! the next input. The way of an entry:
+//! # The problem
 //!
-//! 1. The leader judges a perform against the provisional state ([`Call::Judge`]), reduces its
-//!    action ([`Call::Reduce`]), *stages* both, and proposes what a turn has staged as one append.
-//! 2. Every node reduces each entry of its log when it arrives. The states wait in `tail`, one behind
-//!    each entry; the last of them is the provisional state. When entries are cut off, their states go
-//!    with them.
-//! 3. When an entry is committed, its state becomes the committed state; nothing is reduced again.
-//!    Only so many states wait, since each may be a copy of a large list: what stands behind them in a
-//!    long tail, as a node finds it when it starts, is reduced when those before it are committed.
+//! A user calls a method on any node (a *perform*). The method must run on the leader, against the
+//! newest state, and its action must take effect exactly once and in the order in which that user
+//! issued it. But messages get lost and arrive twice, leaders change, and a deposed leader does not
+//! know at once that it was deposed.
 //!
-//! Sessions make a perform that is sent twice run once; `session`, `client` and `judge` say how.
+//! The store runs on top of [`crate::raft`]. Like Raft it takes inputs and returns effects. User
+//! code is one of these effects ([`Call`]): nothing of the store is borrowed while user code runs,
+//! and what the code returns is the next input.
+//!
+//! # The way of an entry
+//!
+//! 1. The client of a node gives the perform the next number of its session and sends it to the
+//!    leader, again and again until it knows the outcome.
+//! 2. The leader's judge takes the performs of a session in the order of their numbers and calls
+//!    each method with the provisional state ([`Call::Judge`]).
+//! 3. If the method returns an action, the leader reduces the action ([`Call::Reduce`]) and
+//!    *stages* the command together with the new state. What one turn has staged is proposed as one
+//!    append. If the method returns no action (nothing, or an error), nothing is appended; the
+//!    outcome is called a *verdict* and goes back to the client in a message.
+//! 4. The other nodes reduce each entry when it arrives in their log. The states wait in the
+//!    replica's tail, one behind each entry; the last of them is the provisional state. When the
+//!    log is truncated, the states behind the removed entries are removed, too.
+//! 5. When an entry is committed, the state behind it becomes the committed state without being
+//!    reduced again, and the client whose perform it was settles the perform.
+//!
+//! Each of the states in the tail may be a copy of a large list, so their number is limited. A node
+//! that starts with a long uncommitted log reduces the first part of it, and the rest as entries
+//! before it are committed.
+//!
+//! # Why it is safe
+//!
+//! - *Once*: the session table is part of the replicated state (dissertation §6.3). An entry whose
+//!   session is not open, or whose number has an outcome already, changes nothing on any node. A
+//!   leader judges nothing before it has followed its log to the end, so it knows what has run.
+//! - *In order*: an action's entry carries the verdicts of its session before it that the client
+//!   may not know yet, so that a later leader does not judge those performs again behind the
+//!   action.
+//! - *No verdict of a state that never was*: a verdict is a linearizable read. It is sent when
+//!   everything against which it was judged is committed and leadership has been confirmed since.
+//! - *No late messages*: each message names its term, and is ignored in any other.
+//!
+//! # Files
+//!
+//! - `client`: the performs and the session of one node's handle
+//! - `judge`: the leader's side of sessions; orders performs and holds verdicts back
+//! - `propose`: runs the methods, stages what was judged and proposes it
+//! - `follow`: reduces and applies entries, saves and loads snapshots
+//! - `replica`: the state behind each entry
+//! - `sessions`: the replicated table of sessions, and the commands in the log
+//! - `snapshot`: the bytes of a snapshot
+//! - `machine`: user code, and how it is called
+//! - `message`: what stores send to each other
 
 mod client;
 mod follow;
@@ -36,11 +75,12 @@ pub use self::sessions::{Command, Recorded, Seq, Session, SessionId, Sessions, V
 pub use self::snapshot::encode_snapshot;
 use crate::raft::{Blob, Confirmed, Index, NodeId, Payload, Position, Raft, Snapshot, Time};
 
-/// How many states wait for their entries to be committed. A leader judges no more performs while it has
-/// so many.
+/// A leader stops judging performs while it has so many entries that are not applied, each with a
+/// state of its own.
 pub const MAX_TAIL: usize = 512;
-/// How far a log is followed whose end is not known to be committed: further than a leader goes, so that
-/// its own entries always find room.
+/// How many entries beyond the applied one a node reduces before they are committed. This is more
+/// than a leader proposes ([`MAX_TAIL`]), so that there is always room for the leader's own
+/// entries.
 const MAX_FOLLOWED: usize = 2 * MAX_TAIL;
 
 /// The settings of a store.
@@ -48,18 +88,19 @@ const MAX_FOLLOWED: usize = 2 * MAX_TAIL;
 pub struct Config {
     /// The largest arguments and the largest action, in bytes.
     pub max_action_bytes: usize,
-    /// How many bytes go into one message; larger arguments travel in parts.
+    /// How many bytes go into one message; larger arguments are sent in chunks.
     pub max_message_bytes: usize,
-    /// How many bytes of performs may wait on this node.
+    /// How many bytes of method names and arguments may be pending on this node.
     pub max_pending_bytes: usize,
-    /// How long to wait for an answer before asking again, in ms.
+    /// How long to wait for the leader's answer before sending again, in ms.
     pub retry: Time,
     /// The log is compacted when it has grown by this many bytes, or by the size of the last
     /// snapshot if that is more.
     pub compact_bytes: usize,
-    /// The release of the application: entries and snapshots carry it.
+    /// The version of the application, which entries and snapshots carry.
     pub version: u32,
-    /// How many sessions there may be; the same on every node of a cluster.
+    /// How many sessions may be open. It must be the same on every node of a cluster, because
+    /// opening one more closes another, and every node must close the same one.
     pub max_sessions: usize,
 }
 
@@ -77,41 +118,41 @@ impl Default for Config {
     }
 }
 
-/// What a store's client has in hand when its node stops: the session, and the performs and reads that
-/// wait. It goes on with another node behind the same handle.
+/// What is left of a store when its node stops: the session, and the pending performs and reads. A
+/// later node of the same handle continues with them ([`Store::attach`]).
 #[derive(Debug)]
 pub struct DetachedClient(Client);
 
-/// What the store wants its driver to do next.
+/// What the driver must do next.
 #[derive(Debug)]
 #[must_use]
 pub enum Step<S> {
     /// Run user code and bring back what it returns.
     Call(Call<S>),
-    /// Propose these commands, and say how it went with [`Store::proposed`].
+    /// Propose these commands and report the result with [`Store::proposed`].
     Propose(Vec<Blob>),
-    /// Ask for a confirmation of leadership and of everything up to an index.
+    /// Ask Raft to confirm that this node leads (ReadIndex), and that an index is committed.
     Confirm {
-        /// The store's number for it.
+        /// The store's number for this request.
         id: u64,
-        /// The index.
+        /// The index that must be committed.
         at_least: Index,
     },
     /// Compact the log.
     Compact {
-        /// The last entry that is in the data.
+        /// The last entry that the snapshot covers.
         last: Position,
-        /// State and sessions there.
+        /// The snapshot: the state and the sessions behind that entry.
         data: Blob,
     },
-    /// Nothing, until something arrives.
+    /// Nothing, until the next input.
     Idle,
 }
 
-/// Something that the user may want to know.
+/// A fault of user code or of the data, to report to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The reducer failed on a committed action, which every node has. The state stays as it was.
+    /// The reducer failed on a committed action, which stays in the log. The state does not change.
     ReducerFailed(Failure),
     /// The state cannot be saved, so the log cannot be compacted.
     CannotSave(Failure),
@@ -121,7 +162,7 @@ pub enum Fault {
     BadEntry(Index),
 }
 
-/// A command that will be proposed at the end of the turn, and the state behind it.
+/// A command that will be proposed at the end of the turn, with the state that it leads to.
 #[derive(Debug)]
 struct Staged<S> {
     command: Command,
@@ -129,17 +170,23 @@ struct Staged<S> {
     state: S,
 }
 
-/// What waits for user code to return.
+/// The user code that runs now, with what is needed when it returns.
 #[derive(Debug)]
 enum OngoingCall {
-    Nothing,
-    /// An entry of the log is reduced; the item lacks its state.
-    Entry(TailEntry<()>),
+    /// No user code runs.
+    Idle,
+    /// The reducer, on the action of this entry of the log.
+    Reducing(TailEntry<()>),
+    /// The method of a perform.
     Judging(Job),
-    /// A judged action is reduced before it is proposed.
+    /// The reducer, on an action that a method returned here and that is not proposed yet. With it
+    /// the command and its bytes.
     Staging(Job, Command, Blob),
+    /// The serialization of the state behind this entry.
     Saving(Position),
+    /// The deserialization of a snapshot that ends with this entry; its sessions are read already.
     Loading(Position, Sessions),
+    /// The subscribers.
     Notifying,
 }
 
@@ -148,24 +195,34 @@ enum OngoingCall {
 pub struct Store<S> {
     config: Config,
     client: Client,
+    /// Only on a leader, and anew for each term.
     judge: Option<Judge>,
     replica: Replica<S>,
+    /// What this turn has staged so far.
     staged: Vec<Staged<S>>,
+    /// The bytes of what is staged, as Raft counts them.
     staged_bytes: usize,
     ongoing: OngoingCall,
-    incoming: Option<Snapshot>,
+    /// A snapshot that is not loaded yet.
+    incoming_snapshot: Option<Snapshot>,
+    /// A snapshot could not be loaded.
     broken: bool,
+    /// The bytes of the entries that were applied since the last snapshot.
     log_bytes: usize,
+    /// The size of the last snapshot in bytes.
     snapshot_bytes: usize,
+    /// The number of the next [`Step::Confirm`].
     next_confirmation: u64,
     outbox: Vec<(NodeId, Message)>,
     faults: Vec<Fault>,
-    close_wanted: Vec<SessionId>,
-    open_wanted: Vec<(u64, NodeId)>,
+    /// Sessions that clients asked this leader to close.
+    close_requests: Vec<SessionId>,
+    /// Sessions that clients asked this leader to open: the client's nonce and its node.
+    open_requests: Vec<(u64, NodeId)>,
 }
 
 impl<S: Clone> Store<S> {
-    /// A store in its first state. `seed` decides every random choice.
+    /// A store in its first state. `seed` determines every random choice.
     pub fn new(config: Config, initial: S, seed: u64) -> Self {
         let limits = Limits {
             max_message_bytes: config.max_message_bytes,
@@ -176,14 +233,14 @@ impl<S: Clone> Store<S> {
         Self::with_client(config, initial, Client::new(limits, seed))
     }
 
-    /// A store in its first state that goes on with what another one's client had in hand.
+    /// A store in its first state that continues with the client of an earlier store.
     pub fn attach(config: Config, initial: S, client: DetachedClient) -> Self {
         let mut client = client.0;
         client.set_leader(None);
         Self::with_client(config, initial, client)
     }
 
-    /// What outlives this store.
+    /// Ends this store and returns its client.
     pub fn detach(self) -> DetachedClient {
         DetachedClient(self.client)
     }
@@ -196,16 +253,16 @@ impl<S: Clone> Store<S> {
             replica: Replica::new(initial, config.max_sessions),
             staged: Vec::new(),
             staged_bytes: 0,
-            ongoing: OngoingCall::Nothing,
-            incoming: None,
+            ongoing: OngoingCall::Idle,
+            incoming_snapshot: None,
             broken: false,
             log_bytes: 0,
             snapshot_bytes: 0,
             next_confirmation: 1,
             outbox: Vec::new(),
             faults: Vec::new(),
-            close_wanted: Vec::new(),
-            open_wanted: Vec::new(),
+            close_requests: Vec::new(),
+            open_requests: Vec::new(),
         }
     }
 
@@ -214,18 +271,18 @@ impl<S: Clone> Store<S> {
         &self.replica.committed
     }
 
-    /// The committed state plus every uncommitted action of this node's log; or, where there are very many,
-    /// as a node finds it when it starts, the first of them.
+    /// The committed state plus the uncommitted actions of this node's log. If a node starts with
+    /// very many of them, only the first are included until some are committed.
     pub fn provisional(&self) -> &S {
         &self.replica.tip
     }
 
-    /// The index up to which the committed state has been built.
+    /// The index of the last entry that the committed state contains.
     pub fn applied(&self) -> Index {
         self.replica.applied
     }
 
-    /// The session of this node's performs, once one is open.
+    /// The session of this node's performs, once it is open.
     pub fn session(&self) -> Option<SessionId> {
         self.client.session()
     }
@@ -235,23 +292,23 @@ impl<S: Clone> Store<S> {
         &self.replica.sessions
     }
 
-    /// How many performs and reads of this node wait for their fate.
+    /// How many performs and reads of this node are not settled yet.
     pub fn waiting(&self) -> usize {
         self.client.waiting()
     }
 
-    /// When something here is due.
+    /// When to call [`Store::handle_tick`] and [`Store::take_messages`] at the latest.
     pub fn deadline(&self) -> Option<Time> {
         self.client.deadline()
     }
 
-    /// Performs and reads that have ended since the last call.
+    /// Performs and reads that were settled since the last call.
     #[must_use]
     pub fn take_settled(&mut self) -> Vec<Settled> {
         self.client.take_settled()
     }
 
-    /// Messages to other members, and to this one.
+    /// Messages to other members, and to this node itself when it leads.
     #[must_use]
     pub fn take_messages(&mut self, now: Time, raft: &Raft) -> Vec<(NodeId, Message)> {
         let term = raft.term();
@@ -266,7 +323,7 @@ impl<S: Clone> Store<S> {
         std::mem::take(&mut self.outbox)
     }
 
-    /// What the user may want to know.
+    /// The faults since the last call.
     #[must_use]
     pub fn take_faults(&mut self) -> Vec<Fault> {
         std::mem::take(&mut self.faults)
@@ -279,17 +336,19 @@ impl<S: Clone> Store<S> {
         }
     }
 
-    /// A read: settles when this node's state is at least as new as the cluster's is now.
+    /// A read. It is settled when this node has applied everything that the cluster had committed
+    /// when the read was asked for (ReadIndex, dissertation §6.4).
     pub fn handle_read(&mut self, ticket: u64) {
         self.client.read(ticket);
     }
 
-    /// Gives up every perform and read of this node.
+    /// Settles every pending perform and read of this node with a failure.
     pub fn fail_all(&mut self, failure: &Failure) {
         self.client.fail_all(failure);
     }
 
-    /// Closes this node's session, as far as that is possible without waiting.
+    /// Asks the leader, if there is one, to close this node's session. Nothing waits for the
+    /// answer: if the message is lost, the session stays until newer ones need its place.
     pub fn handle_close(&mut self, raft: &Raft) {
         if let (Some(session), Some(leader)) = (self.client.session(), raft.leader()) {
             let body = Body::Close { session };
@@ -302,41 +361,43 @@ impl<S: Clone> Store<S> {
         self.client.expire(now, self.replica.applied);
     }
 
-    /// The term, or who leads it, changed.
+    /// The term or its leader changed.
     pub fn handle_leader(&mut self, raft: &Raft) {
         self.client.set_leader(raft.leader().map(|leader| (leader, raft.term())));
-        // A new term is a new judge, also for a node that leads twice in a row.
+        // Each term gets a judge of its own, even if this node led the term before, too: what the
+        // old judge knew may be out of date.
         let max = self.config.max_message_bytes;
         self.judge = raft.is_leader().then(|| Judge::new(max));
         self.unstage();
-        self.close_wanted.clear();
-        self.open_wanted.clear();
+        self.close_requests.clear();
+        self.open_requests.clear();
     }
 
-    /// The log changed from `from` on: what was derived from entries that are gone, goes.
+    /// The log changed at `from` and behind it: the states behind entries that were removed are
+    /// removed.
     pub fn handle_appended(&mut self, from: Index) {
         if self.replica.truncate(from) {
             self.replica.rewind();
         }
-        if let OngoingCall::Entry(item) = &self.ongoing {
-            debug_assert!(item.at.index < from, "user code returns before the log changes");
+        if let OngoingCall::Reducing(entry) = &self.ongoing {
+            debug_assert!(entry.at.index < from, "user code returns before the log changes");
         }
     }
 
-    /// A snapshot replaces everything.
+    /// A snapshot replaces the state. [`Store::step`] loads it.
     pub fn handle_snapshot(&mut self, snapshot: Snapshot) {
         self.replica.clear_tail();
-        self.incoming = Some(snapshot);
+        self.incoming_snapshot = Some(snapshot);
     }
 
-    /// A confirmation of leadership arrived, or cannot arrive any more.
+    /// Raft has answered a [`Step::Confirm`]. No index means that leadership was lost.
     pub fn handle_confirmed(&mut self, confirmed: Confirmed) {
         if let (Some(judge), Some(index)) = (&mut self.judge, confirmed.index) {
             judge.confirmed(confirmed.id, index);
         }
     }
 
-    /// A message from a member, or from this one.
+    /// A message from another member, or from this node to itself.
     pub fn handle_message(&mut self, now: Time, raft: &Raft, from: NodeId, message: Message) {
         if message.term != raft.term() {
             return;
@@ -367,14 +428,15 @@ impl<S: Clone> Store<S> {
 
     /// A client's message to the leader.
     fn handle_request(&mut self, raft: &Raft, from: NodeId, body: Body) {
-        // Until it knows what is in its log it would judge again what stands there. They ask again.
+        // A leader that does not know yet what is in its log would judge performs again that are in
+        // it. The clients send their requests again.
         if !self.has_followed(raft) {
             return;
         }
         let Some(judge) = &mut self.judge else { return };
         match body {
-            Body::Open { nonce } => self.open_wanted.push((nonce, from)),
-            Body::Close { session } => self.close_wanted.push(session),
+            Body::Open { nonce } => self.open_requests.push((nonce, from)),
+            Body::Close { session } => self.close_requests.push(session),
             Body::Perform { session, ack, first, requests } => {
                 let sessions = &self.replica.tip_sessions;
                 judge.handle_perform(sessions, from, session, (ack, first), requests);
@@ -391,9 +453,9 @@ impl<S: Clone> Store<S> {
         }
     }
 
-    /// What to do next. Called again and again until it says [`Step::Idle`] or [`Step::Call`].
+    /// What to do next. To be called until it returns [`Step::Idle`] or [`Step::Call`].
     pub fn step(&mut self, raft: &Raft) -> Step<S> {
-        debug_assert!(matches!(self.ongoing, OngoingCall::Nothing), "user code has not returned");
+        debug_assert!(matches!(self.ongoing, OngoingCall::Idle), "user code has not returned");
         loop {
             if let Some(call) = self.load().or_else(|| self.apply(raft.commit_index())) {
                 return Step::Call(call);
@@ -419,28 +481,33 @@ impl<S: Clone> Store<S> {
     /// User code returned.
     ///
     /// # Panics
-    /// When what it returned is no answer to the call that was asked for: a bug of the driver.
+    /// When the result is not of the kind that the last [`Step::Call`] asked for: a bug of the
+    /// driver.
     pub fn handle_return(&mut self, raft: &Raft, returned: Return<S>) -> Step<S> {
-        match (std::mem::replace(&mut self.ongoing, OngoingCall::Nothing), returned) {
-            (OngoingCall::Entry(entry), Return::State(result)) => self.replica.push(entry, result),
+        match (std::mem::replace(&mut self.ongoing, OngoingCall::Idle), returned) {
+            (OngoingCall::Reducing(entry), Return::State(result)) => {
+                self.replica.push(entry, result)
+            }
             (OngoingCall::Judging(job), Return::Judged(result)) => {
                 return self.judged(raft, job, result);
             }
             (OngoingCall::Staging(job, command, encoded), Return::State(result)) => match result {
-                // Deposed meanwhile: nothing was promised.
+                // The node was deposed meanwhile. Nothing was proposed or sent, so nothing is lost:
+                // the client sends the perform to the next leader.
                 Ok(_) if self.judge.is_none() => {}
                 Ok(state) => {
-                    let counts = self.replica.tip_sessions.apply(self.next_index(raft), &command);
-                    debug_assert!(counts, "it was judged against these sessions");
+                    let has_effect =
+                        self.replica.tip_sessions.apply(self.next_index(raft), &command);
+                    debug_assert!(has_effect, "it was judged against these sessions");
                     self.stage(Staged { command, encoded, state });
                 }
-                Err(failure) => self.hold(raft, &job, Verdict::Failed(failure)),
+                Err(failure) => self.add_verdict(raft, &job, Verdict::Failed(failure)),
             },
             (OngoingCall::Saving(last), Return::Saved(result)) => return self.saved(last, result),
             (OngoingCall::Loading(last, sessions), Return::State(result)) => match result {
                 Ok(state) => {
                     self.loaded(last, sessions, state);
-                    // Whoever watches this node must hear of its new state.
+                    // Subscribers must learn of the new state.
                     self.ongoing = OngoingCall::Notifying;
                     return Step::Call(Call::Committed(Committed { at: last, action: None }));
                 }
@@ -462,8 +529,8 @@ impl<S> Staged<S> {
 impl OngoingCall {
     fn name(&self) -> &'static str {
         match self {
-            Self::Nothing => "nobody",
-            Self::Entry(_) => "an entry",
+            Self::Idle => "nobody",
+            Self::Reducing(_) => "an entry",
             Self::Judging(_) => "a perform",
             Self::Staging(..) => "an action",
             Self::Saving(_) => "a snapshot to save",

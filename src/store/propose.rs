@@ -1,4 +1,4 @@
-//! Leading: judging performs, staging what they bring, proposing it as one append.
+//! What a leader does: runs methods, stages the resulting actions, and proposes them as one append.
 
 use super::judge::{Job, Task};
 use super::machine::{Call, Failure, Performer};
@@ -9,7 +9,9 @@ use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, Payload, Position, Raft, Refused};
 
 impl<S: Clone> Store<S> {
-    /// The leader's part: judge the next perform, or propose and confirm what was judged.
+    /// The leader's next step: judge a perform, propose what is staged, or have leadership
+    /// confirmed. Performs are judged first, so that one turn makes one append and one
+    /// confirmation.
     pub(super) fn lead(&mut self, raft: &Raft) -> Step<S> {
         let is_able = !self.broken && self.has_followed(raft);
         let Some(judge) = self.judge.as_mut().filter(|_| is_able) else { return Step::Idle };
@@ -26,10 +28,10 @@ impl<S: Clone> Store<S> {
                 match &job.task {
                     Task::Refuse(failure) => {
                         let verdict = Verdict::Failed(failure.clone());
-                        judge.hold(job.session, job.seq, verdict, index);
+                        judge.add_verdict(job.session, job.seq, verdict, index);
                     }
                     Task::Request(Request { method: None, .. }) => {
-                        judge.hold(job.session, job.seq, Verdict::Skipped, index);
+                        judge.add_verdict(job.session, job.seq, Verdict::Skipped, index);
                     }
                     Task::Request(Request { method: Some(method), args }) => {
                         let call = Call::Judge { method: method.clone(), args: args.clone() };
@@ -52,10 +54,10 @@ impl<S: Clone> Store<S> {
         Step::Idle
     }
 
-    /// Stages the openings and closings of sessions that clients asked for.
+    /// Stages the sessions to open and to close.
     pub(super) fn stage_sessions(&mut self, raft: &Raft) {
-        let opens = std::mem::take(&mut self.open_wanted);
-        let closes = std::mem::take(&mut self.close_wanted);
+        let opens = std::mem::take(&mut self.open_requests);
+        let closes = std::mem::take(&mut self.close_requests);
         let name =
             |id| raft.members().get(id).map_or_else(Blob::default, |m| m.name.as_str().into());
         let opens = opens
@@ -65,7 +67,7 @@ impl<S: Clone> Store<S> {
         for command in opens.chain(closes) {
             let encoded = encode(&command);
             let size = Payload::Command(encoded.clone()).size();
-            // Clients ask again; a batch that does not fit would be refused whole.
+            // A command too many would make Raft refuse all that is staged. Clients ask again.
             if raft.has_room(self.staged_bytes + size)
                 && self.replica.tip_sessions.apply(self.next_index(raft), &command)
             {
@@ -80,6 +82,7 @@ impl<S: Clone> Store<S> {
         raft.log().last().index + self.staged.len() as Index + 1
     }
 
+    /// A method returned: its action is reduced before it is staged, or its verdict is added.
     pub(super) fn judged(
         &mut self,
         raft: &Raft,
@@ -88,8 +91,10 @@ impl<S: Clone> Store<S> {
     ) -> Step<S> {
         let action = match result {
             Ok(Some(action)) => action,
-            Ok(None) => return self.hold_then_idle(raft, &job, Verdict::Nothing),
-            Err(failure) => return self.hold_then_idle(raft, &job, Verdict::Failed(failure)),
+            Ok(None) => return self.add_verdict_then_idle(raft, &job, Verdict::Nothing),
+            Err(failure) => {
+                return self.add_verdict_then_idle(raft, &job, Verdict::Failed(failure));
+            }
         };
         let length = action.len();
         let Some(judge) = &self.judge else { return Step::Idle };
@@ -118,18 +123,24 @@ impl<S: Clone> Store<S> {
             self.ongoing = OngoingCall::Staging(job, command, encoded);
             return Step::Call(call);
         };
-        self.hold_then_idle(raft, &job, Verdict::Failed(refusal))
+        self.add_verdict_then_idle(raft, &job, Verdict::Failed(refusal))
     }
 
-    pub(super) fn hold_then_idle(&mut self, raft: &Raft, job: &Job, verdict: Verdict) -> Step<S> {
-        self.hold(raft, job, verdict);
+    pub(super) fn add_verdict_then_idle(
+        &mut self,
+        raft: &Raft,
+        job: &Job,
+        verdict: Verdict,
+    ) -> Step<S> {
+        self.add_verdict(raft, job, verdict);
         Step::Idle
     }
 
-    pub(super) fn hold(&mut self, raft: &Raft, job: &Job, verdict: Verdict) {
+    /// Adds a verdict that was judged against the log and everything that is staged.
+    pub(super) fn add_verdict(&mut self, raft: &Raft, job: &Job, verdict: Verdict) {
         let last = raft.log().last().index;
         if let Some(judge) = &mut self.judge {
-            judge.hold(job.session, job.seq, verdict, last + self.staged.len() as Index);
+            judge.add_verdict(job.session, job.seq, verdict, last + self.staged.len() as Index);
         }
     }
 
@@ -139,7 +150,8 @@ impl<S: Clone> Store<S> {
         self.staged.push(staged);
     }
 
-    /// Says how a proposal went. On success the staged commands are entries from `first` on.
+    /// Raft has answered [`Step::Propose`]. On success the staged commands are the entries from the
+    /// returned index on.
     pub fn proposed(&mut self, raft: &Raft, result: Result<Index, Refused>) {
         let Ok(first) = result else {
             debug_assert!(!raft.is_leader(), "what is staged fits, and was staged in this turn");
@@ -154,7 +166,8 @@ impl<S: Clone> Store<S> {
         }
     }
 
-    /// Forgets what was staged: it will not be proposed.
+    /// Discards what is staged: this node does not lead any more. The clients send those performs
+    /// again.
     pub(super) fn unstage(&mut self) {
         if !self.staged.is_empty() {
             self.staged.clear();

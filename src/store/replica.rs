@@ -1,5 +1,5 @@
-//! The state behind each entry of the log: the committed state, and one for each entry after it. It knows
-//! nothing of the store around it.
+//! The states of one node: the committed state, and the state behind each entry after it. The
+//! replica knows nothing of the store around it.
 
 use std::collections::VecDeque;
 
@@ -13,13 +13,14 @@ pub(super) struct TailEntry<S> {
     pub(super) at: Position,
     /// `None` for a no-op and for an entry that cannot be read.
     pub(super) command: Option<Command>,
-    /// The command has an effect: it is an action to reduce, or it changes the sessions.
-    pub(super) counts: bool,
+    /// Whether the command changes anything. It does not, for example, if its session is not open
+    /// or if its perform has an outcome already.
+    pub(super) has_effect: bool,
     /// The entry's size in bytes.
     pub(super) size: usize,
     /// The state behind the entry; `()` while the reducer has not returned.
     pub(super) state: S,
-    /// Why the reducer failed. The state is the one before the entry then.
+    /// Why the reducer failed, if it did. Then the state is the same as before the entry.
     pub(super) failure: Option<Failure>,
 }
 
@@ -27,7 +28,7 @@ impl<S> TailEntry<S> {
     /// The action to reduce, if there is one.
     pub(super) fn action(&self) -> Option<&Blob> {
         match &self.command {
-            Some(Command::Action { action, .. }) if self.counts => Some(action),
+            Some(Command::Action { action, .. }) if self.has_effect => Some(action),
             _ => None,
         }
     }
@@ -44,14 +45,15 @@ pub(super) struct Replica<S> {
     pub(super) sessions: Sessions,
     /// The entries after `applied` whose states are known.
     tail: VecDeque<TailEntry<S>>,
-    /// The provisional state: the one behind the last entry of `tail`, and behind what is staged.
+    /// The provisional state: the state behind the last entry of `tail` and behind everything that
+    /// the store has staged.
     pub(super) tip: S,
-    /// The sessions that belong to `tip`.
+    /// The sessions in the provisional state.
     pub(super) tip_sessions: Sessions,
 }
 
 impl<S: Clone> Replica<S> {
-    /// The first state, before any entry.
+    /// The replica before any entry.
     pub(super) fn new(initial: S, max_sessions: usize) -> Self {
         Self {
             tip: initial.clone(),
@@ -63,7 +65,7 @@ impl<S: Clone> Replica<S> {
         }
     }
 
-    /// How many states wait for their entries to be committed.
+    /// How many entries have a state and are not applied.
     pub(super) fn tail_len(&self) -> usize {
         self.tail.len()
     }
@@ -73,9 +75,9 @@ impl<S: Clone> Replica<S> {
         self.tail.back().map_or(self.applied, |entry| entry.at.index)
     }
 
-    /// Adds the entry after the last one, with what the reducer made of it.
+    /// Adds the next entry, with the reducer's result: the new state, or why the reducer failed.
     pub(super) fn push(&mut self, entry: TailEntry<()>, result: Result<S, Failure>) {
-        let TailEntry { at, command, counts, size, .. } = entry;
+        let TailEntry { at, command, has_effect, size, .. } = entry;
         let failure = match result {
             Ok(state) => {
                 self.tip = state;
@@ -84,30 +86,31 @@ impl<S: Clone> Replica<S> {
             Err(failure) => Some(failure),
         };
         let state = self.tip.clone();
-        self.tail.push_back(TailEntry { at, command, counts, size, state, failure });
+        self.tail.push_back(TailEntry { at, command, has_effect, size, state, failure });
     }
 
     /// Adds an entry whose state is known: this node staged and proposed it.
     pub(super) fn push_staged(&mut self, at: Position, command: Command, size: usize, state: S) {
-        let (command, counts, failure) = (Some(command), true, None);
-        self.tail.push_back(TailEntry { at, command, counts, size, state, failure });
+        let (command, has_effect, failure) = (Some(command), true, None);
+        self.tail.push_back(TailEntry { at, command, has_effect, size, state, failure });
     }
 
-    /// Applies the next entry, if it is committed and its state known. Returns the entry; its state is
-    /// the committed one now.
+    /// Applies the next entry if it is committed and its state is known: its state becomes the
+    /// committed state. Returns the entry without the state.
     pub(super) fn apply_next(&mut self, commit: Index) -> Option<TailEntry<()>> {
         self.tail.front().filter(|entry| entry.at.index <= commit)?;
         let entry = self.tail.pop_front()?;
-        let TailEntry { at, command, counts, size, state, failure } = entry;
+        let TailEntry { at, command, has_effect, size, state, failure } = entry;
         self.applied = at.index;
         self.committed = state;
-        if let Some(command) = command.as_ref().filter(|_| counts) {
+        if let Some(command) = command.as_ref().filter(|_| has_effect) {
             self.sessions.apply(at.index, command);
         }
-        Some(TailEntry { at, command, counts, size, state: (), failure })
+        Some(TailEntry { at, command, has_effect, size, state: (), failure })
     }
 
-    /// The log was cut off from an index on. Says whether states went with it.
+    /// The log was truncated at `from`. Returns whether states were removed; then the caller must
+    /// call [`Replica::rewind`].
     pub(super) fn truncate(&mut self, from: Index) -> bool {
         let keep = self.tail.partition_point(|entry| entry.at.index < from);
         let cut = keep < self.tail.len();
@@ -115,13 +118,14 @@ impl<S: Clone> Replica<S> {
         cut
     }
 
-    /// Forgets every state but the committed one.
+    /// Removes every state except the committed one.
     pub(super) fn clear_tail(&mut self) {
         self.tail.clear();
         self.tip = self.committed.clone();
     }
 
-    /// Goes back to the state behind the last entry of the tail: what was staged after it is gone.
+    /// Sets the provisional state to the one behind the last entry of the tail. What was staged
+    /// behind that entry is discarded.
     pub(super) fn rewind(&mut self) {
         self.tip = self.tail.back().map_or(&self.committed, |entry| &entry.state).clone();
         self.tip_sessions = self.sessions.clone();
@@ -132,7 +136,8 @@ impl<S: Clone> Replica<S> {
         }
     }
 
-    /// Replaces everything by the state and the sessions of a snapshot that ends at `last`.
+    /// Replaces everything with the state and the sessions of a snapshot whose last entry is
+    /// `last`.
     pub(super) fn load(&mut self, last: Index, state: S, sessions: Sessions) {
         self.committed = state;
         self.applied = last;
@@ -152,17 +157,17 @@ mod tests {
         Command::Action { version: 1, session: 1, seq, ack: 1, verdicts: Vec::new(), action }
     }
 
-    /// A replica of texts with a session, and actions at 2, 3 and 4 of which none is committed.
+    /// A replica whose state is a text, with a session and with uncommitted actions at 2, 3 and 4.
     fn replica() -> Replica<String> {
         let mut replica = Replica::new(String::new(), 8);
         let open = Command::Open { nonce: 7, by: Performer::default() };
         for (index, command) in (1..).zip([open, action(1), action(2), action(3)]) {
-            let counts = replica.tip_sessions.apply(index, &command);
+            let has_effect = replica.tip_sessions.apply(index, &command);
             let at = Position::new(index, 1);
             let entry = TailEntry {
                 at,
                 command: Some(command),
-                counts,
+                has_effect,
                 size: 10,
                 state: (),
                 failure: None,
@@ -179,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_entry_has_the_state_behind_it_and_commits_bring_them_in_order() {
+    fn commits_apply_the_state_behind_each_entry_in_order() {
         let mut replica = replica();
         assert_eq!((replica.followed(), replica.applied, replica.tail_len()), (4, 0, 4));
         assert_eq!((replica.tip.as_str(), replica.committed.as_str()), ("+1+2+3", ""));
@@ -192,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_takes_its_states_and_its_sessions_with_it() {
+    fn truncated_entries_lose_their_states_and_session_changes() {
         let mut replica = replica();
         replica.apply_next(1);
         assert!(!replica.truncate(5), "nothing is there");
@@ -209,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reducer_that_fails_leaves_the_state_as_it_was() {
+    fn a_reducer_that_fails_does_not_change_the_state() {
         let mut replica = replica();
         let at = Position::new(5, 1);
         let entry =
-            TailEntry { at, command: None, counts: false, size: 1, state: (), failure: None };
+            TailEntry { at, command: None, has_effect: false, size: 1, state: (), failure: None };
         replica.push(entry, Err(Failure::new("REDUCER_FAILED", "no")));
         let last = std::iter::from_fn(|| replica.apply_next(5)).last().expect("an entry");
         assert_eq!((last.at.index, last.failure.is_some()), (5, true));

@@ -1,7 +1,7 @@
-//! Sessions: how a perform that is sent twice runs once (dissertation §6.3).
+//! Sessions: they make a perform that arrives twice run only once (dissertation §6.3).
 //!
-//! The table is part of the replicated state. Every node applies the same commands in the same
-//! order, so every node, and every snapshot, holds the same table.
+//! The session table is part of the replicated state. Every node applies the same commands in the
+//! same order, so every node and every snapshot holds the same table.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,24 +12,25 @@ use crate::sorted::SortedMap;
 
 /// A session's number: the index of the entry that opened it.
 pub type SessionId = Index;
-/// Numbers the performs of a session, from 1 on, in the order in which they were issued.
+/// The number of a perform in its session. Performs are numbered from 1, in the order in which they
+/// were issued.
 pub type Seq = u64;
-/// Numbers above this are taken for garbage: nobody performs so often.
+/// Larger numbers are refused: no client performs so often.
 pub(super) const MAX_SEQ: Seq = 1 << 48;
 
-/// How a perform ended that appended nothing.
+/// The outcome of a perform without an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// The method had nothing to do.
+    /// The method returned no action.
     Nothing,
-    /// The method, or Conflux, refused.
+    /// The method failed, or Conflux refused the perform.
     Failed(Failure),
-    /// The client had given it up before it was judged: it never ran and never will.
+    /// The perform had timed out before it was judged: it never ran and never will.
     Skipped,
 }
 
 impl Verdict {
-    /// About how many bytes it takes.
+    /// About how many bytes the verdict takes in a message.
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Nothing | Self::Skipped => 1,
@@ -38,46 +39,45 @@ impl Verdict {
     }
 }
 
-/// What a log entry says to the store.
+/// A command of the store in a log entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Opens a session for the client that chose this nonce.
     Open {
-        /// A random number that only that client knows.
+        /// A random number that no other client has.
         nonce: u64,
-        /// The node behind which the client is.
+        /// The node of the client.
         by: Performer,
     },
     /// Closes a session.
     Close {
-        /// Which.
+        /// The session to close.
         session: SessionId,
     },
-    /// A judged action.
+    /// An action that a method returned.
     Action {
-        /// The release of the application that made it.
+        /// The version of the application that judged the perform.
         version: u32,
-        /// Whose.
+        /// The session of the perform.
         session: SessionId,
         /// The perform's number in the session.
         seq: Seq,
-        /// The client knows the outcome of everything before this.
+        /// The client knows the outcome of every perform before this one.
         ack: Seq,
-        /// The session's verdicts before this action that the client may not know yet. They are
-        /// part of the order: a later leader must not judge those performs again behind the
-        /// action.
+        /// The verdicts of the session's earlier performs that the client may not know yet, in
+        /// order. Without them a later leader would judge those performs again, behind this action.
         verdicts: Vec<(Seq, Verdict)>,
         /// The action.
         action: Blob,
     },
 }
 
-/// How a perform ended, as the table keeps it until the client has acknowledged it.
+/// The outcome of a perform, which the table keeps until the client has acknowledged it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Recorded {
-    /// With this action.
+    /// The perform led to this action.
     Action(Blob),
-    /// Without one.
+    /// The perform ended without an action.
     Verdict(Verdict),
 }
 
@@ -88,14 +88,15 @@ pub struct Session {
     by: Performer,
     /// The next perform whose outcome is not recorded.
     next: Seq,
-    /// Outcomes that the client has not acknowledged.
+    /// The outcomes that the client has not acknowledged.
     results: SortedMap<Seq, Recorded>,
-    /// The newest entry of the session: the session that was quiet for longest goes first.
+    /// The index of the session's newest entry. When there are too many sessions, the one with the
+    /// lowest index is closed.
     active: Index,
 }
 
 impl Session {
-    /// The node behind which the client was when it opened the session.
+    /// The node of the client when it opened the session.
     pub fn by(&self) -> &Performer {
         &self.by
     }
@@ -105,7 +106,7 @@ impl Session {
         self.next
     }
 
-    /// Whether a perform has its outcome, and must not run again.
+    /// Whether the outcome of a perform is recorded, so that it must not run again.
     pub(super) fn has_run(&self, seq: Seq) -> bool {
         if made(Mistake::VerdictJudgedAgain) {
             return self.results.contains_key(&seq);
@@ -113,17 +114,18 @@ impl Session {
         seq < self.next && !made(Mistake::RetryAppliedTwice)
     }
 
-    /// Outcomes that the client has not acknowledged.
+    /// The outcomes that the client has not acknowledged.
     pub fn results(&self) -> &SortedMap<Seq, Recorded> {
         &self.results
     }
 }
 
-/// All sessions, in the state after some entry of the log.
+/// The table of all open sessions, as it is behind some entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
     open: SortedMap<SessionId, Session>,
-    /// Not part of the state: every node of a cluster has the same.
+    /// How many sessions may be open. It comes from the settings and is not saved; it is the same
+    /// on every node of a cluster.
     #[serde(skip)]
     limit: usize,
 }
@@ -135,15 +137,16 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// How many sessions there may be by default.
+    /// How many sessions may be open by default.
     pub const MAX: usize = 1024;
 
-    /// A table for so many sessions; opening one more closes the one that was quiet for longest.
+    /// A table for so many sessions. Opening one more closes the session whose newest entry is the
+    /// oldest.
     pub fn with_limit(limit: usize) -> Self {
         Self { open: SortedMap::new(), limit }
     }
 
-    /// The table, read back from a snapshot, with its limit.
+    /// The table, which was read from a snapshot, with a limit.
     pub(super) fn limited(self, limit: usize) -> Self {
         Self { limit, ..self }
     }
@@ -153,7 +156,7 @@ impl Sessions {
         self.open.len()
     }
 
-    /// Whether none is.
+    /// Whether no session is open.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
@@ -168,8 +171,9 @@ impl Sessions {
         self.open.iter().find(|(_, session)| session.nonce == nonce).map(|(id, _)| *id)
     }
 
-    /// Applies the command of the entry at `index`. Says whether it counts: an action of an
-    /// unknown session, or one whose perform has an outcome already, must not be reduced.
+    /// Applies the command of the entry at `index`. Returns whether the command has an effect: an
+    /// action of a session that is not open, or of a perform that has an outcome already, must not
+    /// be reduced.
     pub fn apply(&mut self, index: Index, command: &Command) -> bool {
         match command {
             Command::Open { nonce, by } => {
@@ -207,7 +211,7 @@ impl Sessions {
                 if session.has_run(*seq) || *seq > MAX_SEQ {
                     return false;
                 }
-                // As a leader writes them; so each is added behind the last.
+                // A correct leader writes them in this order; each is added behind the last.
                 let seqs = verdicts.iter().map(|(seq, _)| *seq);
                 if !seqs.chain([*seq]).is_sorted_by(|a, b| a < b) {
                     return false;
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_perform_counts_once_and_only_in_a_session_that_is_open() {
+    fn a_perform_has_an_effect_once_and_only_in_an_open_session() {
         let mut sessions = Sessions::default();
         assert!(!sessions.apply(1, &action(7, 2, 1)), "no such session");
         assert!(sessions.apply(7, &open(70)));
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_out_of_order_are_nobody_s() {
+    fn an_action_whose_verdicts_are_out_of_order_has_no_effect() {
         let mut sessions = Sessions::default();
         sessions.apply(1, &open(10));
         let carrying = |seqs: &[Seq]| {
@@ -285,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_session_that_was_quiet_for_longest_makes_room() {
+    fn opening_one_session_too_many_closes_the_least_recently_active() {
         let mut sessions = Sessions::default();
         for index in 1..=Sessions::MAX as Index {
             sessions.apply(index, &open(index));

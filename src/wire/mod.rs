@@ -1,57 +1,59 @@
-//! Frames: what travels between nodes, on every channel alike.
+//! Frames: the unit that nodes send over a channel, the same on every kind of channel.
 //!
-//! A frame is four bytes of preamble ([`MAGIC`] and [`VERSION`]), four bytes of checksum over
-//! everything behind it, a header and messages, one behind the other to the end of the frame, all in
-//! postcard's encoding. Messages of one turn to one node share a frame. What cannot be read is a
-//! [`WireError`]; nothing in a frame makes the reader panic or allocate more than the frame's own
-//! size.
+//! A frame is a preamble of four bytes ([`MAGIC`] and [`VERSION`]), a checksum of four bytes over
+//! everything behind it, a [`Header`], and messages up to the end of the frame. Header and messages
+//! are in postcard's encoding. Messages of one turn to the same node share a frame. A frame that
+//! cannot be read is a [`WireError`]: no frame makes the reader panic or allocate more than the
+//! frame's own size.
 //!
-//! The checksum is there because Raft has no answer to a message that arrives as another one: a
-//! single bit in a commit index can lose acknowledged entries. Sockets and browsers do not turn bits,
-//! but a `custom` channel that mistakes bytes for text does.
+//! The checksum is needed because Raft tolerates lost messages, but not changed ones: a single
+//! wrong bit in a commit index can lose acknowledged entries. Sockets and browsers do not change
+//! bits, but a `custom` channel that takes bytes for text does.
 
 pub mod relay;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// What every frame begins with.
+/// The first bytes of every frame.
 pub const MAGIC: [u8; 3] = *b"Cfx";
-/// The version of everything behind it. A node refuses other versions.
+/// The version of the format of frames and messages. A node refuses other versions.
 pub const VERSION: u8 = 2;
-/// The largest frame, in bytes: what a relay passes on.
+/// The largest frame, in bytes. A relay passes on no larger one.
 pub const MAX_FRAME: usize = 1 << 20;
-/// A frame is closed when it has grown past this, so that one more message always fits.
+/// A frame is complete once it has this size, in bytes. It is so far below [`MAX_FRAME`] that one
+/// more message always fits.
 pub const TARGET_FRAME: usize = 256 << 10;
 
-/// Where the checksum begins and ends.
+/// The place of the checksum in a frame.
 const SUM: std::ops::Range<usize> = 4..8;
 
-/// Who a frame is from and for.
+/// The sender and the receiver of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The hash of the cluster's name.
     pub cluster: u64,
-    /// The hash of the set of members in which the sender runs; 0 before it has formed.
+    /// The cluster in which the sender runs: the hash of its set of members, or an elastic
+    /// cluster's incarnation; 0 before the sender belongs to a cluster.
     pub set: u64,
-    /// The sender's start-nonce.
+    /// The sender: its nonce, or in an elastic cluster its node's number.
     pub from: u64,
-    /// The receiver's start-nonce; 0 for everyone.
+    /// The receiver, in the same way; 0 for everyone.
     pub to: u64,
     /// The release of the application that the sender runs.
     pub version: u32,
 }
 
-/// Why a frame was not read.
+/// Why a frame cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// It does not begin as frames do.
+    /// It does not begin with [`MAGIC`].
     #[error("this is not a Conflux frame")]
     Foreign,
     /// It was written by another version of Conflux.
     #[error("the frame has version {0}, and this node speaks version {VERSION}")]
     Version(u8),
-    /// Its bytes make no sense.
+    /// The checksum does not match, or the bytes cannot be decoded.
     #[error("the frame is malformed")]
     Malformed,
     /// It is larger than [`MAX_FRAME`].
@@ -59,7 +61,7 @@ pub enum WireError {
     TooLarge,
 }
 
-/// Writes messages into as many frames as it takes.
+/// Writes messages into as many frames as are needed.
 #[derive(Debug)]
 pub struct FrameWriter {
     header: Header,
@@ -89,14 +91,14 @@ impl FrameWriter {
         }
     }
 
-    /// The frame is complete.
+    /// Completes the frame with its checksum.
     fn seal(&mut self) {
         let sum = checksum(&self.frame[SUM.end..]).to_le_bytes();
         self.frame[SUM].copy_from_slice(&sum);
         self.done.push(std::mem::take(&mut self.frame));
     }
 
-    /// The frames.
+    /// All frames, complete.
     #[must_use]
     pub fn finish(mut self) -> Vec<Vec<u8>> {
         if !self.frame.is_empty() {
@@ -109,7 +111,7 @@ impl FrameWriter {
 /// Reads a frame.
 ///
 /// # Errors
-/// When the bytes are no frame of this version; nothing of it is to be used then.
+/// When the bytes are not a frame of this version. Nothing of such a frame may be used.
 pub fn read<M: DeserializeOwned>(frame: &[u8]) -> Result<(Header, Vec<M>), WireError> {
     if frame.len() > MAX_FRAME {
         return Err(WireError::TooLarge);
@@ -137,9 +139,10 @@ pub fn read<M: DeserializeOwned>(frame: &[u8]) -> Result<(Header, Vec<M>), WireE
     Ok((header, messages))
 }
 
-/// 32 bits over a frame's contents, eight bytes at a time. Every step is a bijection of what was
-/// before it, so two contents that differ in one word never agree in 64 bits, and in the upper 32 by
-/// a chance of 1 : 2³².
+/// A checksum of 32 bits, computed from eight bytes at a time. Each step is a bijection of the sum
+/// so far. Therefore two contents that differ in one word of eight bytes never have the same sum of
+/// 64 bits, and they have the same upper 32 bits, which are returned, with a probability of 1 in
+/// 2³².
 fn checksum(bytes: &[u8]) -> u32 {
     let mut sum = bytes.len() as u64;
     let mut mix = |word| {
@@ -154,12 +157,12 @@ fn checksum(bytes: &[u8]) -> u32 {
     (sum >> 32) as u32
 }
 
-/// A 64-bit hash (FNV-1a), the same on every machine: of names and sets, where no enemy chooses
+/// A 64-bit hash (FNV-1a), the same on every machine. It does not withstand an attacker who chooses
 /// the input.
 pub fn hash64(parts: &[&[u8]]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for part in parts {
-        // The length first, so that no two lists of parts look alike.
+        // The length comes first, so that different lists of parts have different bytes.
         for byte in (part.len() as u64).to_le_bytes().iter().chain(*part) {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }

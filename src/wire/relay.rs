@@ -1,17 +1,17 @@
-//! The envelope between a node and the relay: for whom in the room a frame is.
+//! The envelope that a node sends to the relay. It names the receiver of a frame.
 //!
-//! A node sends one byte with the length of the receiver's id in bytes (0 for everyone else in the
-//! room), the id, and the frame. The relay passes on the frame alone and looks no further.
+//! An envelope is one byte with the length of the receiver's id in bytes (0 for everyone else in
+//! the room), the id, and the frame. The relay passes on the frame alone and does not look into it.
 
 /// The longest id of a node, in bytes.
 pub const MAX_ID: usize = 255;
-/// The largest envelope: the largest frame and the longest id.
+/// The largest envelope, in bytes: that of the largest frame and the longest id.
 pub const MAX_ENVELOPE: usize = super::MAX_FRAME + 1 + MAX_ID;
 
-/// Why an envelope was not understood.
+/// Why an envelope cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
-    /// It ends before its receiver's id does, or has nothing in it.
+    /// It ends before the receiver's id does, or has no frame.
     #[error("the envelope ends too early")]
     Short,
     /// The receiver's id is not UTF-8.
@@ -19,10 +19,11 @@ pub enum EnvelopeError {
     Id,
 }
 
-/// Puts a frame into an envelope. `None` is for everyone else in the room.
+/// Puts a frame into an envelope. `to` is the receiver's id; `None` stands for everyone else in the
+/// room.
 ///
 /// # Panics
-/// When the id is longer than [`MAX_ID`]: ids are checked where they come in.
+/// When the id is longer than [`MAX_ID`]. Ids are checked where they come in, so that is a bug.
 pub fn seal(to: Option<&str>, frame: &[u8]) -> Vec<u8> {
     let to = to.unwrap_or_default();
     let length = u8::try_from(to.len()).expect("ids are checked where they come in");
@@ -36,7 +37,7 @@ pub fn seal(to: Option<&str>, frame: &[u8]) -> Vec<u8> {
 /// Opens an envelope: the receiver, `None` for everyone, and the frame.
 ///
 /// # Errors
-/// When it is no envelope.
+/// When the bytes are not an envelope.
 pub fn open(envelope: &[u8]) -> Result<(Option<&str>, &[u8]), EnvelopeError> {
     let (length, rest) = envelope.split_first().ok_or(EnvelopeError::Short)?;
     let (to, frame) = rest.split_at_checked(usize::from(*length)).ok_or(EnvelopeError::Short)?;

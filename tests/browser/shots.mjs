@@ -17,12 +17,12 @@ const append = async (page, word) => {
 /** Two tabs play tic-tac-toe to its end. */
 const play = async (pages) => {
   await pages[0].click('#sit-x')
-  await pages[1].waitForFunction('node.getState().game.players.X')
+  await pages[1].waitForFunction('globalThis.node?.getState().game.players.X')
   await pages[1].click('#sit-o')
-  await pages[0].waitForFunction('node.getState().game.players.O')
+  await pages[0].waitForFunction('globalThis.node?.getState().game.players.O')
   for (const [i, cell] of [4, 0, 2, 6].entries()) {
     await pages[i % 2].click(`#board button >> nth=${cell}`)
-    await pages[(i + 1) % 2].waitForFunction(`node.getState().game.cells[${cell}]`)
+    await pages[(i + 1) % 2].waitForFunction(`globalThis.node?.getState().game.cells[${cell}]`)
   }
   // A move on a taken cell is refused by the method.
   await pages[0].click('#board button >> nth=4')
@@ -39,9 +39,9 @@ for (const colorScheme of ['light', 'dark']) {
   const shoot = (page, name) => page.screenshot({ path: `${folder}/${name}-${colorScheme}.png`, fullPage: true })
   const elastic = `room=shots-${colorScheme}`
   const pages = [await open(elastic)]
-  await pages[0].waitForFunction('node.status().leaderId !== null')
+  await pages[0].waitForFunction('globalThis.node?.status().leaderId !== null')
   pages.push(await open(elastic), await open(elastic))
-  for (const page of pages) await page.waitForFunction("node.status().members.length === 3 && node.status().learners.length === 0")
+  for (const page of pages) await page.waitForFunction("globalThis.node?.status().members.length === 3 && globalThis.node.status().learners.length === 0")
   for (const [i, word] of WORDS.entries()) await append(pages[i % 3], word)
   await play(pages)
   await pages[0].bringToFront()
@@ -56,9 +56,9 @@ for (const colorScheme of ['light', 'dark']) {
   await first.waitForSelector('#seats .taken')
   await shoot(first, 'forming')
   const others = [await open(fixed), await open(fixed)]
-  for (const page of [first, ...others]) await page.waitForFunction('node.status().leaderId !== null')
+  for (const page of [first, ...others]) await page.waitForFunction('globalThis.node?.status().leaderId !== null')
   const fourth = await open(fixed)
-  await fourth.waitForFunction("node.status().phase === 'refused'")
+  await fourth.waitForFunction("globalThis.node?.status().phase === 'refused'")
   await fourth.waitForTimeout(300)
   await shoot(fourth, 'full')
   await context.close()

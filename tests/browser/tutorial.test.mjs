@@ -66,4 +66,24 @@ describe('the tutorial', () => {
     await shows(later, ['eggs'])
     await context.close()
   })
+
+  it('runs the README’s first example in two tabs', async () => {
+    const readme = await readFile('README.md', 'utf8')
+    const code = /```js\n([\s\S]*?)```/.exec(readme)[1]
+    const script = code.replace("'conflux-wasm'", "'./node_modules/conflux-wasm/browser.js'")
+    await writeFile(path.join(folder, 'readme.js'), `${script}\nglobalThis.node = node\n`)
+    const context = await browser.newContext()
+    const open = async () => {
+      const page = await openPage(context, address)
+      await page.addScriptTag({ type: 'module', url: 'readme.js' })
+      return page
+    }
+    const says = (page, count) => page.waitForFunction((count) => globalThis.node?.getState().length === count, count)
+    const one = await open()
+    await says(one, 1)
+    const two = await open()
+    for (const page of [one, two]) await says(page, 2)
+    assert.deepEqual(await one.evaluate(() => globalThis.node.getState()), ['hello', 'hello'])
+    await context.close()
+  })
 })

@@ -1,10 +1,11 @@
-//! Running the golden scripts of a folder.
+//! Runs the golden scripts of a folder.
 
 use goldenscript::Runner;
 
-/// Runs every script in the folder, each with a runner of its own. There must be at least so many.
+/// Runs every script in the folder, each with a runner of its own. There must be at least
+/// `at_least` scripts.
 ///
-/// A changed page is regenerated with `UPDATE_GOLDENFILES=1`, and its difference read before it is
+/// `UPDATE_GOLDENFILES=1` writes changed pages anew. Their differences must be read before they are
 /// committed.
 pub fn run_scripts<R: Runner>(folder: &str, at_least: usize, runner: impl Fn() -> R) {
     let mut scripts: Vec<_> = std::fs::read_dir(folder)

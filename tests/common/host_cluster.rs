@@ -1,26 +1,31 @@
-//! Hosts without a browser: forming, Raft, store and frames, on a network that loses, repeats,
-//! delays and reorders, and a clock that the test winds.
+//! Whole hosts without a browser: formation, Raft, store and frames. The test controls the clock,
+//! and which frames the network delivers, loses, duplicates, delays or reorders.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use conflux::formation::Plan;
 use conflux::host::core::Host as HostCore;
+use conflux::host::transport;
 use conflux::host::types::{Effect, Input, Kind, Notice, Settings};
 use conflux::node::Durability;
 use conflux::raft::{Blob, Index, Time};
 use conflux::store::{self, Failure, Machine, Outcome, Perform};
+use conflux::wire::{FrameWriter, Header, hash64};
 
 /// A list of everything that was appended.
 pub type List = Rc<Vec<String>>;
 
-/// Methods: `append x`, `nothing`, `fail`, `once x` (refuses what is in the list already),
-/// `odd` (appends only to a list of odd length), `long` (refuses at length). The reducer fails on
-/// `poison`.
+/// A machine with these methods: `append x`; `nothing`; `fail`; `once x`, which fails if the list
+/// has `x` already; `odd x`, which appends only to a list of odd length; `long`, which fails with a
+/// long message. The reducer fails on `poison`.
 #[derive(Default)]
 pub struct ListMachine {
+    /// The state that methods see.
     pub provisional: List,
+    /// The indices that subscribers were called with.
     pub notified: Vec<Index>,
+    /// How many methods have run.
     pub judged: u64,
 }
 
@@ -95,29 +100,31 @@ impl Host {
     }
 }
 
+/// A frame in the network.
 pub struct Frame {
     pub from: String,
     pub to: String,
     pub bytes: Vec<u8>,
 }
 
-/// The file of a node, and what has been asked to be written to it.
+/// The file of a node, and the writes to it that are not done.
 #[derive(Default)]
 pub struct Disk {
     /// What is durable.
     pub file: Vec<u8>,
-    /// Number, whether a new file begins with it, and its bytes.
+    /// For each write: its number, whether a new file begins with it, and its bytes.
     pub writes: VecDeque<(u64, bool, Vec<u8>)>,
 }
 
 impl Disk {
-    /// The power fails: what was not durable is there up to some byte, or not. `random` gives a number
-    /// below another one.
+    /// The power fails: of the writes that are not done, a random part is there, perhaps with an
+    /// incomplete write at the end. `random` returns a number below its argument.
     pub fn fail(&mut self, mut random: impl FnMut(usize) -> usize) {
         let mut done = random(self.writes.len() + 1);
         while let Some((_, begins, bytes)) = self.writes.pop_front() {
             let torn = done == 0;
-            // A file that does not begin as it must does not count; the one before it is still there.
+            // A file without a complete beginning does not count, and the file before it is still
+            // there.
             if torn && begins {
                 break;
             }
@@ -135,18 +142,21 @@ impl Disk {
     }
 }
 
+/// The hosts of a cluster, with their network and their disks.
 #[derive(Default)]
 pub struct Hosts {
     pub now: Time,
     pub hosts: BTreeMap<String, Host>,
     pub network: VecDeque<Frame>,
+    /// Pairs of nodes (sender and receiver) between which frames are lost.
     pub cut: BTreeSet<(String, String)>,
+    /// How many nodes have been started, which gives each a seed of its own.
     pub starts: u64,
     pub seed: u64,
     pub compact_bytes: Option<usize>,
     pub max_message_bytes: Option<usize>,
     pub max_action_bytes: Option<usize>,
-    /// The nodes that have storage. What is written waits for `sync`.
+    /// The disks of the nodes that have storage. Writes are done by [`Hosts::sync`].
     pub disks: BTreeMap<String, Disk>,
 }
 
@@ -155,7 +165,7 @@ impl Hosts {
         Self { now: 1000, seed, ..Self::default() }
     }
 
-    /// The same, with limits of a test's choice.
+    /// The same, with limits that the test sets.
     pub fn with(seed: u64, limit: impl FnOnce(&mut Self)) -> Self {
         let mut hosts = Self::new(seed);
         limit(&mut hosts);
@@ -181,6 +191,7 @@ impl Hosts {
         }
     }
 
+    /// Starts a node, with what its disk has if it has one.
     pub fn start(&mut self, id: &str, plan: Plan) {
         self.starts += 1;
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.starts);
@@ -196,7 +207,7 @@ impl Hosts {
         self.handle(id, Input::Start);
     }
 
-    /// The next write of a node is durable. `false` when there is none.
+    /// Makes the next write of a node durable. Returns `false` when there is none.
     pub fn sync(&mut self, id: &str) -> bool {
         let Some(disk) = self.disks.get_mut(id) else { return false };
         let Some((seq, begins, bytes)) = disk.writes.pop_front() else { return false };
@@ -218,7 +229,7 @@ impl Hosts {
         self
     }
 
-    /// The tab of a node is gone.
+    /// The tab of a node dies.
     pub fn kill(&mut self, id: &str) {
         self.hosts.remove(id);
         self.network.retain(|frame| frame.to != id);
@@ -266,6 +277,8 @@ impl Hosts {
         ticket
     }
 
+    /// Gives a host an input, runs the user code for which it asks, and puts its frames into the
+    /// network.
     pub fn handle(&mut self, id: &str, input: Input<List>) {
         let Some(host) = self.hosts.get_mut(id) else { return };
         let mut output = host.core.handle(self.now, input);
@@ -298,6 +311,7 @@ impl Hosts {
         }
     }
 
+    /// Delivers a frame of the network. If `keep`, it stays in the network and may arrive again.
     pub fn deliver(&mut self, nth: usize, keep: bool) {
         let frame = &self.network[nth];
         let (to, bytes) = (frame.to.clone(), frame.bytes.clone());
@@ -314,6 +328,7 @@ impl Hosts {
         self.deliver(nth, false);
     }
 
+    /// Delivers all frames and does all writes, and what follows from them, until there are none.
     pub fn deliver_all(&mut self) {
         let mut steps = 0;
         loop {
@@ -329,7 +344,7 @@ impl Hosts {
         }
     }
 
-    /// Lets time pass to the next deadline, or by at most `ms`, and wakes whoever is due.
+    /// Lets time pass until the next deadline, but at most `ms`, and ticks the hosts that are due.
     pub fn advance(&mut self, ms: Time) {
         let due = self.hosts.values().filter_map(|host| host.core.deadline()).min();
         self.now = due.map_or(self.now + ms, |due| due.clamp(self.now, self.now + ms));
@@ -344,7 +359,7 @@ impl Hosts {
         }
     }
 
-    /// Runs with a good network for so many ms.
+    /// Runs for so many ms with a network that delivers everything at once.
     pub fn run(&mut self, ms: Time) {
         let end = self.now + ms;
         self.deliver_all();
@@ -357,4 +372,36 @@ impl Hosts {
 
 pub fn size(n: usize) -> Plan {
     Plan::Size(n)
+}
+
+/// The nodes a, b and c, of which one leads.
+pub fn three() -> Hosts {
+    Hosts::new(1).form()
+}
+
+/// The id of a node that does not lead.
+pub fn follower(hosts: &Hosts) -> String {
+    let leader = hosts.leader().expect("a leader");
+    hosts.hosts.keys().find(|id| **id != leader).expect("a follower").clone()
+}
+
+/// Delivers messages to a node as if another member had sent them.
+pub fn forge(hosts: &mut Hosts, from: &str, to: &str, messages: &[transport::Message]) {
+    let set = hosts.host(to).core.set().expect("formed").clone();
+    let nonce = |id: &str| set.members().iter().find(|m| m.id == id).expect("a member").nonce;
+    let cluster = hash64(&[b"test"]);
+    let header = Header { cluster, set: set.hash(), from: nonce(from), to: nonce(to), version: 1 };
+    let mut writer = FrameWriter::new(header);
+    messages.iter().for_each(|message| writer.push(message));
+    for frame in writer.finish() {
+        hosts.handle(to, Input::Frame(frame));
+    }
+}
+
+/// The code and the message of a failure.
+pub fn failed(outcome: Option<&Outcome>) -> (&str, &str) {
+    match outcome {
+        Some(Outcome::Failed(Failure { code, message })) => (code, message),
+        other => panic!("expected a failure, got {other:?}"),
+    }
 }

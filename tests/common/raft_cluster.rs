@@ -1,5 +1,5 @@
-//! A few Raft nodes, a network in which every message waits until it is delivered by name, and
-//! disks that can be slow. Every node has a clock of its own.
+//! A few Raft nodes with a network and disks. Messages wait in the network until the test delivers
+//! them, disks can be slow, and every node has a clock of its own.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use conflux::raft::{
     Output, Persist, Position, Raft, Saved, Snapshot, Time,
 };
 
-/// What a node's disk holds: what survives a crash.
+/// The contents of a node's disk, which survive a crash.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     pub hard: HardState,
@@ -42,14 +42,17 @@ pub struct Node {
     pub raft: Raft,
     pub now: Time,
     pub disk: Disk,
-    /// Writes that the disk has not done yet, when it is slow.
+    /// Writes that a slow disk has not done yet.
     pub writes: VecDeque<Persist>,
+    /// Whether writes wait for [`Cluster::flush_one`].
     pub slow: bool,
     /// Messages that wait for a write.
     pub held: Vec<Outgoing>,
-    /// What the state machine was given: the commands, or the text of a snapshot.
+    /// The commands that the state machine has applied, also by way of a snapshot.
     pub applied: Vec<String>,
+    /// The index of the last entry that the state machine has applied.
     pub applied_to: Index,
+    /// How often the node was restarted.
     pub starts: u64,
 }
 
@@ -57,11 +60,12 @@ pub struct Cluster {
     pub config: Config,
     pub nodes: BTreeMap<NodeId, Node>,
     pub down: BTreeSet<NodeId>,
-    /// Those that began without knowing of any members.
+    /// Nodes that were started without members.
     pub joined: BTreeSet<NodeId>,
     pub network: VecDeque<(NodeId, NodeId, Message)>,
-    /// Pairs that cannot hear each other, one way.
+    /// Pairs of nodes (sender and receiver) between which messages are lost.
     pub cut: BTreeSet<(NodeId, NodeId)>,
+    /// A log of what has happened, for golden scripts.
     pub output: String,
     pub seed: u64,
 }
@@ -87,7 +91,7 @@ impl Cluster {
         }
     }
 
-    /// Starts a node that knows of no members yet.
+    /// Starts a node that does not know any members yet.
     pub fn join(&mut self, id: NodeId) {
         let members = std::mem::take(&mut self.config.members);
         self.start(id, Disk::default(), 0, 0);
@@ -124,7 +128,7 @@ impl Cluster {
         self.down.remove(&id);
     }
 
-    /// Crashes a node, so that only its disk is left, and starts it again.
+    /// Crashes a node and starts it again with the contents of its disk.
     pub fn restart(&mut self, id: NodeId) {
         let node = self.nodes.remove(&id).expect("a node");
         self.start(id, node.disk, node.now, node.starts + 1);
@@ -223,7 +227,7 @@ impl Cluster {
         }
     }
 
-    /// Lets go the messages whose write is done.
+    /// Sends the messages whose write is done.
     fn release(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a node");
         let blocked = node.writes.front().map_or(u64::MAX, |w| w.seq);
@@ -236,7 +240,7 @@ impl Cluster {
         }
     }
 
-    /// Does the first waiting write of a slow disk.
+    /// Does the first write that a slow disk has not done. Returns `false` when there is none.
     pub fn flush_one(&mut self, id: NodeId) -> bool {
         let node = self.nodes.get_mut(&id).expect("a node");
         let Some(persist) = node.writes.pop_front() else { return false };
@@ -247,7 +251,8 @@ impl Cluster {
         true
     }
 
-    /// Delivers the message at `position` in the network.
+    /// Delivers the message at `position` in the network. If `keep`, it stays there and may arrive
+    /// again.
     pub fn deliver(&mut self, position: usize, keep: bool) {
         let (from, to, message) = match keep {
             true => self.network[position].clone(),
@@ -260,7 +265,7 @@ impl Cluster {
         self.handle(to, Input::Receive { from, message });
     }
 
-    /// Delivers everything, and what that brings about, until nothing is under way.
+    /// Delivers all messages, and those that follow from them, until the network is empty.
     pub fn stabilize(&mut self) {
         let mut steps = 0;
         while !self.network.is_empty() {
@@ -270,13 +275,14 @@ impl Cluster {
         }
     }
 
+    /// The position of the nth message (from 0) between two nodes.
     pub fn find(&self, from: NodeId, to: NodeId, nth: usize) -> Option<usize> {
         let between = |m: &(NodeId, NodeId, Message)| m.0 == from && m.1 == to;
         let mut found = self.network.iter().enumerate().filter(|(_, m)| between(m));
         found.nth(nth).map(|(position, _)| position)
     }
 
-    /// Saves a node's state and cuts its log there.
+    /// Saves a node's state as a snapshot and compacts its log.
     pub fn compact(&mut self, id: NodeId) {
         let node = self.node(id);
         let index = node.raft.commit_index();

@@ -197,6 +197,7 @@ fn build(tree: &Path) -> Result<Vec<PathBuf>> {
         "conflux-",
         "raft-",
         "node-",
+        "node_performs-",
         "formation-",
         "elastic-",
         "raft_golden",
@@ -267,6 +268,13 @@ impl Mutator<'_> {
         let Expr::Binary(binary) = expr else { return };
         let (op, at) = (binary.op, binary.op.span());
         let (left, right) = (binary.left.clone(), binary.right.clone());
+        if matches!(
+            op,
+            BinOp::Eq(_) | BinOp::Ne(_) | BinOp::Lt(_) | BinOp::Le(_) | BinOp::Gt(_) | BinOp::Ge(_)
+        ) {
+            *expr = self.comparison(&op, at, &left, &right);
+            return;
+        }
         for other in others(&op) {
             let what = format!("{} for {}", symbol(&other), symbol(&op));
             let Some(id) = self.add(at, what) else { continue };
@@ -282,14 +290,24 @@ impl Mutator<'_> {
                         (l, r) => if crate::mutant::is(#id) { l #other r } else { l #op r }
                     }))
                 }
-                _ => {
-                    // A comparison has several mutants, which are nested in each other.
-                    let inner = expr.clone();
-                    parse_quote!((match (&(#left), &(#right)) {
-                        (l, r) => if crate::mutant::is(#id) { l #other r } else { #inner }
-                    }))
-                }
+                _ => unreachable!("comparisons are handled before"),
             };
+        }
+    }
+
+    /// A comparison has several mutants. Its operands are evaluated once, because they may have effects.
+    fn comparison(&mut self, op: &BinOp, at: Span, left: &Expr, right: &Expr) -> Expr {
+        let mut chosen: Expr = parse_quote!(l #op r);
+        let mut changed = false;
+        for other in others(op) {
+            let what = format!("{} for {}", symbol(&other), symbol(op));
+            let Some(id) = self.add(at, what) else { continue };
+            chosen = parse_quote!(if crate::mutant::is(#id) { l #other r } else { #chosen });
+            changed = true;
+        }
+        match changed {
+            true => parse_quote!((match (&(#left), &(#right)) { (l, r) => #chosen })),
+            false => parse_quote!(#left #op #right),
         }
     }
 }

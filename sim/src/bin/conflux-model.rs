@@ -1,4 +1,4 @@
-//! Visits every state of small clusters, which `cargo xtask model` runs.
+//! The program behind `cargo xtask model`: visits every state of small clusters.
 
 use clap::Parser;
 use conflux_sim::model::{LARGE, SMALL};
@@ -9,7 +9,7 @@ use conflux_sim::model::{LARGE, SMALL};
     about = "Visits every state of small clusters, within bounds"
 )]
 struct Cli {
-    /// Also those that take minutes.
+    /// Also run the checks that take minutes.
     #[arg(long)]
     large: bool,
 }

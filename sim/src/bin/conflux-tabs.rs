@@ -1,4 +1,4 @@
-//! `conflux-tabs`, which `cargo xtask sim --tabs` runs.
+//! The program behind `cargo xtask sim --tabs`.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -14,22 +14,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(
     name = "cargo xtask sim --tabs",
-    about = "Runs elastic clusters in a browser that a seed decides"
+    about = "Simulates the tabs of a browser under faults; a seed decides everything that happens"
 )]
 struct Cli {
-    /// How many seeds to run, from 1 on.
+    /// How many seeds to run.
     #[arg(long, default_value_t = 200, conflicts_with = "seed")]
     seeds: u64,
-    /// Where to begin.
+    /// The first seed.
     #[arg(long, default_value_t = 1, conflicts_with = "seed")]
     from: u64,
-    /// Run this seed alone.
+    /// Run only this seed.
     #[arg(long)]
     seed: Option<u64>,
     /// How many events there are before the faults stop.
     #[arg(long, default_value_t = 4_000)]
     steps: u64,
-    /// Print everything that happens.
+    /// Print everything that happens. Only with `--seed`.
     #[arg(long)]
     trace: bool,
 }
@@ -88,7 +88,8 @@ fn print_stats(stats: &Stats, busy: Option<Duration>) {
     }
 }
 
-/// Tells of a failure: the fewest events that show it, as far as halving finds them.
+/// Prints a failure, a shorter run that also fails, the commands that repeat both, and the last
+/// events of the shorter run.
 fn explain(failed: &Report) -> ExitCode {
     let command =
         |plan: &Plan| format!("cargo xtask sim --tabs --seed {} --steps {}", plan.seed, plan.steps);

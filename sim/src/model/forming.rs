@@ -1,4 +1,4 @@
-//! The forming of a fixed cluster, with one node too many.
+//! The formation of a fixed cluster, with one node too many.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,36 +8,36 @@ use conflux::formation::{Event, Formation, Message, Output, Plan, To};
 use conflux::raft::Time;
 use stateright::{Model, Property};
 
-/// A cluster to be, and how far its states are followed.
+/// A cluster that is yet to form, and the bounds within which its states are visited.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// How many members it shall have.
+    /// How many members the cluster will have.
     pub size: usize,
     /// How many nodes there are.
     pub nodes: usize,
-    /// How many timers go off; with the first of them a node says hello.
+    /// How many timers fire. With its first timer, a node says hello.
     pub ticks: u8,
-    /// How many times a node loses patience with a set.
+    /// How many times a node gives up the set to which it is bound.
     pub withdrawals: u8,
     /// How many nodes die and start again without memory.
     pub restarts: u8,
     /// How many messages arrive twice.
     pub duplicates: u8,
-    /// How many messages are under way at once.
+    /// How many messages may be in flight at once. States with more are not visited.
     pub network: usize,
 }
 
-/// A cluster of two, with one node too many, of which one loses patience.
+/// A cluster of two with one node too many. One of the nodes gives up a set.
 pub const SMALL: Bounds =
     Bounds { size: 2, nodes: 3, ticks: 2, withdrawals: 1, restarts: 0, duplicates: 0, network: 3 };
 
-/// The same with more time and more patience.
+/// The same with one more timer, and no node gives up.
 pub const LONGER: Bounds = Bounds { ticks: 3, withdrawals: 0, ..SMALL };
 
 /// The same with a node that dies and comes back without memory.
 pub const RESTART: Bounds = Bounds { withdrawals: 0, restarts: 1, ..SMALL };
 
-/// A state of all nodes.
+/// The state of all nodes and of the network.
 #[derive(Clone)]
 pub struct State {
     nodes: Vec<Formation>,
@@ -76,13 +76,13 @@ impl fmt::Debug for State {
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A message arrives, and perhaps will again.
+    /// The message at this place arrives. It stays in flight, to arrive again, if the flag is set.
     Deliver(usize, bool),
     /// A message is lost.
     Lose(usize),
-    /// A node's timer goes off.
+    /// A node's timer fires.
     Tick(usize),
-    /// A node's patience with the set to which it is bound is over.
+    /// A node gives up the set to which it is bound.
     GiveUp(usize),
     /// A node dies, and starts again without memory.
     Restart(usize),
@@ -196,18 +196,18 @@ impl Model for Bounds {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::<Self>::always("one cluster", |bounds, state| {
-                able(bounds, state).count() <= 1
+                running_majorities(bounds, state).count() <= 1
             }),
-            Property::<Self>::always("who runs is a member", |_, state| {
+            Property::<Self>::always("a node that runs is a member", |_, state| {
                 let member = |n: &Formation| n.set().is_none_or(|s| s.members().contains(n.me()));
                 state.nodes.iter().all(member)
             }),
-            Property::<Self>::always("members are as many as there should be", |bounds, state| {
+            Property::<Self>::always("a set that formed has the planned size", |bounds, state| {
                 let sets = state.nodes.iter().filter_map(Formation::set);
                 sets.into_iter().all(|set| set.members().len() == bounds.size)
             }),
             Property::<Self>::sometimes("all members run", |bounds, state| {
-                able(bounds, state).any(|(_, runs)| runs == bounds.size)
+                running_majorities(bounds, state).any(|(_, runs)| runs == bounds.size)
             }),
         ]
     }
@@ -217,8 +217,11 @@ impl Model for Bounds {
     }
 }
 
-/// The sets in which a majority of the members runs, and how many that is.
-fn able<'a>(bounds: &Bounds, state: &'a State) -> impl Iterator<Item = (u64, usize)> + use<'a> {
+/// The sets in which a majority of the members runs, and how many members run in each.
+fn running_majorities<'a>(
+    bounds: &Bounds,
+    state: &'a State,
+) -> impl Iterator<Item = (u64, usize)> + use<'a> {
     let mut running = BTreeMap::new();
     for set in state.nodes.iter().filter_map(Formation::set) {
         *running.entry(set.hash()).or_insert(0) += 1;

@@ -1,7 +1,7 @@
-//! Exhaustive checking of small clusters of the real core, with `stateright`: every order in which
+//! Exhaustive checks of small clusters of the real core, with `stateright`: every order in which
 //! messages, timeouts, writes and crashes can come, within bounds.
 //!
-//! What is added to the core is added here as actions of the same models.
+//! What a new feature of the core can do becomes a new action of these models.
 
 pub mod forming;
 pub mod raft;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker, Model};
 
-/// A check by its name.
+/// A check and its name.
 pub type Named = (&'static str, fn() -> Visited);
 
 /// Checks that take seconds.
@@ -47,12 +47,12 @@ pub const LARGE: [Named; 8] = [
     }),
 ];
 
-/// What a check went through.
+/// What a check visited.
 #[derive(Clone, Copy, Debug)]
 pub struct Visited {
     /// Different states.
     pub states: usize,
-    /// The longest way to one of them.
+    /// The greatest depth: the most steps from the first state.
     pub depth: usize,
     /// How long it took.
     pub took: Duration,
@@ -67,7 +67,7 @@ impl fmt::Display for Visited {
 /// Visits every state of a model within its bounds.
 ///
 /// # Panics
-/// When a property does not hold, with the way that leads there.
+/// When a property does not hold. The message shows the steps that lead to the violation.
 pub fn check<M>(model: M) -> Visited
 where
     M: Model + Send + Sync + 'static,
@@ -85,7 +85,7 @@ where
     }
 }
 
-/// A number for a value, the same in every run.
+/// A hash of a value that is the same in every run.
 fn key<T: std::hash::Hash>(value: &T) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     value.hash(&mut hasher);

@@ -1,5 +1,5 @@
-//! Raft in a cluster of two or three: elections, replication, crashes, and nodes that have two hosts: one
-//! that has taken the node over, and one that has not noticed.
+//! Raft in a cluster of two or three: elections, replication, crashes, and nodes with two hosts.
+//! One host has taken the node over from the other, and the other has not noticed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -12,18 +12,19 @@ use conflux::raft::{
 use conflux::storage::admit;
 use stateright::{Model, Property};
 
-/// The election timeout, and the heartbeat: no matter what, as long as one is smaller.
+/// The election timeout and the heartbeat interval, in ms. Their values do not matter, as long
+/// as the heartbeat interval is shorter.
 const ELECTION: Time = 100;
 const HEARTBEAT: Time = 60;
 
-/// A cluster, and how far its states are followed.
+/// A cluster, and the bounds within which its states are visited.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// How many nodes begin as voters.
     pub nodes: u64,
-    /// How many more there are, which may join.
+    /// How many more nodes there are, which may join.
     pub joiners: u64,
-    /// How many changes of the members are asked for.
+    /// How many changes of the members are requested.
     pub changes: u8,
     /// The newest term.
     pub terms: Term,
@@ -31,19 +32,19 @@ pub struct Bounds {
     pub log: Index,
     /// How many commands are proposed.
     pub proposals: u8,
-    /// How many timers go off.
+    /// How many timers fire.
     pub ticks: u8,
     /// How many crashes there are.
     pub crashes: u8,
     /// How many messages arrive twice.
     pub duplicates: u8,
-    /// How many messages are under way at once; beyond it, the oldest states are not followed.
+    /// How many messages may be in flight at once. States with more are not visited.
     pub network: usize,
-    /// Writes take time, and may be lost in a crash. Otherwise they are done at once.
+    /// Whether writes take time and may be lost in a crash. Otherwise a write is durable at once.
     pub slow_disks: bool,
     /// How often a second host takes a node over, while the first one runs on.
     pub takeovers: u8,
-    /// How many confirmations are asked for.
+    /// How many confirmations of leadership are requested.
     pub reads: u8,
 }
 
@@ -64,17 +65,17 @@ pub const SMALL: Bounds = Bounds {
     reads: 0,
 };
 
-/// Two nodes that are given a command, with a crash.
+/// Two nodes, one command and a crash.
 pub const COMMANDS: Bounds =
     Bounds { log: 3, proposals: 1, network: 3, slow_disks: false, ..SMALL };
 
 /// Three nodes, with a crash.
 pub const THREE: Bounds = Bounds { nodes: 3, ticks: 2, slow_disks: false, ..SMALL };
 
-/// Three nodes and more messages at once.
+/// Three nodes and more messages in flight at once.
 pub const THREE_BUSY: Bounds = Bounds { crashes: 0, network: 3, ..THREE };
 
-/// One voter and a node that joins, with two changes of the members, and a crash.
+/// One voter, a node that joins, two changes of the members and a crash.
 pub const JOINING: Bounds = Bounds {
     nodes: 1,
     joiners: 1,
@@ -87,7 +88,7 @@ pub const JOINING: Bounds = Bounds {
     ..SMALL
 };
 
-/// Two voters, of which one loses its vote, or goes.
+/// Two voters, one of which is demoted or removed.
 pub const LEAVING: Bounds = Bounds { changes: 1, terms: 3, log: 4, slow_disks: false, ..SMALL };
 
 /// Three voters, and a change of the members.
@@ -96,14 +97,14 @@ pub const CHANGING: Bounds = Bounds { changes: 1, log: 3, crashes: 0, ..THREE };
 /// Two nodes, one of which gets a second host.
 pub const TWO_HOSTS: Bounds = Bounds { crashes: 0, takeovers: 1, ..SMALL };
 
-/// The same, and a leader is asked what it knows.
+/// The same, and a leader is asked to confirm its leadership.
 pub const TWO_HOSTS_READ: Bounds =
     Bounds { terms: 3, log: 3, ticks: 3, reads: 1, network: 2, ..TWO_HOSTS };
 
-/// A node, and the epoch under which this host runs it.
+/// A host of a node: the node, and the epoch under which the host runs it.
 type Host = (NodeId, u64);
 
-/// One host of a node.
+/// A node as one of its hosts runs it.
 #[derive(Clone)]
 struct Node {
     raft: Raft,
@@ -112,14 +113,14 @@ struct Node {
     held: Vec<Outgoing>,
 }
 
-/// A state of the whole cluster.
+/// The state of the whole cluster.
 #[derive(Clone)]
 pub struct State {
     nodes: BTreeMap<Host, Node>,
     /// What is stored of each node, and the epoch of its record.
     disks: BTreeMap<NodeId, (Saved, u64)>,
     network: Vec<(NodeId, NodeId, Message)>,
-    /// What was ever committed, and in which term that was.
+    /// Every entry that was ever committed, and the term of the node that committed it first.
     committed: Vec<(Position, Term)>,
     proposed: u8,
     changed: u8,
@@ -127,7 +128,7 @@ pub struct State {
     crashes: u8,
     duplicates: u8,
     takeovers: u8,
-    /// The confirmations that were asked for, with how much was committed then.
+    /// For each confirmation that was requested: how many entries were committed at that time.
     asked: Vec<usize>,
     broken: Option<String>,
 }
@@ -180,23 +181,24 @@ impl fmt::Debug for State {
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A message arrives at a host of its receiver, and perhaps will again.
+    /// The message at this place arrives at the host of its receiver with this epoch. It stays in
+    /// flight, to arrive again, if the flag is set.
     Deliver(usize, bool, u64),
     /// A message is lost.
     Lose(usize),
-    /// A node's timer goes off.
+    /// A node's timer fires.
     Tick(Host),
     /// The first of a node's writes is durable.
     Written(Host),
-    /// A leader is given a command.
+    /// A command is proposed to a leader.
     Propose(Host),
     /// A leader is asked for a change of the members.
     Change(Host, Change),
-    /// A node dies with so many of its writes done, and starts again.
+    /// A node dies when so many of its writes are durable, and starts again.
     Crash(Host, usize),
     /// A second host takes a node over. The first one does not notice.
     TakeOver(NodeId),
-    /// A leader is asked to confirm what it knows.
+    /// A leader is asked to confirm its leadership.
     Confirm(Host),
 }
 
@@ -211,7 +213,7 @@ impl Bounds {
         Raft::new(config, saved, 0, id)
     }
 
-    /// A host that begins with what is stored.
+    /// A host that starts a node with what is stored.
     fn host(&self, id: NodeId, saved: Saved) -> Node {
         let (writes, held) = (VecDeque::new(), Vec::new());
         Node { raft: self.start(id, saved), now: 0, writes, held }
@@ -243,8 +245,8 @@ impl Bounds {
     }
 }
 
-/// Does the first write of a host. One to whom the node does not belong any more finds that out, and
-/// stops: `false`.
+/// Carries out the first pending write of a host. `false` if there is none, or if another host has
+/// taken the node over: then this host notices that and stops.
 fn write(state: &mut State, host: Host) -> bool {
     let Some(node) = state.nodes.get_mut(&host) else { return false };
     let Some(persist) = node.writes.pop_front() else { return false };
@@ -261,8 +263,8 @@ fn write(state: &mut State, host: Host) -> bool {
     true
 }
 
-/// Lets messages go whose write is done. The network is a sorted set: what is under way twice is under
-/// way once, and order means nothing.
+/// Sends the messages whose writes are durable. The network is a sorted set: a message that is sent
+/// again while it is in flight is in it once, and the order of messages means nothing.
 fn release(state: &mut State, host: Host) {
     let id = host.0;
     let Some(node) = state.nodes.get_mut(&host) else { return };
@@ -279,7 +281,7 @@ fn release(state: &mut State, host: Host) {
     }
 }
 
-/// What is committed stays so, for everyone (paper §5.4.3).
+/// A committed entry stays committed, on every node (paper §5.4.3).
 fn check_committed(state: &mut State, host: Host) {
     let id = host.0;
     let Some(raft) = state.nodes.get(&host).map(|node| &node.raft) else { return };
@@ -423,7 +425,9 @@ impl Model for Bounds {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::<Self>::always("what is committed stays", |_, state| state.broken.is_none()),
+            Property::<Self>::always("committed entries stay committed", |_, state| {
+                state.broken.is_none()
+            }),
             Property::<Self>::always("election safety", |_, state| {
                 let mut leaders: Vec<_> = leaders(state).map(Raft::term).collect();
                 leaders.sort_unstable();
@@ -451,13 +455,13 @@ impl Model for Bounds {
                     state.nodes.iter().all(|((id, epoch), node)| {
                         let (disk, current) = &state.disks[id];
                         let HardState { term, vote } = disk.hard;
-                        // What another host has written since says nothing of this one.
+                        // If another host has written since, the disk says nothing about this host.
                         let leads = node.raft.is_leader() && epoch == current;
                         !leads || term == node.raft.term() && vote == Some(node.raft.id())
                     })
                 },
             ),
-            Property::<Self>::sometimes("somebody leads", |_, state| leaders(state).count() > 0),
+            Property::<Self>::sometimes("a node leads", |_, state| leaders(state).count() > 0),
             Property::<Self>::sometimes("a command is committed", |_, state| {
                 state.committed.len() > 1
             }),

@@ -1,4 +1,4 @@
-//! What users ask of the tabs, and what they get.
+//! Clients: what the users of the tabs ask for, and what they are answered.
 
 use super::*;
 
@@ -10,7 +10,7 @@ impl World {
         let pause = self.rng.random_range(0..self.conditions.pause * 2);
         self.schedule(self.now + pause, Event::Client { page });
         let tab = &self.tabs[page.0];
-        if tab.frozen != Frozen::No || tab.core.status().waiting >= PATIENCE {
+        if tab.frozen != Frozen::No || tab.core.status().waiting >= MAX_WAITING {
             return Ok(());
         }
         if self.rng.random_ratio(1, 8) {
@@ -58,7 +58,11 @@ impl World {
         let own = core.elastic().expect("an elastic cluster").own().and_then(|own| core.node(own));
         let applied = own.map_or(0, |node| node.store().applied());
         self.history.answer(op, &settled.outcome, local, applied)?;
-        note!(self, "tab {at}: op {op}: {:?}", self.history.op(op).answered.expect("just now").1);
+        note!(
+            self,
+            "tab {at}: op {op} is settled: {:?}",
+            self.history.op(op).answered.expect("just now").1
+        );
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ impl World {
     pub(super) fn inject_fault(&mut self) -> Check {
         if self.healed.is_some() {
             self.schedule(self.now + 20_000, Event::Fault);
-            return self.judge();
+            return self.check_recovery();
         }
         let pause = self.rng.random_range(0..self.conditions.fault_pause * 2);
         self.schedule(self.now + pause, Event::Fault);
@@ -15,14 +15,14 @@ impl World {
         if open.is_empty() || draw < 5 {
             return self.open();
         }
-        // The leader's tab is where most depends on order.
+        // The leader's tab is chosen more often: there, most depends on the order of events.
         let leads = |at: &&usize| self.leads(**at);
         let leader = open.iter().find(leads).copied();
         let at = open[self.rng.random_range(0..open.len())];
         let at = leader.filter(|_| self.rng.random_ratio(2, 5)).unwrap_or(at);
         match draw {
             5..9 if self.conditions.crashes => {
-                self.tabs[at].fuse = Some(self.rng.random_range(0..30));
+                self.tabs[at].crash_after = Some(self.rng.random_range(0..30));
             }
             9..11 => {
                 if self.tabs[at].frozen == Frozen::No {
@@ -66,12 +66,12 @@ impl World {
             .any(|node| raft(node).is_some_and(Raft::is_leader))
     }
 
-    /// The faults stop. Some tabs that stand still do so for ever.
+    /// The faults stop. Some of the frozen tabs stay frozen.
     pub(super) fn heal(&mut self) -> Check {
         note!(self, "the faults stop");
         self.healed = Some(self.now);
         for at in 0..self.tabs.len() {
-            self.tabs[at].fuse = None;
+            self.tabs[at].crash_after = None;
             if self.tabs[at].open && self.tabs[at].frozen != Frozen::No && self.rng.random() {
                 self.thaw(at)?;
             }
@@ -90,9 +90,9 @@ impl World {
         (0..self.tabs.len()).filter(awake).collect()
     }
 
-    /// After the faults: is there what must be there by now?
-    pub(super) fn judge(&mut self) -> Check {
-        // Those that stood still for ever go on in the end; a frozen page may thaw by a scheduled event.
+    /// Checks, again and again after the faults have stopped, what must have happened by now.
+    pub(super) fn check_recovery(&mut self) -> Check {
+        // A tab that stayed frozen may still thaw, by an event that was scheduled when it froze.
         let awake = self.awake();
         if awake.is_empty() {
             return self.open();
@@ -112,7 +112,7 @@ impl World {
             } else if late {
                 let at = awake.iter().find(|at| !ready(at)).expect("not all");
                 return Err(format!(
-                    "tab {at} never gets anywhere:\n{:?}",
+                    "tab {at} never recovers:\n{:?}",
                     self.tabs[*at].core.status()
                 ));
             }
@@ -137,7 +137,7 @@ impl World {
         }
     }
 
-    /// What keeps the tabs from having come to rest.
+    /// What is not yet as it must be in the end, if anything.
     pub(super) fn unsettled(&self, awake: &[usize]) -> Option<String> {
         let own = |at: &usize| self.tabs[*at].core.elastic().expect("an elastic cluster").own();
         let owns: BTreeSet<NodeId> = awake.iter().filter_map(own).collect();
@@ -151,7 +151,7 @@ impl World {
                 .and_then(|own| core.node(own)?.raft());
             let Some(raft) = raft else { return Some(format!("tab {at} has no node")) };
             if core.status().waiting > 0 {
-                return Some(format!("something of tab {at} is never settled"));
+                return Some(format!("a perform or read of tab {at} never settles"));
             }
             states.insert((core.committed().hash(), raft.commit_index()));
             let asleep = self.tabs.len() > awake.len()
@@ -159,19 +159,20 @@ impl World {
             if asleep {
                 continue;
             }
-            // Nobody stands still: every node is somebody's own, and every own node is a member.
+            // No tab is frozen, so the members must be exactly the tabs' own nodes.
             let members: BTreeSet<NodeId> = raft.members().iter().map(|(id, _)| id).collect();
             let voters = raft.members().count_voters();
             if members != owns {
                 return Some(format!(
-                    "the members are not the own nodes:\n{} {owns:?}",
+                    "the members are not the tabs' own nodes:\n{} {owns:?}",
                     raft.members()
                 ));
             }
             if voters != owns.len().min(self.conditions.max_voters) {
                 return Some(format!("there are {voters} voters"));
             }
-            // A node whose tab died before it told anybody waits for the next tab that opens.
+            // A node whose tab died before it told any other tab of it waits for the next tab that
+            // opens.
             let began = |node: &NodeId| {
                 let stored = self.browser.nodes.get(node).map(|stored| stored.disk.load());
                 stored.is_some_and(|saved| saved.members().is_some())
@@ -179,7 +180,7 @@ impl World {
             let listed = self.browser.registry.iter().flat_map(|registry| &registry.nodes);
             let listed: BTreeSet<NodeId> = listed.copied().filter(began).collect();
             if listed != owns {
-                return Some(format!("nodes are stored that nobody needs:\n{listed:?} {owns:?}"));
+                return Some(format!("nodes are stored that no tab needs:\n{listed:?} {owns:?}"));
             }
         }
         (states.len() > 1).then(|| "the tabs end in different states".into())

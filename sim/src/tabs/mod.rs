@@ -1,9 +1,9 @@
-//! The simulator of elastic clusters: one browser, its tabs, and what faults them. The same seed gives
+//! The simulator of elastic clusters: one browser and its tabs, under faults. The same seed gives
 //! the same run.
 //!
-//! Each tab runs the real host core ([`Host`]) with all that is below it. Tabs open, close, crash
-//! between any two effects, freeze with and without warning, hide, and come back; locks are dropped
-//! without a word; all tabs die at once.
+//! Each tab runs the real host core ([`Host`]) and everything below it. Tabs open, close, hide,
+//! crash between any two effects, and freeze, with or without being told before. Tabs lose locks
+//! without being told. All tabs die at once.
 
 macro_rules! note {
     ($world:expr, $($text:tt)*) => {
@@ -44,13 +44,13 @@ use crate::machine::{Args, KEYS, Method, OpId, Registers, State, encode};
 use crate::parallel::failure;
 
 /// The most tabs at once.
-const MOST: usize = 8;
-/// How many performs and reads of a tab wait before it asks for no more.
-const PATIENCE: usize = 8;
-/// When faults stop, all settles within this.
+const MAX_TABS: usize = 8;
+/// A tab that waits for so many performs and reads asks for nothing more.
+const MAX_WAITING: usize = 8;
+/// After the faults have stopped, everything must settle within this time.
 const SETTLED_WITHIN: Micros = 120_000_000;
 /// How many events there are at most after the faults have stopped.
-const LONGEST_END: u64 = 1_000_000;
+const MAX_EVENTS_AFTER_FAULTS: u64 = 1_000_000;
 
 #[derive(Debug)]
 enum Event {
@@ -65,46 +65,61 @@ enum Event {
     Open,
 }
 
+/// How much of a tab is frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frozen {
     No,
-    /// The page was told before; it has let go of everything.
-    Told,
-    /// Timers, storage and locks stand still; frames are taken in.
-    Partly,
-    /// Nothing happens in it.
-    Fully,
+    /// Everything. The page was told before and has released everything.
+    Suspended,
+    /// Timers, storage and locks, but the page still receives frames.
+    AllButFrames,
+    /// Everything. The page was not told.
+    Everything,
 }
 
 struct Tab {
     open: bool,
+    /// Which of its pages the tab shows, counted from 1.
     page: u32,
     core: Host<State>,
     machine: Registers,
     clock: Clock,
+    /// When the host wants its next tick, on the tab's own clock.
     deadline: Option<Time>,
+    /// When the timer fires that is set, in simulated time.
     timer: Option<Micros>,
     frozen: Frozen,
+    /// The inputs that came while the tab was frozen.
     stash: Vec<Input<State>>,
+    /// The ids for which it receives frames.
     listens: BTreeSet<String>,
+    /// What each node that runs in the tab showed when it was last checked.
     lasts: BTreeMap<NodeId, Last>,
-    /// So many effects from now on it dies.
-    fuse: Option<u32>,
+    /// The tab dies after so many more effects.
+    crash_after: Option<u32>,
     visible: bool,
 }
 
+/// The conditions of one run: which faults may happen, how often, latencies and limits.
 struct Conditions {
     loss: bool,
     duplication: bool,
     freezes: bool,
     crashes: bool,
+    /// Tabs lose locks without being told.
     drops: bool,
+    /// All tabs die at once.
     extinction: bool,
     hides: bool,
+    /// Clients give up on performs.
     timeouts: bool,
+    /// The mean pause between two attempts to inject a fault.
     fault_pause: Micros,
+    /// The mean pause between two requests of one tab.
     pause: Micros,
+    /// The longest time that a frame takes.
     latency: Micros,
+    /// The longest time that a transaction takes.
     storage: Micros,
     compact_bytes: usize,
     max_message_bytes: usize,
@@ -126,8 +141,11 @@ struct World {
     tabs: Vec<Tab>,
     invariants: Invariants,
     history: History,
+    /// How many pages were ever opened. Each is a client.
     pages: u16,
+    /// When the faults stopped.
     healed: Option<Micros>,
+    /// Each tab that is not frozen has been asked for one more perform since then.
     probed: bool,
     done: bool,
     stats: Stats,
@@ -208,23 +226,23 @@ impl World {
     fn run(&mut self) -> Check {
         while !self.done {
             let Some(Reverse((at, _, slot))) = self.queue.pop() else {
-                return Err("nothing will ever happen again".into());
+                return Err("the run has not ended, but no event is scheduled".into());
             };
             let event = self.slots[slot].take().expect("it was scheduled");
             self.now = at;
             self.stats.events += 1;
-            self.happen(event)?;
+            self.dispatch(event)?;
             if self.stats.events >= self.plan.steps && self.healed.is_none() {
                 self.heal()?;
             }
-            if self.stats.events >= self.plan.steps + LONGEST_END {
-                return Err("the tabs never get quiet".into());
+            if self.stats.events >= self.plan.steps + MAX_EVENTS_AFTER_FAULTS {
+                return Err("the tabs are not done long after the faults stopped".into());
             }
         }
         self.history.check()
     }
 
-    fn happen(&mut self, event: Event) -> Check {
+    fn dispatch(&mut self, event: Event) -> Check {
         match event {
             Event::Frame { to, frame } => match self.is_current(to) {
                 true => self.give(to, Input::Frame(frame)),
@@ -258,9 +276,9 @@ impl World {
         }
     }
 
-    /// One more effect. `false` when the tab dies instead.
-    fn burn(&mut self, at: usize) -> bool {
-        match &mut self.tabs[at].fuse {
+    /// Counts one more effect. `false` if the tab dies instead of performing it.
+    fn count_effect(&mut self, at: usize) -> bool {
+        match &mut self.tabs[at].crash_after {
             Some(0) => {
                 self.kill(at);
                 false
@@ -273,7 +291,8 @@ impl World {
         }
     }
 
-    /// Gives a tab one input, and does what it asks for, up to where user code has run.
+    /// Gives a tab one input and performs the effects that it asks for. If it calls user code, the
+    /// result is its next input.
     fn feed(&mut self, at: usize, input: Input<State>) -> Check {
         let mut next = Some(input);
         while let Some(input) = next.take() {
@@ -284,33 +303,33 @@ impl World {
             for effect in &effects {
                 self.appended(at, effect)?;
             }
-            self.look(at, false)?;
+            self.check_nodes(at, false)?;
             self.tabs[at].deadline = deadline;
             for settled in settled {
                 self.settle(at, &settled)?;
             }
             for (to, frame) in self.tabs[at].core.take_frames() {
-                if !self.burn(at) {
+                if !self.count_effect(at) {
                     return Ok(());
                 }
                 self.post(page, to.as_deref(), &frame);
             }
             for effect in effects {
-                if !self.burn(at) {
+                if !self.count_effect(at) {
                     return Ok(());
                 }
                 self.effect(page, effect)?;
             }
             for notice in notices {
                 if let Notice::Error(failure) = notice {
-                    note!(self, "tab {at} is told {}: {}", failure.code, failure.message);
+                    note!(self, "tab {at} reports {}: {}", failure.code, failure.message);
                     if failure.code != "REDUCER_FAILED" {
-                        return Err(format!("tab {at} is told {failure:?}"));
+                        return Err(format!("tab {at} reports {failure:?}"));
                     }
                 }
             }
             if let Some(call) = call {
-                if !self.burn(at) {
+                if !self.count_effect(at) {
                     return Ok(());
                 }
                 let tab = &mut self.tabs[at];
@@ -319,9 +338,9 @@ impl World {
                 next = Some(Input::Returned(call.run(&mut tab.machine)));
             }
         }
-        self.look(at, true)?;
+        self.check_nodes(at, true)?;
         if self.tabs[at].machine.notified_twice {
-            return Err(format!("tab {at} was told of one action twice"));
+            return Err(format!("tab {at} was notified of one action twice"));
         }
         self.arm(at);
         Ok(())
@@ -364,8 +383,9 @@ impl World {
         }
     }
 
-    /// What must hold in every node here (of the states only once user code has returned), but in one that has been taken over and does not know it.
-    fn look(&mut self, at: usize, states: bool) -> Check {
+    /// Checks every node that runs in a tab. `states` says whether to check states, too: that is
+    /// possible only when no user code runs.
+    fn check_nodes(&mut self, at: usize, states: bool) -> Check {
         let tab = &mut self.tabs[at];
         let now = tab.clock.read(self.now);
         let running: Vec<_> = tab.core.elastic().expect("an elastic cluster").running().collect();
@@ -378,7 +398,8 @@ impl World {
             let Some(raft) = here.raft() else { continue };
             let last = tab.lasts.entry(node).or_default();
             if current != Some(epoch) {
-                // Even so what it takes for committed is.
+                // Another host has taken the node over, and this one does not know it. Still, what
+                // it commits must be committed.
                 self.invariants.look_at_commit(last, raft, &mut self.history)?;
                 continue;
             }

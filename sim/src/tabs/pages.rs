@@ -6,7 +6,7 @@ impl World {
     pub(super) fn open(&mut self) -> Check {
         let closed = self.tabs.iter().position(|tab| !tab.open);
         let at = closed.unwrap_or(self.tabs.len());
-        if at >= MOST {
+        if at >= MAX_TABS {
             return Ok(());
         }
         let seed = self.rng.next_u64();
@@ -38,7 +38,7 @@ impl World {
             stash: Vec::new(),
             listens: BTreeSet::new(),
             lasts: BTreeMap::new(),
-            fuse: None,
+            crash_after: None,
             visible: true,
         };
         match closed {
@@ -54,7 +54,7 @@ impl World {
         self.feed(at, Input::Start)
     }
 
-    /// The tab is gone at once.
+    /// The tab dies at once. Its locks are released a little later.
     pub(super) fn kill(&mut self, at: usize) {
         let tab = &mut self.tabs[at];
         if !tab.open {
@@ -64,8 +64,8 @@ impl World {
         tab.stash.clear();
         let page = (at, tab.page);
         self.stats.died += 1;
-        note!(self, "tab {at} is gone");
-        // What had begun may be done or not; what had not is not.
+        note!(self, "tab {at} dies");
+        // A request that has begun may still be carried out. The others are dropped.
         let mut moved = Vec::new();
         for (database, queue) in &mut self.browser.queues {
             let had = queue.len();
@@ -83,10 +83,11 @@ impl World {
         if self.tabs[at].frozen != Frozen::No {
             return Ok(());
         }
-        let how = [Frozen::Told, Frozen::Partly, Frozen::Fully][self.rng.random_range(0..3)];
+        let how = [Frozen::Suspended, Frozen::AllButFrames, Frozen::Everything];
+        let how = how[self.rng.random_range(0..3)];
         self.stats.frozen += 1;
         note!(self, "tab {at} freezes: {how:?}");
-        if how == Frozen::Told {
+        if how == Frozen::Suspended {
             self.feed(at, Input::Suspend)?;
             if !self.tabs[at].open {
                 return Ok(());
@@ -108,7 +109,7 @@ impl World {
         note!(self, "tab {at} thaws");
         let page = (at, self.tabs[at].page);
         let stash = std::mem::take(&mut self.tabs[at].stash);
-        if was == Frozen::Told {
+        if was == Frozen::Suspended {
             self.feed(at, Input::Start)?;
         }
         for input in stash {
@@ -128,7 +129,7 @@ impl World {
         self.tabs[tab].open && self.tabs[tab].page == page
     }
 
-    /// An input for a page; a page that stands still gets it later.
+    /// Gives an input to a page. A frozen page gets it when it thaws.
     pub(super) fn give(&mut self, page: Page, input: Input<State>) -> Check {
         if !self.is_current(page) {
             return Ok(());
@@ -136,8 +137,8 @@ impl World {
         let tab = &mut self.tabs[page.0];
         let waits = match tab.frozen {
             Frozen::No => false,
-            Frozen::Partly => !matches!(input, Input::Frame(_)),
-            Frozen::Told | Frozen::Fully => true,
+            Frozen::AllButFrames => !matches!(input, Input::Frame(_)),
+            Frozen::Suspended | Frozen::Everything => true,
         };
         if waits {
             tab.stash.push(input);

@@ -5,7 +5,7 @@ use crate::clock::Micros;
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Decides everything else.
+    /// Decides everything that the other fields do not.
     pub seed: u64,
     /// How many events there are before the faults stop.
     pub steps: u64,
@@ -39,18 +39,18 @@ pub struct Stats {
     pub opened: u64,
     /// Tabs that closed or crashed.
     pub died: u64,
-    /// Tabs that froze, with and without warning.
+    /// Tabs that froze, with or without being told before.
     pub frozen: u64,
-    /// Nodes that a host took over from another one.
+    /// How often a host loaded a node from storage.
     pub adopted: u64,
-    /// Locks that were taken from a host that stood still.
+    /// Locks that were stolen from a silent host.
     pub stolen: u64,
     /// How often all tabs died at once.
     pub extinct: u64,
 }
 
 impl Stats {
-    /// Adds another run's.
+    /// Adds the numbers of other runs.
     pub fn add(&mut self, other: &Self) {
         self.runs += other.runs;
         self.events += other.events;
@@ -76,6 +76,6 @@ pub struct Report {
     pub failure: Option<String>,
     /// Numbers.
     pub stats: Stats,
-    /// What happened, if the plan says so.
+    /// What happened, line by line, if the plan asks for a trace.
     pub trace: Vec<String>,
 }

@@ -3,19 +3,19 @@
 use super::*;
 
 impl World {
-    /// The database takes up its next request.
+    /// The database starts its next request, if it is idle.
     pub(super) fn begin(&mut self, database: Database) {
         let Some(queue) = self.browser.queues.get_mut(&database) else { return };
         if queue.front().is_none_or(|request| request.begun) {
             return;
         }
-        // A page that stands still begins nothing, and what is behind it goes first.
+        // A frozen page begins no transaction, so requests of other pages overtake its requests.
         let tabs = &self.tabs;
-        let moves = |page: Page| {
+        let can_begin = |page: Page| {
             let tab = &tabs[page.0];
             tab.page != page.1 || matches!(tab.frozen, Frozen::No)
         };
-        let Some(next) = queue.iter().position(|request| moves(request.page)) else { return };
+        let Some(next) = queue.iter().position(|request| can_begin(request.page)) else { return };
         let mut request = queue.remove(next).expect("just found");
         request.begun = true;
         queue.push_front(request);
@@ -33,7 +33,8 @@ impl World {
         let request = queue.front().expect("just seen");
         let (tab, page) = request.page;
         let alive = self.tabs[tab].page == page && self.tabs[tab].open;
-        // A frozen page holds up everyone behind it, until it goes on or dies.
+        // The transaction of a frozen page blocks all requests behind it until the page thaws or
+        // dies.
         if alive && self.tabs[tab].frozen != Frozen::No && self.healed.is_none() {
             let at = self.now + 50_000;
             self.schedule(at, Event::Storage { database });
@@ -63,7 +64,7 @@ impl World {
                 self.invariants = Invariants::new(Members::voters([node]));
                 let first = self.browser.nodes[&node].disk.load().entries;
                 self.invariants.append(0, &first)?;
-                note!(self, "founded by {}", name(node));
+                note!(self, "the cluster is founded by {}", name(node));
             }
             if let Some(Answer { page, input }) = answer {
                 self.give(page, input)?;
@@ -90,7 +91,7 @@ impl World {
             }
             Effect::Write { .. } | Effect::Record { .. } => {}
             Effect::Elastic { effect, .. } => {
-                note!(self, "tab {} asks {effect:?}", page.0);
+                note!(self, "tab {} requests {effect:?}", page.0);
                 self.stats.stolen += u64::from(matches!(effect, elastic::Effect::StealLock(_)));
             }
         }
@@ -101,7 +102,7 @@ impl World {
         Ok(())
     }
 
-    /// Entries go into a log, before anything is done about it.
+    /// Checks the entries that a write appends to a log, before the write is requested.
     pub(super) fn appended(&mut self, at: usize, effect: &Effect) -> Check {
         let Effect::Write { node, epoch, persist, .. } = effect else { return Ok(()) };
         let current = self.browser.nodes.get(node).map(|stored| stored.epoch);

@@ -1,4 +1,4 @@
-//! Clients: what they ask for, and what they are told.
+//! Clients: what they ask for, and what they are answered.
 
 use super::*;
 
@@ -11,16 +11,16 @@ impl World {
         let pause = self.rng.random_range(0..self.conditions.pause * 2);
         self.schedule(self.now + pause, Event::Client { process });
         let p = &self.processes[process];
-        if p.frozen != Frozen::No || p.node.store().waiting() >= PATIENCE {
+        if p.frozen != Frozen::No || p.node.store().waiting() >= MAX_WAITING {
             return Ok(());
         }
         self.ask(process)
     }
 
-    /// One client reads, unless it has much to wait for already.
+    /// One client reads, unless it waits for too much already.
     pub(super) fn read(&mut self, process: usize) -> Check {
         let p = &self.processes[process];
-        let busy = p.node.store().waiting() >= PATIENCE;
+        let busy = p.node.store().waiting() >= MAX_WAITING;
         if self.healed.is_some() || p.closing || p.refused || p.frozen != Frozen::No || busy {
             return Ok(());
         }
@@ -29,7 +29,7 @@ impl World {
         self.feed(process, node::Input::Read { ticket: u64::from(op) })
     }
 
-    /// One client asks for something, or for several things at once.
+    /// One client performs or reads, once or several times at once.
     pub(super) fn ask(&mut self, process: usize) -> Check {
         let many = if self.rng.random_ratio(1, 20) { self.rng.random_range(2..12) } else { 1 };
         let mut performs = Vec::new();
@@ -59,7 +59,7 @@ impl World {
     pub(super) fn call(&mut self, process: usize, asked: Asked) -> OpId {
         let key = self.rng.random_range(0..KEYS) as u8;
         let p = &self.processes[process];
-        // Likely to be right, as long as nobody else is faster.
+        // Right, unless another client writes first.
         let expected = p.node.store().provisional().register(key);
         self.stats.ops += 1;
         let client = p.client;
@@ -118,20 +118,21 @@ impl World {
                 self.processes[process].changed = true;
                 note!(
                     self,
-                    "{}: in term {term} {} leads",
+                    "{}: the leader of term {term} is {}",
                     name(process),
-                    leader.map_or("nobody".into(), |leader| format!("n{leader}"))
+                    leader.map_or("not known".into(), |leader| format!("n{leader}"))
                 );
-                // A leader that dies early leaves most to its successor.
+                // A leader that dies soon after its election leaves its successor the most to
+                // finish.
                 let p = &self.processes[process];
                 let leads = p.node.raft().is_some_and(raft::Raft::is_leader);
                 let changes = leads && self.conditions.faults.has(Fault::Membership);
                 if changes && self.rng.random_ratio(1, 3) {
-                    self.changes(process);
+                    self.schedule_changes(process);
                 }
                 let dies = self.healed.is_none() && self.conditions.faults.has(Fault::Crash);
                 if leads && dies && self.rng.random_ratio(1, 6) {
-                    self.processes[process].fuse = Some(self.rng.random_range(0..30));
+                    self.processes[process].crash_after = Some(self.rng.random_range(0..30));
                 }
                 Ok(())
             }
@@ -139,13 +140,13 @@ impl World {
                 self.processes[process].changed = true;
                 let raft = self.processes[process].node.raft();
                 if let Some(raft) = raft {
-                    note!(self, "{} counts {}", name(process), raft.members());
+                    note!(self, "{} uses the configuration {}", name(process), raft.members());
                 }
                 Ok(())
             }
-            // Nobody here lies.
+            // All nodes are honest, so no message may be rejected as impossible.
             node::Event::Invalid { from, error } => {
-                Err(format!("{} takes a message of n{from} for invalid: {error}", name(process)))
+                Err(format!("{} rejects a message of n{from}: {error}", name(process)))
             }
             node::Event::Fault(fault) => {
                 Err(format!("{} reports a fault: {fault:?}", name(process)))
@@ -157,23 +158,24 @@ impl World {
         let now = self.local(process);
         let p = &mut self.processes[process];
         let (Some(membership), Some(raft)) = (&p.membership, p.node.raft()) else { return Ok(()) };
-        let invariants = &mut self.clusters[membership.invariants].1;
+        let invariants = &mut self.clusters[membership.cluster].1;
         invariants.look_at_raft(&mut p.last, raft, now, &mut self.history)
     }
 
     pub(super) fn look_at_state(&mut self, process: usize) -> Check {
         let p = &mut self.processes[process];
         if p.machine.notified_twice {
-            return Err(format!("{} was told of one action twice", name(process)));
+            return Err(format!("{} was notified of one action twice", name(process)));
         }
         let (Some(membership), Some(raft)) = (&p.membership, p.node.raft()) else { return Ok(()) };
-        let (number, invariants) = (membership.number, &mut self.clusters[membership.invariants].1);
+        let (number, invariants) = (membership.number, &mut self.clusters[membership.cluster].1);
         let (held, sessions) = (p.node.held(), p.node.store().sessions().len());
         invariants.look_at_state(&mut p.last, raft, p.node.store())?;
         if sessions > self.conditions.max_sessions {
             return Err(format!("n{number} has {sessions} sessions"));
         }
-        // A slow disk holds up what depends on it, but no more than is under way to it.
+        // A slow disk delays the messages that wait for its writes, but their number must be
+        // bounded.
         if held > 20_000 {
             return Err(format!("n{number} holds {held} messages back"));
         }

@@ -1,16 +1,16 @@
-//! Effects: what a node asks for is done in order, and between any two its process may die.
+//! The effects that a node asks for are performed in order. Between any two, its process may die.
 
 use super::*;
 
 impl World {
-    /// One more effect. `false` when the process dies instead.
-    pub(super) fn burn(&mut self, process: usize) -> bool {
-        let Some(left) = &mut self.processes[process].fuse else { return true };
+    /// Counts one more effect. `false` if the process dies instead of performing it.
+    pub(super) fn count_effect(&mut self, process: usize) -> bool {
+        let Some(left) = &mut self.processes[process].crash_after else { return true };
         if *left > 0 {
             *left -= 1;
             return true;
         }
-        self.processes[process].fuse = None;
+        self.processes[process].crash_after = None;
         if self.may_crash(process) {
             self.crash(process, "crashes between two effects");
             return false;
@@ -22,7 +22,8 @@ impl World {
         self.processes[process].clock.read(self.now)
     }
 
-    /// Gives a node one input, and does what it asks for, up to where user code has run.
+    /// Gives a node one input and performs the effects that it asks for. If it calls user code, the
+    /// result is its next input.
     pub(super) fn feed(&mut self, process: usize, input: node::Input<State>) -> Check {
         let mut next = Some(input);
         while let Some(input) = next.take() {
@@ -31,19 +32,19 @@ impl World {
             self.processes[process].deadline = output.deadline;
             self.look_at_raft(process)?;
             for persist in output.persist {
-                if !self.burn(process) {
+                if !self.count_effect(process) {
                     return Ok(());
                 }
                 self.persist(process, persist)?;
             }
             for (to, packet) in output.send {
-                if !self.burn(process) {
+                if !self.count_effect(process) {
                     return Ok(());
                 }
                 self.send(process, to, packet)?;
             }
             for settled in output.settled {
-                if !self.burn(process) {
+                if !self.count_effect(process) {
                     return Ok(());
                 }
                 self.settle(process, &settled)?;
@@ -52,13 +53,13 @@ impl World {
                 self.event(process, &event)?;
             }
             if let Some(call) = output.call {
-                if !self.burn(process) {
+                if !self.count_effect(process) {
                     return Ok(());
                 }
                 let p = &mut self.processes[process];
                 p.machine.provisional = p.node.store().provisional().clone();
                 next = Some(node::Input::Returned(call.run(&mut p.machine)));
-                self.dawdle(process);
+                self.delay_user_code(process);
             }
         }
         self.look_at_state(process)?;
@@ -67,7 +68,8 @@ impl World {
         Ok(())
     }
 
-    /// Sees to it that members which have lost their memory come back.
+    /// Lets the formation look at Raft when that is due, so that members that have lost their
+    /// memory are taken in again.
     pub(super) fn look_after_members(&mut self, process: usize) -> Check {
         let now = self.local(process);
         let p = &mut self.processes[process];
@@ -82,8 +84,8 @@ impl World {
         }
     }
 
-    /// User code takes long, now and then: when it returns, much may be over.
-    fn dawdle(&mut self, process: usize) {
+    /// Now and then, user code takes long: when it returns, timeouts may have passed.
+    fn delay_user_code(&mut self, process: usize) {
         let may = self.healed.is_none() && self.conditions.faults.has(Fault::SlowCode);
         if may && self.rng.random_ratio(1, 300) {
             let by = self.rng.random_range(0..1_000_000);
@@ -101,11 +103,11 @@ impl World {
             let before = first.at.index - 1;
             let term = match persist.snapshot.as_ref().filter(|s| s.last.index == before) {
                 Some(snapshot) => snapshot.last.term,
-                // It may have been compacted away in the same call.
+                // The entry before may have been compacted away in the same call.
                 None => raft.log().term(before).unwrap_or(0),
             };
             if term > 0 || before == 0 {
-                self.clusters[membership.invariants].1.append(term, &persist.entries)?;
+                self.clusters[membership.cluster].1.append(term, &persist.entries)?;
             }
         }
         self.stats.snapshots += u64::from(persist.snapshot.is_some());
@@ -127,7 +129,7 @@ impl World {
         Ok(())
     }
 
-    /// The disk takes up its next write, if it is idle.
+    /// The disk starts its next write, if it is idle.
     pub(super) fn write(&mut self, process: usize) {
         let p = &mut self.processes[process];
         if p.writing || p.disk.pending() == 0 {
@@ -153,7 +155,7 @@ impl World {
         let p = &mut self.processes[process];
         let seq = p.disk.finish();
         if let Some(membership) = &p.membership {
-            let invariants = &mut self.clusters[membership.invariants].1;
+            let invariants = &mut self.clusters[membership.cluster].1;
             invariants.persisted(membership.number, p.disk.hard())?;
         }
         self.write(process);
@@ -169,15 +171,15 @@ impl World {
         let membership = p.membership.as_ref().expect("only members send");
         let hash = membership.hash;
         let own = membership.nonce;
-        let late = to > self.sets[&hash].members().len() as u64 + self.joined.len() as u64;
+        let rejoining = to > self.sets[&hash].members().len() as u64 + self.joined.len() as u64;
         let Some((peer, nonce)) = self.member(hash, to) else {
-            // A start that came back without its memory, and was gone before it was taken in.
-            return if late { Ok(()) } else { Err("a message to nobody".into()) };
+            // The receiver came back without its memory, and died before it was taken in.
+            return if rejoining { Ok(()) } else { Err("a message to an unknown node".into()) };
         };
         let p = &self.processes[process];
         let membership = p.membership.as_ref().expect("only members send");
         if let Packet::Raft(message) = &packet {
-            let invariants = &mut self.clusters[membership.invariants].1;
+            let invariants = &mut self.clusters[membership.cluster].1;
             invariants.send(membership.number, to, message, &p.disk)?;
         }
         let header = Header { cluster: 1, set: hash, from: own, to: nonce, version: 1 };
@@ -188,7 +190,7 @@ impl World {
     pub(super) fn take_forming(&mut self, process: usize, output: formation::Output) -> Check {
         let from = self.processes[process].formation.me().nonce;
         for (to, message) in output.messages {
-            if !self.burn(process) {
+            if !self.count_effect(process) {
                 return Ok(());
             }
             let (only, nonce) = match &to {
@@ -216,17 +218,17 @@ impl World {
                     let nonce = self.processes[process].formation.me().nonce;
                     self.join(process, Identity { number: nonce, nonce, set }, false)?;
                 }
-                // It waits on.
+                // The process keeps waiting.
                 formation::Event::Refused { why: formation::Refusal::Amnesia, .. } => {}
                 formation::Event::Refused { why, .. } if !self.processes[process].refused => {
                     note!(self, "{} is refused: {why:?}", name(process));
                     if self.processes[process].membership.is_none() {
                         self.processes[process].refused = true;
-                        let failure = Refusal::new(why.code(), "refused");
+                        let failure = Failure::new(why.code(), "refused");
                         self.feed(process, node::Input::Close(failure))?;
                     }
                 }
-                event => note!(self, "{} notices {event:?}", name(process)),
+                event => note!(self, "{} reports {event:?}", name(process)),
             }
         }
         self.arm(process);

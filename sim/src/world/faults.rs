@@ -1,4 +1,4 @@
-//! What faults processes at moments of its own.
+//! Faults that are injected into processes and the network at random times.
 
 use super::*;
 
@@ -6,14 +6,14 @@ impl World {
     pub(super) fn inject_fault(&mut self) -> Check {
         if self.healed.is_some() {
             self.schedule(self.now + 5_000, Event::Fault);
-            return self.judge();
+            return self.check_recovery();
         }
         let pause = self.rng.random_range(0..self.conditions.fault_pause * 2);
         self.schedule(self.now + pause, Event::Fault);
         let faults = Fault::SPONTANEOUS;
         let fault = faults[self.rng.random_range(0..faults.len())];
         let process = self.rng.random_range(0..self.processes.len());
-        // The leader is where most depends on order.
+        // The leader is chosen more often: there, most depends on the order of events.
         let leads = |p: &Process| p.up && p.node.raft().is_some_and(raft::Raft::is_leader);
         let leader = self.processes.iter().position(leads);
         let process = leader.filter(|_| self.rng.random_ratio(2, 5)).unwrap_or(process);
@@ -22,11 +22,13 @@ impl World {
         }
         match fault {
             Fault::Partition => self.partition(leader),
-            Fault::Crash => self.processes[process].fuse = Some(self.rng.random_range(0..40)),
+            Fault::Crash => {
+                self.processes[process].crash_after = Some(self.rng.random_range(0..40))
+            }
             Fault::DiskFailure => self.processes[process].disk_fails = true,
             Fault::Drift => {
                 let rate = self.rng.random_range(750..=1330);
-                note!(self, "{}'s clock goes at {rate} ‰", name(process));
+                note!(self, "{}'s clock runs at {rate} ‰", name(process));
                 let now = self.now;
                 self.processes[process].clock.set_rate(now, rate);
                 self.rearm(process);
@@ -46,27 +48,27 @@ impl World {
             Fault::SlowNode => {
                 let slow = self.rng.random_range(0..100_000);
                 let slow = if self.rng.random() { 0 } else { slow };
-                note!(self, "{} does everything {slow} µs late", name(process));
+                note!(self, "{} is slow by {slow} µs", name(process));
                 self.processes[process].slow = slow;
             }
             Fault::Transfer => {
                 let to = self.rng.random_range(0..=(self.size + self.joined.len()) as u64);
-                note!(self, "{} is asked to hand over to n{to}", name(process));
+                note!(self, "{} is asked to transfer leadership to n{to}", name(process));
                 return self.feed(process, node::Input::Transfer((to > 0).then_some(to)));
             }
             Fault::Close => return self.close(process),
             Fault::Membership => {
                 if let Some(leader) = leader {
-                    self.changes(leader);
+                    self.schedule_changes(leader);
                 }
             }
-            _ => unreachable!("no strike"),
+            _ => unreachable!("only spontaneous faults are drawn"),
         }
         Ok(())
     }
 
-    /// A leader that is cut off is asked what it knows, at the time at which another one may lead.
-    fn doubt(&mut self, leader: usize) {
+    /// Schedules reads on a leader that is cut off, for the time at which another node may lead.
+    fn schedule_reads(&mut self, leader: usize) {
         let start = self.processes[leader].start;
         let (min, max) = self.conditions.election;
         for _ in 0..4 {
@@ -75,8 +77,8 @@ impl World {
         }
     }
 
-    /// A leader will be asked for one change or several, one right behind the other.
-    pub(super) fn changes(&mut self, leader: usize) {
+    /// Schedules one to three requests for a change of the members, soon after each other.
+    pub(super) fn schedule_changes(&mut self, leader: usize) {
         let start = self.processes[leader].start;
         let soon = if self.rng.random() { 1_000 } else { 100_000 };
         for _ in 0..self.rng.random_range(1..=3) {
@@ -85,21 +87,22 @@ impl World {
         }
     }
 
-    /// Asks the leader for a change of the members, or wipes one that was removed.
+    /// Asks the leader for a change of the members, or ends a process that was removed, which then
+    /// starts again as a new node.
     pub(super) fn change(&mut self, leader: usize) -> Check {
         if self.healed.is_some() {
             return Ok(());
         }
         let p = &self.processes[leader];
         let (Some(membership), Some(raft)) = (&p.membership, p.node.raft()) else { return Ok(()) };
-        let (hash, invariants) = (membership.hash, &self.clusters[membership.invariants].1);
+        let (hash, invariants) = (membership.hash, &self.clusters[membership.cluster].1);
         let number =
             |p: &Process| p.membership.as_ref().filter(|m| m.hash == hash).map(|m| m.number);
         let out = |p: &Process| p.up && number(p).is_some_and(|number| invariants.is_out(number));
         if let Some(process) = self.processes.iter().position(out)
             && self.rng.random_ratio(1, 3)
         {
-            self.crash(process, "was removed, and goes");
+            self.crash(process, "ends, because it was removed");
             return Ok(());
         }
         let members: Vec<_> = raft.members().iter().map(|(id, _)| id).collect();
@@ -124,7 +127,7 @@ impl World {
         self.feed(leader, node::Input::Change(change))
     }
 
-    /// After its clock changed, the process's timer is another one.
+    /// Sets the process's timer again, after its clock has changed.
     pub(super) fn rearm(&mut self, process: usize) {
         self.processes[process].timer = None;
         self.arm(process);
@@ -133,14 +136,16 @@ impl World {
     pub(super) fn partition(&mut self, leader: Option<usize>) {
         let all = (1u8 << (self.processes.len() - 1) << 1).wrapping_sub(1);
         let half = self.rng.next_u32() as u8 & all;
-        self.cut = [0; MOST];
+        self.cut = [0; MAX_PROCESSES];
         match self.rng.random_range(0..6) {
             0 | 1 => {}
             2 => self.cut_between(half, all & !half),
             3 => {
                 for from in 0..self.processes.len() {
                     if half & (1 << from) != 0 {
-                        self.cut[from] = all & !half; // They are heard, and hear nothing.
+                        // This half receives what the other half sends, but not the other way
+                        // round.
+                        self.cut[from] = all & !half;
                     }
                 }
             }
@@ -152,12 +157,12 @@ impl World {
                 let alone = 1 << leader.unwrap_or(0);
                 self.cut_between(alone, all & !alone);
                 if let Some(leader) = leader {
-                    self.doubt(leader);
+                    self.schedule_reads(leader);
                 }
                 if let Some(leader) =
                     leader.filter(|_| self.conditions.faults.has(Fault::Membership))
                 {
-                    self.changes(leader);
+                    self.schedule_changes(leader);
                 }
             }
         }
@@ -176,20 +181,20 @@ impl World {
     }
 
     pub(super) fn freeze(&mut self, process: usize) {
-        let whole = self.rng.random();
+        let everything = self.rng.random();
         let p = &mut self.processes[process];
         if p.frozen != Frozen::No {
             return;
         }
-        p.frozen = if whole { Frozen::Fully } else { Frozen::Timers };
+        p.frozen = if everything { Frozen::Everything } else { Frozen::Timers };
         let start = p.start;
         let pause = self.rng.random_range(1_000..5_000_000);
         note!(
             self,
             "{} freezes for {pause} µs, {}",
             name(process),
-            match whole {
-                true => "whole",
+            match everything {
+                true => "entirely",
                 false => "only its timers",
             }
         );
@@ -200,7 +205,8 @@ impl World {
         let p = &mut self.processes[process];
         p.frozen = Frozen::No;
         note!(self, "{} thaws", name(process));
-        // In the order in which things happened, or timers first: nobody promises anything.
+        // Events happen in the order in which they arrived, or timers first: no platform promises
+        // an order.
         let mut stash = std::mem::take(&mut self.processes[process].stash);
         if self.rng.random() {
             stash.sort_by_key(|event| !matches!(event, Event::Timer { .. }));
@@ -208,7 +214,7 @@ impl World {
         let start = self.processes[process].start;
         for event in stash {
             if self.is_current(process, start) {
-                self.happen(event)?;
+                self.dispatch(event)?;
             }
         }
         Ok(())
@@ -228,6 +234,6 @@ impl World {
         if !self.is_current(process, start) || self.processes[process].refused {
             return Ok(());
         }
-        self.feed(process, node::Input::Close(Refusal::new("CLOSED", "closed")))
+        self.feed(process, node::Input::Close(Failure::new("CLOSED", "closed")))
     }
 }

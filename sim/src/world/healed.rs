@@ -1,4 +1,4 @@
-//! The end of a run: the faults stop, and what must happen then, happens.
+//! The end of a run: the faults stop, and the cluster must recover.
 
 use super::*;
 
@@ -7,18 +7,18 @@ impl World {
     pub(super) fn heal(&mut self) -> Check {
         note!(self, "the faults stop");
         self.healed = Some(self.now);
-        self.cut = [0; MOST];
-        // Sometimes the power was out: everyone begins in the same moment, and with the same hopes.
+        self.cut = [0; MAX_PROCESSES];
+        // In some runs, all processes die at once, as in a power failure, and start again together.
         let blackout = self.conditions.faults.has(Fault::Crash) && self.rng.random_ratio(1, 4);
         for process in 0..self.processes.len() {
             if blackout && self.processes[process].disk.identity().is_some() {
-                self.crash(process, "has no power");
+                self.crash(process, "loses power");
             }
         }
         for process in 0..self.processes.len() {
             let now = self.now;
             let p = &mut self.processes[process];
-            (p.slow, p.fuse, p.disk_fails) = (0, None, false);
+            (p.slow, p.crash_after, p.disk_fails) = (0, None, false);
             p.clock.set_rate(now, 1000);
             if p.up && p.closing {
                 self.crash(process, "closes");
@@ -37,16 +37,17 @@ impl World {
         Ok(())
     }
 
-    /// After the faults: is there what must be there by now?
-    pub(super) fn judge(&mut self) -> Check {
+    /// Checks, again and again after the faults have stopped, what must have happened by now.
+    pub(super) fn check_recovery(&mut self) -> Check {
         if self.done {
             return Ok(());
         }
         let healed = self.healed.expect("the faults have stopped");
-        // Who runs in a set that formed without the others' knowledge, which have withdrawn since, is
-        // out for good.
+        // A set may have formed without the knowledge of other members, which have withdrawn from
+        // it since. The processes that run in it can never go on, so only the largest cluster
+        // counts.
         let all = 0..self.processes.len();
-        let among = |(hash, invariants): &(u64, Invariants)| {
+        let running = |(hash, invariants): &(u64, Invariants)| {
             let of = |m: &&Membership| m.hash == *hash && invariants.members().contains(m.number);
             let is_member = |p: &usize| {
                 let p = &self.processes[*p];
@@ -58,18 +59,22 @@ impl World {
                 members.iter().filter(|p| invariants.members().is_voter(number(p))).count();
             (voters >= invariants.members().quorum(), members)
         };
-        let clusters = self.clusters.iter().map(among);
-        let (able, members) = clusters.max_by_key(|(_, m)| m.len()).unwrap_or_default();
-        if self.led.is_none() && !able {
-            // Those who withdrew while others formed, or forgot that they had, are out for good.
-            let free = self.processes.iter().filter(|p| !p.refused && p.membership.is_none());
+        let clusters = self.clusters.iter().map(running);
+        let (has_majority, members) = clusters.max_by_key(|(_, m)| m.len()).unwrap_or_default();
+        if self.leader_agreed.is_none() && !has_majority {
+            // Processes that withdrew from a set while others formed it, or lost their memory of
+            // it, can never become members of it.
+            let unbound = self.processes.iter().filter(|p| !p.refused && p.membership.is_none());
             let late = self.now > healed + FORMED_WITHIN;
             let some_are_out = !self.sets.is_empty() || self.processes.iter().any(|p| p.refused);
-            if free.count() == 0 || late && some_are_out {
+            if unbound.count() == 0 || late && some_are_out {
                 self.stats.lost += 1;
                 self.done = true;
             } else if late {
-                return Err(format!("{} of {} never form a cluster", members.len(), self.size));
+                return Err(format!(
+                    "no cluster of {} has formed long after the faults stopped",
+                    self.size
+                ));
             }
             return Ok(());
         }
@@ -77,13 +82,14 @@ impl World {
             let raft = self.processes[*p].node.raft();
             raft.and_then(raft::Raft::leader).map(|leader| (raft.map(raft::Raft::term), leader))
         };
-        let Some(led) = self.led else {
-            // Who was removed without knowing it disturbs nobody.
+        let Some(leader_agreed) = self.leader_agreed else {
+            // A removed node may not know that it was removed. It is not asked, and must not
+            // disrupt the members.
             let leaders: BTreeSet<_> = members.iter().map(follows).collect();
             if leaders.len() == 1 && leaders.iter().all(Option::is_some) {
-                note!(self, "everyone follows one leader");
-                self.led = Some(self.now);
-            } else if self.now > self.led_by(healed) {
+                note!(self, "all members follow one leader");
+                self.leader_agreed = Some(self.now);
+            } else if self.now > self.leader_due(healed) {
                 return Err("no leader is agreed upon long after the faults stopped".into());
             }
             return Ok(());
@@ -101,29 +107,30 @@ impl World {
             let raft = node.raft().expect("a member has one");
             (raft.log().last(), raft.commit_index(), node.store().applied())
         };
-        let even = members.windows(2).all(|two| ends(&two[0]) == ends(&two[1]))
+        let equal = members.windows(2).all(|two| ends(&two[0]) == ends(&two[1]))
             && members.iter().all(|p| ends(p).0.index == ends(p).2);
-        if waiting.is_none() && even {
+        if waiting.is_none() && equal {
             self.done = true;
             return self.check_end(&members);
         }
-        if self.now > led + SETTLED_WITHIN {
+        if self.now > leader_agreed + SETTLED_WITHIN {
             return Err(match waiting {
                 Some(process) => format!("a perform or read of {} never settles", name(*process)),
-                None => "the members never agree on one log".into(),
+                None => "the logs of the members never become equal".into(),
             });
         }
         Ok(())
     }
 
-    /// When a leader must be known: the forming of the cluster may still be under way, and a node that
-    /// learns late that it has formed disturbs nobody.
-    pub(super) fn led_by(&self, healed: Micros) -> Micros {
+    /// When a leader must be known. That is later while a process is still forming its cluster: it
+    /// may also learn late that the cluster has formed.
+    pub(super) fn leader_due(&self, healed: Micros) -> Micros {
         let forming = self.processes.iter().any(|p| p.membership.is_none() && !p.refused && p.up);
         let patience = self.conditions.election.1 * 1000 * LEADER_WITHIN;
         healed + if forming { FORMED_WITHIN } else { patience.max(2_000_000) }
     }
 
+    /// Checks that all members have the same state, and that nothing is left unsettled.
     pub(super) fn check_end(&self, members: &[usize]) -> Check {
         let states: BTreeSet<u64> = members
             .iter()

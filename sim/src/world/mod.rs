@@ -1,4 +1,4 @@
-//! The simulator: processes, the network between them, time, clients, and what faults them.
+//! The simulator of fixed clusters: processes, the network between them, time, clients and faults.
 
 macro_rules! note {
     ($world:expr, $($text:tt)*) => {
@@ -21,11 +21,11 @@ mod trace;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use conflux::formation::{self, Formation, Plan as Who, Set, To};
+use conflux::formation::{self, Formation, Plan as MemberPlan, Set, To};
 use conflux::host::transport::Message;
 use conflux::node::{self, Durability, Node, Packet};
 use conflux::raft::{self, Blob, Change, Members, Time};
-use conflux::store::{self, Failure as Refusal, Perform};
+use conflux::store::{self, Failure, Perform};
 use conflux::wire::{self, FrameWriter, Header};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -41,22 +41,23 @@ use crate::invariants::{Check, Invariants, Last};
 use crate::machine::{Args, KEYS, Method, OpId, Registers, State, encode};
 use crate::parallel::failure;
 
-/// The most processes, those who join later included.
-const MOST: usize = 8;
-/// The nonces of those who join later are their numbers, and this.
+/// The most processes, including those that join later.
+const MAX_PROCESSES: usize = 8;
+/// The nonce of a process that joins later is its number plus this.
 const JOINER: u64 = 1 << 40;
-/// How many performs and reads of a client wait before it asks for no more.
-const PATIENCE: usize = 12;
-/// When faults stop, a leader is known within so many of the longest election timeout.
+/// A client that waits for so many performs and reads asks for nothing more.
+const MAX_WAITING: usize = 12;
+/// After the faults have stopped, a leader must be known within so many times the longest election
+/// timeout.
 const LEADER_WITHIN: u64 = 20;
-/// When faults stop, the cluster has formed within this.
+/// After the faults have stopped, the cluster must form within this time.
 const FORMED_WITHIN: Micros = 60_000_000;
 /// How many events there are at most after the faults have stopped.
-const LONGEST_END: u64 = 2_000_000;
-/// When a leader is known, everything settles within this.
+const MAX_EVENTS_AFTER_FAULTS: u64 = 2_000_000;
+/// After a leader is known, everything must settle within this time.
 const SETTLED_WITHIN: Micros = 60_000_000;
 
-/// Something on its way from one process to another.
+/// A message in flight from one process to another.
 #[derive(Debug)]
 struct InFlight {
     from: usize,
@@ -79,29 +80,34 @@ enum Event {
     Thaw { process: usize, start: u32 },
 }
 
+/// How much of a process is frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frozen {
     No,
+    /// Timers do not fire, but messages and the results of writes arrive.
     Timers,
-    Fully,
+    Everything,
 }
 
 /// A process's place in a cluster that has formed.
 #[derive(Debug)]
 struct Membership {
+    /// Its node id in Raft.
     number: u64,
-    /// The start-nonce under which the others know it.
+    /// The nonce under which the other members know it.
     nonce: u64,
-    /// Which cluster.
-    invariants: usize,
+    /// The place of its cluster in [`World::clusters`].
+    cluster: usize,
+    /// The hash of the set with which the cluster formed.
     hash: u64,
 }
 
 #[derive(Debug)]
 struct Process {
     up: bool,
-    /// Counts starts: what was scheduled for an earlier one does not happen.
+    /// Counts starts. An event that was scheduled for an earlier start is ignored.
     start: u32,
+    /// The number of its client. Each start is another client.
     client: u16,
     clock: Clock,
     disk: Disk,
@@ -110,24 +116,31 @@ struct Process {
     machine: Registers,
     membership: Option<Membership>,
     last: Last,
+    /// The cluster does not take the process.
     refused: bool,
-    /// A leader or the members have changed.
+    /// The leader or the members have changed since the formation last looked at Raft.
     changed: bool,
     closing: bool,
-    /// When the node wants to be called, on its own clock.
+    /// When the node wants its next tick, on the process's own clock.
     deadline: Option<Time>,
+    /// When the timer fires that is set, in simulated time.
     timer: Option<Micros>,
+    /// The disk is at work on a write.
     writing: bool,
+    /// The write that finishes next fails.
     disk_fails: bool,
-    /// So many effects from now on it dies.
-    fuse: Option<u32>,
+    /// The process dies after so many more effects.
+    crash_after: Option<u32>,
     frozen: Frozen,
+    /// What arrived while the process was frozen.
     stash: Vec<Event>,
+    /// By how much its messages and writes are late.
     slow: Micros,
 }
 
 impl Process {
-    /// When the forming of its cluster wants to be called, unless it joins one that is there.
+    /// When the formation needs its next tick. A process that joins an existing cluster has no use
+    /// for it.
     fn forming_deadline(&self) -> Option<Time> {
         let joins = self.membership.as_ref().is_some_and(|m| joiner(m.nonce).is_some());
         self.formation.deadline().filter(|_| !joins)
@@ -141,7 +154,8 @@ pub fn run(plan: &Plan) -> Report {
     world.stats.time = world.now;
     world.stats.committed =
         world.clusters.iter().map(|(_, invariants)| invariants.committed()).sum();
-    world.stats.elections = world.clusters.iter().map(|(_, t)| t.elections() as u64).sum();
+    world.stats.elections =
+        world.clusters.iter().map(|(_, cluster)| cluster.elections() as u64).sum();
     Report {
         plan: plan.clone(),
         failure,
@@ -158,31 +172,41 @@ struct World {
     tracing: bool,
     trace: Vec<String>,
     conditions: Conditions,
+    /// How many members the cluster has when it forms.
     size: usize,
-    who: Who,
+    /// Which processes may become members.
+    member_plan: MemberPlan,
     now: Micros,
+    /// When each scheduled event happens, in which order they were scheduled, and its slot.
     queue: BinaryHeap<Reverse<(Micros, u64, usize)>>,
     scheduled: u64,
     slots: Vec<Option<Event>>,
     free: Vec<usize>,
     processes: Vec<Process>,
-    /// Who joined later, in the order of their numbers, which follow those of the first members.
+    /// The processes that joined later, in the order of their numbers, which follow those of the
+    /// first members.
     joined: Vec<usize>,
-    /// Who came back without its memory, by its new number, which is its nonce.
+    /// The processes that came back without their memory, by their new number, which is their
+    /// nonce.
     returned: BTreeMap<u64, usize>,
-    /// Bit b of a's word: what a sends does not reach b.
-    cut: [u8; MOST],
-    /// When the last message from a to b arrives.
-    arrivals: [[Micros; MOST]; MOST],
-    /// Clusters that have formed, by the hash of their set.
+    /// Bit b of `cut[a]`: what a sends does not reach b.
+    cut: [u8; MAX_PROCESSES],
+    /// `arrivals[a][b]`: when the last message from a to b arrives.
+    arrivals: [[Micros; MAX_PROCESSES]; MAX_PROCESSES],
+    /// The clusters that have formed: the hash of the set, and what must hold in the cluster.
     clusters: Vec<(u64, Invariants)>,
+    /// The sets with which clusters have formed, by their hash.
     sets: BTreeMap<u64, Set>,
     history: History,
     clients: u16,
-    /// How many more members the cluster can lose while it forms.
+    /// How many more processes may die before their identity is durable. If a majority did, the
+    /// cluster could never go on.
     expendable: usize,
+    /// When the faults stopped.
     healed: Option<Micros>,
-    led: Option<Micros>,
+    /// When all members followed one leader, after the faults had stopped.
+    leader_agreed: Option<Micros>,
+    /// Each member has been asked for one more perform since then.
     probed: bool,
     done: bool,
     stats: Stats,
@@ -193,7 +217,7 @@ fn joiner(nonce: u64) -> Option<u64> {
     nonce.checked_sub(JOINER).filter(|number| *number < 1_000)
 }
 
-/// A process's name.
+/// A process's name in traces, which is also its id: a letter.
 fn name(process: usize) -> char {
     char::from(b'a' + process as u8)
 }
@@ -204,15 +228,15 @@ impl World {
         let drawn = [1, 2, 3, 3, 3, 4, 5, 5, 6, 7][rng.random_range(0..10)];
         let size = plan.nodes.unwrap_or(drawn);
         let conditions = Conditions::draw(&mut rng, size + 1, plan.without);
-        // A cluster of one is complete with anyone, so there nobody is one too many.
+        // Any process completes a cluster of one, so no process is one too many there.
         let changes = conditions.faults.has(Fault::Membership);
         let crowd = size > 1 && conditions.faults.has(Fault::Crowd) && !changes;
-        let joiners = if changes { (size + 2).min(MOST) - size } else { 0 };
+        let joiners = if changes { (size + 2).min(MAX_PROCESSES) - size } else { 0 };
         let processes = size + usize::from(crowd) + joiners;
         let named = rng.random_ratio(1, 4);
-        let who = match named {
-            true => Who::Ids((0..size).map(|p| name(p).to_string()).collect()),
-            false => Who::Size(size),
+        let member_plan = match named {
+            true => MemberPlan::Ids((0..size).map(|p| name(p).to_string()).collect()),
+            false => MemberPlan::Size(size),
         };
         let mut world = Self {
             rng,
@@ -221,7 +245,7 @@ impl World {
             trace: Vec::new(),
             conditions,
             size,
-            who,
+            member_plan,
             now: 1_000_000,
             queue: BinaryHeap::new(),
             scheduled: 0,
@@ -230,23 +254,23 @@ impl World {
             processes: Vec::new(),
             joined: Vec::new(),
             returned: BTreeMap::new(),
-            cut: [0; MOST],
-            arrivals: [[0; MOST]; MOST],
+            cut: [0; MAX_PROCESSES],
+            arrivals: [[0; MAX_PROCESSES]; MAX_PROCESSES],
             clusters: Vec::new(),
             sets: BTreeMap::new(),
             history: History::default(),
             clients: 0,
             expendable: if changes { 0 } else { (size - 1) / 2 },
             healed: None,
-            led: None,
+            leader_agreed: None,
             probed: false,
             done: false,
             stats: Stats { runs: 1, ..Stats::default() },
         };
         note!(world, "{size} members, {processes} processes; {:?}", world.conditions);
         for process in 0..processes {
-            let fresh = world.fresh(process, Disk::default(), 0);
-            world.processes.push(fresh);
+            let new = world.new_process(process, Disk::default(), 0);
+            world.processes.push(new);
             let at = world.now + world.rng.random_range(0..50_000);
             world.schedule(at, Event::Restart { process });
         }
@@ -256,20 +280,20 @@ impl World {
     }
 
     /// A process that has not started yet.
-    fn fresh(&mut self, process: usize, disk: Disk, start: u32) -> Process {
+    fn new_process(&mut self, process: usize, disk: Disk, start: u32) -> Process {
         let seed = self.rng.next_u64();
         let own = self.rng.random_range(0..1_000_000_000);
         let clock = Clock::new(self.now, own);
         let now = clock.read(self.now);
         let id = name(process).to_string();
         let formation = match disk.identity() {
-            None => Formation::new(id, self.who.clone(), now, seed),
+            None => Formation::new(id, self.member_plan.clone(), now, seed),
             Some(identity) if joiner(identity.nonce).is_some() => {
-                Formation::new(id, self.who.clone(), now, seed)
+                Formation::new(id, self.member_plan.clone(), now, seed)
             }
             Some(identity) => {
                 let Identity { nonce, set, .. } = identity.clone();
-                Formation::resume(id, nonce, set, self.who.clone(), now, seed)
+                Formation::resume(id, nonce, set, self.member_plan.clone(), now, seed)
             }
         };
         let config = store::Config {
@@ -299,7 +323,7 @@ impl World {
             timer: None,
             writing: false,
             disk_fails: false,
-            fuse: None,
+            crash_after: None,
             frozen: Frozen::No,
             stash: Vec::new(),
             slow: 0,
@@ -323,18 +347,18 @@ impl World {
     fn run(&mut self) -> Check {
         while !self.done {
             let Some(Reverse((at, _, slot))) = self.queue.pop() else {
-                return Err("nothing will ever happen again".into());
+                return Err("the run has not ended, but no event is scheduled".into());
             };
             let event = self.slots[slot].take().expect("it was scheduled");
             self.free.push(slot);
             self.now = at;
             self.stats.events += 1;
-            self.happen(event)?;
+            self.dispatch(event)?;
             if self.stats.events >= self.steps && self.healed.is_none() {
                 self.heal()?;
             }
-            if self.stats.events >= self.steps + LONGEST_END {
-                return Err("the processes never get quiet".into());
+            if self.stats.events >= self.steps + MAX_EVENTS_AFTER_FAULTS {
+                return Err("the processes are not done long after the faults stopped".into());
             }
         }
         self.history.check()
@@ -344,8 +368,8 @@ impl World {
         self.processes[process].up && self.processes[process].start == start
     }
 
-    fn happen(&mut self, event: Event) -> Check {
-        let whose = match &event {
+    fn dispatch(&mut self, event: Event) -> Check {
+        let receiver = match &event {
             Event::Deliver(in_flight) => Some(in_flight.to),
             Event::Timer { process, start } | Event::Written { process, start } => {
                 if !self.is_current(*process, *start) {
@@ -355,10 +379,10 @@ impl World {
             }
             _ => None,
         };
-        if let Some(process) = whose {
+        if let Some(process) = receiver {
             let timer = matches!(event, Event::Timer { .. });
             match self.processes[process].frozen {
-                Frozen::Fully => {
+                Frozen::Everything => {
                     self.processes[process].stash.push(event);
                     return Ok(());
                 }

@@ -1,4 +1,4 @@
-//! The network.
+//! The network: it delivers, loses, repeats, delays, reorders and corrupts messages.
 
 use super::*;
 
@@ -50,12 +50,13 @@ impl World {
         *last
     }
 
-    /// Turns a bit or several of the frame, which must then be no frame.
+    /// Flips some bits of the message's frame and may cut off its end. The codec must refuse the
+    /// result.
     pub(super) fn corrupt(&mut self, from: usize, to: usize, header: Header, message: &Message) {
         let mut writer = FrameWriter::new(header);
         writer.push(message);
-        for whole in writer.finish() {
-            let mut frame = whole.clone();
+        for sent in writer.finish() {
+            let mut frame = sent.clone();
             for _ in 0..self.rng.random_range(1..4) {
                 let bit = self.rng.random_range(0..frame.len() * 8);
                 frame[bit / 8] ^= 1 << (bit % 8);
@@ -63,9 +64,9 @@ impl World {
             if self.rng.random_ratio(1, 4) {
                 frame.truncate(self.rng.random_range(0..frame.len()));
             }
-            // The same bit may have been turned twice.
+            // The same bit may have been flipped twice.
             let read = wire::read::<Message>(&frame);
-            assert!(read.is_err() || frame == whole, "a corrupted frame was read as {read:?}");
+            assert!(read.is_err() || frame == sent, "a corrupted frame was read as {read:?}");
         }
         note!(self, "{} ─✗ {} corrupted: {}", name(from), name(to), Line(message));
     }
@@ -98,17 +99,17 @@ impl World {
                 let set = &self.sets[&header.set];
                 let number = joiner(header.from).or_else(|| set.number(header.from));
                 let number = number.unwrap_or(header.from);
-                let newer = told(&packet);
+                let to_adopt = term_to_adopt(&packet);
                 let start = self.processes[to].start;
                 let settled = self.settled_term(to, number, &packet);
                 self.feed(to, node::Input::Receive { from: number, packet })?;
                 let raft = self.processes[to].node.raft().filter(|_| self.is_current(to, start));
                 match raft {
                     Some(raft) if settled.is_some_and(|term| raft.term() > term) => {
-                        Err(format!("{} hears its leader, and n{number} disturbs it", name(to)))
+                        Err(format!("{} has a leader, but n{number} raises its term", name(to)))
                     }
-                    Some(raft) if raft.term() < newer => {
-                        Err(format!("{} was told of term {newer} and did not go there", name(to)))
+                    Some(raft) if raft.term() < to_adopt => {
+                        Err(format!("{} received term {to_adopt} but did not adopt it", name(to)))
                     }
                     _ => Ok(()),
                 }
@@ -118,11 +119,11 @@ impl World {
 }
 
 impl World {
-    /// The term of a node that has just heard its leader, and is asked for a vote by somebody who was
-    /// removed: it stays there (dissertation §4.2.3).
+    /// The term of a node that has just heard from its leader and is asked for a vote by a removed
+    /// node. It must stay in this term (dissertation §4.2.3).
     fn settled_term(&self, process: usize, from: u64, packet: &Packet) -> Option<u64> {
         let p = &self.processes[process];
-        let out = self.clusters[p.membership.as_ref()?.invariants].1.is_out(from);
+        let out = self.clusters[p.membership.as_ref()?.cluster].1.is_out(from);
         let Packet::Raft(raft::Message { body: raft::Body::Vote { transfer: false, .. }, .. }) =
             packet
         else {
@@ -133,9 +134,10 @@ impl World {
     }
 }
 
-/// The term into which a message brings who hears it (paper §5.1). Questions and promises about a term
-/// to come do not, nor does a candidate that is not welcome.
-fn told(packet: &Packet) -> u64 {
+/// The term that the receiver of a message must adopt if its own is older (paper §5.1), or 0.
+/// PreVote requests and granted PreVotes are about a term that does not exist yet. A vote request
+/// may be ignored by a node that hears from its leader.
+fn term_to_adopt(packet: &Packet) -> u64 {
     let Packet::Raft(message) = packet else { return 0 };
     match message.body {
         raft::Body::PreVote { .. }

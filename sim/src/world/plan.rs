@@ -1,4 +1,4 @@
-//! What to run, and how it went.
+//! What to run, and how a run ended.
 
 use crate::clock::Micros;
 use crate::conditions::Faults;
@@ -6,9 +6,9 @@ use crate::conditions::Faults;
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Decides everything else.
+    /// Decides everything that the other fields do not.
     pub seed: u64,
-    /// How many members; drawn from the seed unless it is given.
+    /// How many members the cluster has; otherwise the seed decides.
     pub nodes: Option<usize>,
     /// How many events there are before the faults stop.
     pub steps: u64,
@@ -22,7 +22,7 @@ impl Plan {
     /// How many events a run has by default.
     pub const STEPS: u64 = 4_000;
 
-    /// A run with all that may happen.
+    /// A run of the usual length in which every fault may happen.
     pub fn new(seed: u64) -> Self {
         Self { seed, nodes: None, steps: Self::STEPS, without: Faults::default(), trace: false }
     }
@@ -45,16 +45,17 @@ pub struct Stats {
     pub elections: u64,
     /// Processes that died and started again.
     pub crashes: u64,
-    /// Changes of the members that a leader was asked for.
+    /// Membership changes that were requested of a leader.
     pub changes: u64,
     /// Snapshots that were taken or installed.
     pub snapshots: u64,
-    /// Runs whose cluster lost its majority for good while it formed, so that nothing is asked of it.
+    /// Runs whose cluster lost its majority for good while it formed. Nothing is required of them
+    /// then.
     pub lost: u64,
 }
 
 impl Stats {
-    /// Adds another run's.
+    /// Adds the numbers of other runs.
     pub fn add(&mut self, other: &Self) {
         self.runs += other.runs;
         self.events += other.events;
@@ -82,6 +83,6 @@ pub struct Report {
     pub nodes: usize,
     /// The faults that could happen.
     pub faults: Faults,
-    /// What happened, a line for each event, if the plan says so.
+    /// What happened, line by line, if the plan asks for a trace.
     pub trace: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Processes: how they start, join a cluster, die, and tell the time.
+//! Processes: how they start, join a cluster, set their timers and die.
 
 use super::*;
 
@@ -9,14 +9,14 @@ impl World {
         }
         let disk = std::mem::take(&mut self.processes[process].disk);
         let start = self.processes[process].start + 1;
-        self.processes[process] = self.fresh(process, disk, start);
+        self.processes[process] = self.new_process(process, disk, start);
         self.clients += 1;
         let client = self.clients;
         let p = &mut self.processes[process];
         (p.up, p.client) = (true, client);
         note!(
             self,
-            "{} starts, as {}",
+            "{} starts with the nonce {}",
             name(process),
             self.processes[process].formation.me().nonce
         );
@@ -30,23 +30,22 @@ impl World {
         Ok(())
     }
 
-    /// Whether a process can start. Who joins a cluster later waits until there is one; and who was
-    /// removed from it comes back as a new node.
+    /// Whether a process can start. A process that joins later waits until a cluster has formed. A
+    /// process that was removed from its cluster starts as a new node.
     fn may_start(&mut self, process: usize) -> bool {
         let joins = process >= self.size && self.conditions.faults.has(Fault::Membership);
         let identity = self.processes[process].disk.identity();
         if let Some(identity) = identity {
             let hash = identity.set.hash();
-            let invariants = self.clusters.iter().find(|(known, _)| *known == hash);
-            if self.healed.is_some() || !invariants.is_some_and(|(_, t)| t.is_out(identity.number))
-            {
+            let cluster = self.clusters.iter().find(|(known, _)| *known == hash);
+            let is_out = cluster.is_some_and(|(_, cluster)| cluster.is_out(identity.number));
+            if self.healed.is_some() || !is_out {
                 return true;
             }
         } else if !joins {
             return true;
         }
-        let Some((hash, _)) =
-            self.clusters.iter().max_by_key(|(_, invariants)| invariants.committed())
+        let Some((hash, _)) = self.clusters.iter().max_by_key(|(_, cluster)| cluster.committed())
         else {
             if self.healed.is_none() {
                 self.schedule(self.now + 50_000, Event::Restart { process });
@@ -68,27 +67,29 @@ impl World {
         }
         let later = usize::try_from(number).ok()?.checked_sub(set.members().len() + 1)?;
         let joined = self.joined.get(later).map(|process| (*process, JOINER + number));
-        // Who comes back is known by its nonce, also before it has heard that it is welcome.
-        let speaks = |p: &Process| p.formation.me().nonce == number;
+        // A member that lost its memory is known by its new nonce, even before it knows that it is
+        // readmitted.
+        let has_nonce = |p: &Process| p.formation.me().nonce == number;
         let returned = self.returned.get(&number).copied();
-        let returned = returned.or_else(|| self.processes.iter().position(speaks));
+        let returned = returned.or_else(|| self.processes.iter().position(has_nonce));
         joined.or_else(|| returned.map(|process| (process, number)))
     }
 
-    /// The process is a member from now on, or waits to become one.
+    /// The process is a member from now on, or waits to be made one. `again` says that its identity
+    /// is durable already.
     pub(super) fn join(&mut self, process: usize, identity: Identity, again: bool) -> Check {
         let Identity { number, nonce, ref set } = identity;
         let hash = set.hash();
         let initial = Members::voters(1..=set.members().len() as u64);
-        let invariants = match self.clusters.iter().position(|(known, _)| *known == hash) {
-            Some(invariants) => invariants,
+        let cluster = match self.clusters.iter().position(|(known, _)| *known == hash) {
+            Some(cluster) => cluster,
             None => {
                 self.clusters.push((hash, Invariants::new(initial.clone())));
                 self.sets.insert(hash, set.clone());
                 self.clusters.len() - 1
             }
         };
-        note!(self, "{} is n{number} of {hash:016x}", name(process));
+        note!(self, "{} is n{number} of the set {hash:016x}", name(process));
         let conditions = &self.conditions;
         let config = raft::Config {
             first_election: (number == 1 && !again).then_some(5),
@@ -107,7 +108,7 @@ impl World {
             self.returned.insert(number, process);
         }
         let p = &mut self.processes[process];
-        p.membership = Some(Membership { number, nonce, invariants, hash });
+        p.membership = Some(Membership { number, nonce, cluster, hash });
         let saved = p.disk.load();
         if !again {
             p.disk.start(Write::Identity(identity));
@@ -117,7 +118,7 @@ impl World {
         self.feed(process, node::Input::Start { config, saved })
     }
 
-    /// No two clusters ever have a majority of their members running in them.
+    /// Checks that no two clusters both have a majority of their members running.
     pub(super) fn check_clusters(&self) -> Check {
         let running = |hash: u64| {
             let first = self.sets[&hash].members().len() as u64;
@@ -125,8 +126,8 @@ impl World {
             let runs = |p: &&Process| p.membership.as_ref().is_some_and(counts);
             self.processes.iter().filter(runs).count()
         };
-        let able = self.sets.keys().filter(|hash| running(**hash) > self.size / 2);
-        if able.count() > 1 {
+        let with_majority = self.sets.keys().filter(|hash| running(**hash) > self.size / 2);
+        if with_majority.count() > 1 {
             return Err("two clusters have formed, each with a majority".into());
         }
         Ok(())
@@ -150,8 +151,9 @@ impl World {
         self.schedule(self.now + pause, Event::Restart { process });
     }
 
-    /// Whether the process may die: one that dies before its identity is durable comes back as a
-    /// stranger, and a cluster survives only a minority of those.
+    /// Whether the process may die now. A process that dies before its identity is durable comes
+    /// back as a node that is not a member, and a cluster can only lose a minority of its members
+    /// so.
     pub(super) fn may_crash(&mut self, process: usize) -> bool {
         let p = &self.processes[process];
         if !p.up || p.refused || p.disk.identity().is_some() {
@@ -162,7 +164,7 @@ impl World {
         may
     }
 
-    /// Schedules the process's next timer, unless an earlier one is under way.
+    /// Sets the process's timer, unless it is set to an earlier time.
     pub(super) fn arm(&mut self, process: usize) {
         let p = &mut self.processes[process];
         if !p.up {
@@ -181,7 +183,8 @@ impl World {
     pub(super) fn timer(&mut self, process: usize) -> Check {
         let p = &mut self.processes[process];
         if p.timer.is_some_and(|timer| timer > self.now) {
-            return Ok(()); // One that was overtaken by an earlier one, which has run.
+            // It was set before an earlier timer, which has fired and set the next one.
+            return Ok(());
         }
         p.timer = None;
         self.tick(process)

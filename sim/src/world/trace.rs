@@ -1,4 +1,4 @@
-//! Letters and entries in a line of the trace.
+//! Messages and entries in one line of the trace.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use conflux::host::transport::Message;
 use conflux::node::Packet;
 use conflux::raft;
 
-/// A message in a line.
+/// A message in one line.
 pub(crate) struct Line<'a>(pub(crate) &'a Message);
 
 impl fmt::Display for Line<'_> {

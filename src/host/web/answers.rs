@@ -1,4 +1,4 @@
-//! What storage answers, from JavaScript values.
+//! Reads the answers of storage and locks from JavaScript values.
 
 use wasm_bindgen::prelude::*;
 
@@ -6,8 +6,8 @@ use crate::elastic::{self, Record, Registry, StopReason};
 use crate::host::elastic::number;
 use crate::storage;
 
-/// The answer `what` about a node, with its value. `None` when there is no such answer: a bug of the
-/// shell.
+/// The answer of this kind (`what`) about a node, with its value. `None` when there is no such kind
+/// or the value does not fit: a bug of the shell.
 pub(super) fn read_answer(what: &str, node: &str, value: &JsValue) -> Option<elastic::Input> {
     let node = number(node)?;
     Some(match what {
@@ -21,14 +21,15 @@ pub(super) fn read_answer(what: &str, node: &str, value: &JsValue) -> Option<ela
             false => elastic::Input::Loaded { node, record: None },
             true => match read_record(value) {
                 Ok(record) => elastic::Input::Loaded { node, record: Some(record) },
-                // A node whose record cannot be read must not run, and must not be forgotten.
+                // A node whose record cannot be read must not run, and must not count as removed
+                // either.
                 Err(why) => elastic::Input::Failed(StopReason::StorageFailed(why)),
             },
         },
         "created" => elastic::Input::Created(node),
         "registered" => elastic::Input::Registered(node),
         "deleted" => elastic::Input::Deleted(node),
-        "gone" => elastic::Input::Failed(StopReason::StorageLost),
+        "storageLost" => elastic::Input::Failed(StopReason::StorageLost),
         "failed" => {
             let why = value.as_string().unwrap_or_default();
             elastic::Input::Failed(StopReason::StorageFailed(why))

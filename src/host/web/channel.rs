@@ -1,5 +1,5 @@
-//! How frames travel: through an object of the shell's, which has the channels by name, or through one of
-//! the user's own. A channel may lose, repeat, delay and reorder frames; one that throws has lost some.
+//! Channels: JavaScript objects that carry frames. They come from the shell, or are the user's own.
+//! A channel may lose, repeat, delay and reorder frames. If it throws, the frame counts as lost.
 
 use wasm_bindgen::prelude::*;
 
@@ -7,8 +7,9 @@ use wasm_bindgen::prelude::*;
 extern "C" {
     /// A channel, as `www/package/channels.js` describes it.
     pub type Channel;
-    /// Begins to take in frames for the node with this id (empty: for none yet), and calls `changed` when
-    /// `connected` may have changed. `room` is where the nodes meet.
+    /// Begins to receive frames for the node with this id (empty: for no node yet), and calls
+    /// `changed` when `connected` may have changed. `room` is the name under which the nodes find
+    /// each other.
     #[wasm_bindgen(method, catch)]
     fn connect(
         this: &Channel,
@@ -17,7 +18,7 @@ extern "C" {
         changed: &js_sys::Function,
         room: &str,
     ) -> Result<(), JsValue>;
-    /// Whether frames can travel now; a channel that does not say so always can.
+    /// Whether frames can travel now. A channel without this property always counts as connected.
     #[wasm_bindgen(method, getter)]
     fn connected(this: &Channel) -> JsValue;
     /// Sends a frame to the node with this id.
@@ -26,19 +27,19 @@ extern "C" {
     /// Sends a frame to everyone else.
     #[wasm_bindgen(method, catch)]
     fn broadcast(this: &Channel, frame: js_sys::Uint8Array) -> Result<(), JsValue>;
-    /// Disconnects; nothing is sent or received any more.
+    /// Disconnects. After this nothing is sent or received.
     #[wasm_bindgen(method, catch)]
     pub fn disconnect(this: &Channel) -> Result<(), JsValue>;
-    /// Takes in frames for one more id, of a node that runs here as well.
+    /// Receives frames for one more id: a node that runs here as well.
     #[wasm_bindgen(method, catch)]
     pub fn listen(this: &Channel, id: &str) -> Result<(), JsValue>;
-    /// Takes in no more of them.
+    /// Receives no more frames for this id.
     #[wasm_bindgen(method, catch)]
     pub fn unlisten(this: &Channel, id: &str) -> Result<(), JsValue>;
-    /// Lets go of what may keep the page from standing still: nothing is sent or received.
+    /// Releases what may keep the browser from freezing the page. Nothing is sent or received.
     #[wasm_bindgen(method, catch)]
     pub fn pause(this: &Channel) -> Result<(), JsValue>;
-    /// Goes on after `pause`.
+    /// Continues after `pause`.
     #[wasm_bindgen(method, catch)]
     pub fn resume(this: &Channel) -> Result<(), JsValue>;
 }
@@ -47,7 +48,7 @@ impl Channel {
     /// Connects the channel of a node.
     ///
     /// # Errors
-    /// When it cannot be had here, or the user's own refuses.
+    /// When the channel is not available here, or the user's own throws.
     pub fn open(
         self,
         id: &str,
@@ -57,7 +58,8 @@ impl Channel {
     ) -> Result<Self, JsValue> {
         let receive = Closure::<dyn Fn(Vec<u8>)>::new(receive).into_js_value();
         let changed = Closure::<dyn Fn()>::new(changed).into_js_value();
-        // The channel may call them even after it was disconnected: JavaScript keeps them.
+        // The channel may call these functions even after it was disconnected, so JavaScript owns
+        // them.
         self.connect(id, receive.unchecked_ref(), changed.unchecked_ref(), room)?;
         Ok(self)
     }
@@ -65,7 +67,7 @@ impl Channel {
     /// Sends a frame to the node with this id, or to everyone else.
     pub fn post(&self, to: Option<&str>, frame: &[u8]) {
         let frame = js_sys::Uint8Array::from(frame);
-        // What fails is a lost frame.
+        // If this fails, the frame is lost. Nodes send again what is not answered.
         let _ = match to {
             Some(to) => self.send(to, frame),
             None => self.broadcast(frame),

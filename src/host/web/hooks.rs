@@ -1,4 +1,4 @@
-//! What the package's shell (`www/package/shell.js`) does for the core.
+//! The functions of the package's shell (`www/package/shell.js`) that the core calls.
 
 use wasm_bindgen::prelude::*;
 
@@ -6,25 +6,26 @@ use crate::store::Failure;
 
 #[wasm_bindgen]
 extern "C" {
-    /// What the shell does for the core: the user's methods and reducer, and settling.
+    /// The shell's object with these functions.
     pub type Hooks;
-    /// Runs a method on arguments in JSON; an action in JSON, or nothing.
+    /// Runs a method on arguments in JSON. Returns the action in JSON, or nothing.
     #[wasm_bindgen(method, catch)]
     pub fn judge(this: &Hooks, method: &str, args: &str) -> Result<Option<String>, JsValue>;
-    /// Runs the reducer on an action in JSON.
+    /// Runs the reducer on a state and an action in JSON. Returns the new state.
     #[wasm_bindgen(method, catch)]
     pub fn reduce(this: &Hooks, state: &JsValue, action: &str) -> Result<JsValue, JsValue>;
-    /// The state in JSON.
+    /// Serializes a state to JSON.
     #[wasm_bindgen(method, catch)]
     pub fn save(this: &Hooks, state: &JsValue) -> Result<String, JsValue>;
-    /// A state from JSON.
+    /// Deserializes a state from JSON.
     #[wasm_bindgen(method, catch)]
     pub fn load(this: &Hooks, json: &str) -> Result<JsValue, JsValue>;
-    /// An action was committed here.
+    /// The action at this index was committed here, or a snapshot that ends there was loaded.
     #[wasm_bindgen(method, catch)]
     pub fn committed(this: &Hooks, index: f64) -> Result<(), JsValue>;
-    /// What was committed: where, behind which node it was performed, and the action in JSON; neither for
-    /// a snapshot. Only after `CoreNode.watch`.
+    /// An action was committed: index and term of its entry, the node that performed it, and the
+    /// action in JSON. For a snapshot there is no node and no action. Called only after
+    /// `CoreNode.watch`.
     #[wasm_bindgen(method, catch)]
     pub fn entry(
         this: &Hooks,
@@ -36,16 +37,17 @@ extern "C" {
     /// A perform ended with an action in JSON.
     #[wasm_bindgen(method, catch)]
     pub fn action(this: &Hooks, ticket: f64, action: &str) -> Result<(), JsValue>;
-    /// A perform ended without an action, or a read is as new as it must be.
+    /// A perform ended without an action, or a read succeeded.
     #[wasm_bindgen(method, catch)]
     pub fn nothing(this: &Hooks, ticket: f64) -> Result<(), JsValue>;
     /// A perform or a read failed.
     #[wasm_bindgen(method, catch)]
     pub fn failed(this: &Hooks, ticket: f64, code: &str, message: &str) -> Result<(), JsValue>;
-    /// Asks something of storage or locks; `CoreNode.answer` takes the answer.
+    /// Asks storage or locks to do something. The answer goes to `CoreNode.answer`.
     #[wasm_bindgen(method)]
     pub fn ask(this: &Hooks, what: &str, generation: f64, node: &str, value: &JsValue);
-    /// Writes a batch; answered with `persisted`, or with what went wrong.
+    /// Writes a batch of a node of an elastic cluster. The answer is `persisted`, or what went
+    /// wrong.
     #[wasm_bindgen(method)]
     #[allow(clippy::too_many_arguments)]
     pub fn write(
@@ -59,13 +61,15 @@ extern "C" {
         first: Option<f64>,
         entries: Option<Vec<u8>>,
     );
-    /// Writes a record of a node of a fixed cluster; answered with `CoreNode.recorded`.
+    /// Appends a record to the file of a fixed cluster's node. The answer goes to
+    /// `CoreNode.recorded`.
     #[wasm_bindgen(method)]
     pub fn record(this: &Hooks, seq: f64, begins: bool, bytes: Vec<u8>);
-    /// Wants `CoreNode.tick` in so many ms, from a timer that is not slow in a hidden page.
+    /// Asks for a call of `CoreNode.tick` after so many ms, by a timer that is not slow in a hidden
+    /// page.
     #[wasm_bindgen(method, catch)]
     pub fn wake(this: &Hooks, ms: f64) -> Result<(), JsValue>;
-    /// Something happened.
+    /// Reports something to the user: an event of this kind, and for an error its code and message.
     #[wasm_bindgen(method, catch)]
     pub fn notice(this: &Hooks, kind: &str, code: &str, message: &str) -> Result<(), JsValue>;
 }
@@ -77,13 +81,13 @@ pub fn error(failure: &Failure) -> JsValue {
     error.into()
 }
 
-/// What somebody threw, as a failure. `code` is for what has none.
+/// A thrown value as a failure. `code` is used if the value has no code.
 pub(super) fn failure(thrown: &JsValue, code: &str) -> Failure {
     let own = js_sys::Reflect::get(thrown, &"code".into()).ok().and_then(|c| c.as_string());
     Failure::new(own.as_deref().unwrap_or(code), message_of(thrown))
 }
 
-/// The message of what somebody threw.
+/// The message of a thrown value.
 pub(super) fn message_of(thrown: &JsValue) -> String {
     let message = js_sys::Reflect::get(thrown, &"message".into());
     message.ok().and_then(|m| m.as_string()).unwrap_or_else(|| {

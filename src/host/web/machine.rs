@@ -38,7 +38,7 @@ impl Machine for JsMachine<'_> {
     }
 
     fn committed(&mut self, index: Index) {
-        // What a subscriber throws is reported by the shell.
+        // The shell reports what a subscriber throws.
         let _ = self.0.committed(index as f64);
     }
 }

@@ -1,8 +1,9 @@
-//! The host in a browser or in Node.js: feeds a [`Host`] and does what it asks.
+//! The host in a browser or in Node.js: gives inputs to a [`Host`] and executes its effects.
 //!
-//! User code runs only while nothing of Rust is borrowed, and may call back in: what it asks for
-//! goes into the inbox, which the outermost [`WebHost::pump`] empties. Inputs of one turn are
-//! handled together, and all that a turn has to say to one node is one frame.
+//! User code runs only while nothing of Rust is borrowed, and it may call back into the handle.
+//! Such calls put inputs into the inbox, which the outermost [`WebHost::pump`] empties. The inputs
+//! of one turn of the event loop are handled together, and all messages of a turn to one node are
+//! one frame.
 
 mod answers;
 mod channel;
@@ -42,39 +43,44 @@ fn now() -> Time {
 }
 
 thread_local! {
-    /// Every node that is not closed. A node lives until it is closed, and not until the last of the
-    /// page's references to it is collected.
+    /// Every host that is not closed. A host must live until it is closed, even if the page has
+    /// dropped its last reference to the handle.
     static LIVE: RefCell<Vec<Rc<WebHost>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs one node, or several behind one handle.
+/// A host with its JavaScript objects.
 pub struct WebHost {
     this: Weak<WebHost>,
     core: RefCell<Host<JsValue>>,
+    /// The effects that the next [`WebHost::flush`] carries out.
     effects: RefCell<Vec<Effect>>,
     hooks: Hooks,
+    /// `None` once the host is closed.
     channel: RefCell<Option<Channel>>,
     inbox: RefCell<Vec<Input<JsValue>>>,
+    /// [`WebHost::pump`] runs now.
     pumping: Cell<bool>,
+    /// The microtask that calls [`WebHost::pump`] is queued.
     scheduled: Cell<bool>,
     microtask: js_sys::Function,
+    /// The timer, and the deadline for which it was set.
     timer: RefCell<Option<(Time, Timeout)>>,
     paused: Cell<bool>,
     isolated: Cell<bool>,
     closing: Cell<bool>,
-    /// Nobody sees the page, so its timers are slow.
+    /// The page is hidden, so its timers are slow.
     hidden: Cell<bool>,
-    /// The channel was connected or disconnected.
+    /// The channel was connected or disconnected, which is not reported yet.
     moved: Cell<bool>,
-    /// Somebody wants to see each action that is committed.
+    /// The shell wants [`Hooks::entry`] for everything that is committed.
     watched: Cell<bool>,
 }
 
 impl WebHost {
-    /// Starts a node.
+    /// Starts a host.
     ///
     /// # Errors
-    /// When the channel cannot be had.
+    /// When the channel cannot be opened.
     pub fn start(
         options: Options,
         channel: Channel,
@@ -104,7 +110,8 @@ impl WebHost {
                 inbox: RefCell::default(),
                 pumping: Cell::new(false),
                 scheduled: Cell::new(false),
-                // JavaScript keeps it for as long as it may still call it.
+                // JavaScript owns the function, because it may call it even after the host is
+                // dropped.
                 microtask: microtask.into_js_value().unchecked_into(),
                 timer: RefCell::default(),
                 paused: Cell::new(false),
@@ -140,24 +147,25 @@ impl WebHost {
         Ok(())
     }
 
-    /// The core, to look at.
+    /// The core, for reading.
     pub fn core(&self) -> std::cell::Ref<'_, Host<JsValue>> {
         self.core.borrow()
     }
 
-    /// Whether the channel can carry frames now.
+    /// Whether frames can travel now.
     pub fn is_connected(&self) -> bool {
         !self.isolated.get() && self.channel.borrow().as_ref().is_some_and(Channel::is_open)
     }
 
-    /// Whether the node is paused, and whether it is cut off.
+    /// Whether the node is paused, and whether it is isolated.
     pub fn faults(&self) -> (bool, bool) {
         (self.paused.get(), self.isolated.get())
     }
 
-    /// Pauses the node, as if its tab were frozen, or cuts it off from the others.
+    /// Sets whether the node is paused, as if its tab were frozen, and whether it is isolated from
+    /// the other nodes.
     pub fn set_faults(&self, paused: bool, isolated: bool) {
-        // A node that is closing is not stopped any more.
+        // A paused node could not close.
         let paused = paused && !self.closing.get();
         self.isolated.set(isolated);
         if self.paused.replace(paused) && !paused {
@@ -168,10 +176,10 @@ impl WebHost {
         }
     }
 
-    /// Takes in something to do, at the end of this turn.
+    /// Puts an input into the inbox. It is handled at the end of this turn.
     pub fn enqueue(&self, input: Input<JsValue>) {
         let mut inbox = self.inbox.borrow_mut();
-        // Performs of one turn are one append.
+        // Performs of one turn become one input, so that the leader makes one append of them.
         match (inbox.last_mut(), input) {
             (Some(Input::Perform(waiting)), Input::Perform(more)) => waiting.extend(more),
             (_, input) => inbox.push(input),
@@ -180,14 +188,14 @@ impl WebHost {
         self.schedule();
     }
 
-    /// Closes the node; a notice says when it is done.
+    /// Closes the host. [`Notice::Closed`] says when it is closed.
     pub fn close(&self) {
         self.closing.set(true);
         self.set_faults(false, self.isolated.get());
         self.enqueue(Input::Close);
     }
 
-    /// Takes in a perform.
+    /// Puts a perform into the inbox.
     pub fn perform(&self, perform: Perform) {
         self.enqueue(Input::Perform(vec![perform]));
     }
@@ -198,7 +206,7 @@ impl WebHost {
         }
     }
 
-    /// Does everything that waits, and sends what comes of it.
+    /// Handles everything in the inbox, and sends the frames and carries out the effects of that.
     fn pump(&self) {
         if self.paused.get() || self.pumping.replace(true) {
             return;
@@ -229,19 +237,19 @@ impl WebHost {
             self.effects.borrow_mut().extend(effects);
             settled.into_iter().for_each(|settled| self.settle(settled));
             for notice in notices {
-                // What was said before the end is sent before the channel goes.
+                // The last frames must be sent before the channel is disconnected.
                 if notice == Notice::Closed {
                     self.flush();
                     if let Some(channel) = self.channel.take() {
                         let _ = channel.disconnect();
                     }
                     let this = self.this.as_ptr();
-                    let gone = LIVE.with_borrow_mut(|live| {
+                    let closed = LIVE.with_borrow_mut(|live| {
                         let position = live.iter().position(|host| Rc::as_ptr(host) == this);
                         position.map(|position| live.swap_remove(position))
                     });
-                    // Whoever called this method holds another reference.
-                    drop(gone);
+                    // The caller of this method holds another reference, so `self` stays valid.
+                    drop(closed);
                 }
                 self.notify(notice);
             }
@@ -255,13 +263,14 @@ impl WebHost {
         }
     }
 
-    /// Tells who watches what was committed.
+    /// Calls [`Hooks::entry`], if the shell wants that.
     fn show(&self, Committed { at, action }: &Committed) {
         if !self.watched.get() {
             return;
         }
         let text = |blob: &Blob| String::from_utf8_lossy(blob.as_slice()).into_owned();
-        // Members of a fixed cluster have names, and nodes of tabs have numbers.
+        // Members of a fixed cluster have names. The ids of an elastic cluster follow from the
+        // numbers.
         let by = action.as_ref().map(|(by, _)| match by.name.len() {
             0 => name(by.id),
             _ => text(&by.name),
@@ -270,7 +279,7 @@ impl WebHost {
         let _ = self.hooks.entry(at.index as f64, at.term as f64, by, action);
     }
 
-    /// Whether somebody wants to see each action that is committed.
+    /// Sets whether to call [`Hooks::entry`] for everything that is committed.
     pub fn watch(&self, watched: bool) {
         self.watched.set(watched);
     }
@@ -304,7 +313,7 @@ impl WebHost {
         }
     }
 
-    /// Asks something of storage or locks, which the shell has.
+    /// Asks the shell's storage or locks to do something.
     fn ask(&self, generation: u32, effect: elastic::Effect) {
         use elastic::Effect as Ask;
         let hex = |incarnation: u64| JsValue::from(format!("{incarnation:016x}"));
@@ -328,31 +337,31 @@ impl WebHost {
                 let record = js_sys::Array::of3(&hex(incarnation), &bytes(hard), &bytes(entries));
                 ("create", node, record.into())
             }
-            // The core keeps the others to itself.
+            // The host handles the other effects itself.
             _ => return,
         };
         self.hooks.ask(what, f64::from(generation), &name(node), &value);
     }
 
-    /// The storage of a node of a fixed cluster says what it has.
+    /// The file that the storage of a fixed cluster's node has, if any.
     pub fn restored(&self, file: Option<Vec<u8>>) {
         self.enqueue(Input::Restored(file));
     }
 
-    /// Everything up to this record is durable.
+    /// Every record up to this one is durable.
     pub fn recorded(&self, seq: f64) {
         self.enqueue(Input::Persisted { generation: 0, node: 0, seq: seq as u64 });
     }
 
-    /// The storage of a node of a fixed cluster fails.
+    /// The storage of a fixed cluster's node has failed.
     pub fn broken(&self, code: &str, message: String) {
         self.enqueue(Input::Failed(Failure::new(code, message)));
     }
 
-    /// Storage or locks answer.
+    /// An answer of storage or locks. `what` is its kind.
     ///
     /// # Errors
-    /// When the answer is none: a bug of the shell.
+    /// When there is no such answer: a bug of the shell.
     pub fn answer(
         &self,
         what: &str,
@@ -373,30 +382,32 @@ impl WebHost {
         Ok(())
     }
 
-    /// Whether somebody can see the page. A hidden page's timers are slow, so the shell lends others.
+    /// Sets whether the page is visible. A hidden page's timers are slow, so [`Hooks::wake`] is
+    /// used then.
     pub fn set_visible(&self, visible: bool) {
         self.hidden.set(!visible);
         self.timer.take();
         self.enqueue(Input::Visible(visible));
     }
 
-    /// Lets go of everything, at once: the page may stand still when this returns.
+    /// Stops all nodes and releases everything before this returns, because the browser may freeze
+    /// the page then.
     pub fn suspend(&self) {
         self.inbox.borrow_mut().push(Input::Suspend);
         self.pump();
-        // A message for a page in the back/forward cache would throw it out of there.
+        // A message to a page in the back/forward cache makes the browser evict the page.
         self.channel.borrow().iter().for_each(|channel| drop(channel.pause()));
     }
 
-    /// Goes on after [`WebHost::suspend`].
+    /// Starts again after [`WebHost::suspend`].
     pub fn resume(&self) {
         self.channel.borrow().iter().for_each(|channel| drop(channel.resume()));
         self.enqueue(Input::Start);
     }
 
-    /// A timer of the shell rings.
+    /// The timer that was set with [`Hooks::wake`] has fired.
     pub fn tick(&self) {
-        // The page's own is late: it must not be taken for one that is still to ring.
+        // The page's own timer is late. While it is set, `arm` would not ask for another.
         self.timer.take();
         self.inbox.borrow_mut().push(Input::Tick);
         self.pump();
@@ -404,7 +415,7 @@ impl WebHost {
 
     fn settle(&self, settled: Settled) {
         let ticket = settled.ticket as f64;
-        // User code is called here; what it throws is its own affair, and the shell reports it.
+        // User code runs here. The shell reports what it throws.
         let _ = match settled.outcome {
             Outcome::Nothing => self.hooks.nothing(ticket),
             Outcome::Failed(failure) => self.hooks.failed(ticket, &failure.code, &failure.message),
@@ -424,8 +435,8 @@ impl WebHost {
         };
     }
 
-    /// Sets the timer to the next deadline. A timer that rings too early is left alone: deadlines
-    /// mostly move away, and it asks again when it rings.
+    /// Sets the timer to the next deadline. A timer that is set for an earlier time is left alone,
+    /// because deadlines mostly move into the future; when it fires, the next one is set.
     fn arm(&self) {
         let Some(deadline) = self.core.borrow().deadline() else {
             self.timer.take();
@@ -441,11 +452,12 @@ impl WebHost {
         let weak = self.this.clone();
         let timeout = Timeout::new(pause, move || {
             if let Some(host) = weak.upgrade() {
-                // This closure is what the timer holds: it is dropped when this has returned.
-                let ringing = host.timer.take();
+                // The timer owns this closure, so it must not be dropped before the closure
+                // returns.
+                let fired = host.timer.take();
                 host.inbox.borrow_mut().push(Input::Tick);
                 host.pump();
-                drop(ringing);
+                drop(fired);
             }
         });
         self.timer.replace(Some((deadline, timeout)));
