@@ -1,87 +1,90 @@
-//! Known mistakes in implementations of Raft and of exactly-once execution, each of which can be made
-//! here on purpose, so that it can be shown that the simulator finds it.
+//! Deliberate bugs: known mistakes of implementations of Raft and of exactly-once execution. The
+//! simulator switches one of them on, to show that its checks find it.
 //!
-//! Only the feature `mistakes` compiles them in; without it [`made`] is a constant `false` and nothing
-//! of them is left. Nothing that is shipped has the feature.
+//! They exist only with the feature `mistakes`. Without it `made` is a constant `false`, and the
+//! compiler removes them. Nothing that is shipped has the feature.
 
-/// A mistake.
+/// A deliberate bug. Each variant says what the code does wrong while it is switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
-    /// A majority is ⌊n/2⌋.
+    /// A majority is ⌊n/2⌋ voters (at least one) instead of ⌊n/2⌋ + 1.
     MajorityOffByOne,
-    /// A vote is told before it is durable.
+    /// A vote for a candidate is granted without being written.
     VoteNotPersisted,
-    /// A new term begins with the old term's vote.
+    /// A node that enters a new term keeps the vote of the old one.
     VoteNotReset,
-    /// A second candidate of a term gets a vote, too.
+    /// A node votes for more than one candidate in a term.
     VoteGrantedTwice,
-    /// Candidates are not asked how far their log goes.
+    /// A node votes for a candidate whose log is not up to date (paper §5.4.1).
     StaleLogElected,
-    /// Entries of an older term are committed by counting (paper, figure 8).
+    /// A leader commits entries of an older term by counting replicas (paper, figure 8).
     OldTermCounted,
-    /// A heartbeat is accepted whatever the log holds.
+    /// A follower accepts an append without entries although the log check fails.
     HeartbeatUnchecked,
-    /// A conflict at the first index stays.
+    /// A follower does not replace a conflicting entry at index 1.
     FirstIndexKept,
-    /// What is there already is cut off and appended again, with what was behind it.
+    /// A follower truncates its log even if the entries of a message do not conflict with it.
     DuplicateTruncates,
-    /// The commit index is clamped to the follower's own tail, not to what the message has verified.
+    /// A follower commits up to the end of its own log, not only up to the end of what the message
+    /// has verified.
     CommitClampedToTail,
-    /// Entries are acknowledged before they are durable.
+    /// A follower acknowledges entries before they are durable.
     AcknowledgedEarly,
-    /// A refused PreVote that shows a newer term is ignored.
+    /// A pre-candidate ignores a refusal that shows a newer term.
     PreVoteTermIgnored,
-    /// The election timeout is drawn once in a lifetime.
+    /// Every election timeout of a node is the same.
     TimeoutDrawnOnce,
-    /// A snapshot replaces a log that has all of it and more.
+    /// A received snapshot replaces a log that has all the entries that it covers, and more.
     SnapshotOverNewerLog,
-    /// The session table is not part of snapshots.
+    /// Snapshots do not contain the session table.
     SessionsNotInSnapshot,
-    /// A perform that is sent again runs again.
+    /// A perform that a client sends again runs again.
     RetryAppliedTwice,
-    /// A verdict is told at once, by a leader that may have been deposed.
+    /// A leader that may have been deposed sends a verdict without confirming its leadership.
     VerdictUnconfirmed,
-    /// Verdicts are in no log, and the next leader judges them again behind their successors.
+    /// Verdicts are not logged, so the next leader judges those performs again, after later ones.
     VerdictJudgedAgain,
-    /// Performs of a session that has expired run all the same.
+    /// Performs of an expired session run.
     ExpiredSessionRuns,
-    /// Raft starts when a majority has accepted a set, not all of it.
+    /// A fixed cluster starts Raft when a majority of the proposed set, not all of it, has accepted
+    /// the set.
     VoteBeforeFormed,
-    /// A read is answered without asking whether somebody else leads.
+    /// A leader confirms a read without the replies of a majority.
     ReadUnconfirmed,
-    /// An answer to an older leadership counts as one to the newest round of this one.
+    /// The refusal of a message of an older term echoes its round, which a leader may take for one
+    /// of its new term.
     StaleRoundEchoed,
-    /// A configuration whose entry is cut off counts on.
+    /// A configuration stays in force when its entry is truncated.
     ChangeNotRolledBack,
-    /// The configuration is changed again before the last change is committed.
+    /// A leader changes the configuration before the last change is committed.
     TwoChanges,
-    /// A new leader changes the configuration before an entry of its own term is committed.
+    /// A leader changes the configuration before an entry of its own term is committed.
     ChangeBeforeTerm,
-    /// Majorities are those of the committed configuration, not of the newest.
+    /// Majorities are those of the newest committed configuration, not of the newest one.
     OldQuorum,
-    /// Who hears nobody stands at once, as a node does that was removed, and who hears a leader goes
-    /// into its term all the same.
+    /// A node becomes a candidate without a PreVote, and a node that hears from a leader enters the
+    /// candidate's term. So a removed node disrupts the cluster.
     RemovedDisrupts,
-    /// Learners count for majorities.
+    /// Learners count for majorities, and vote.
     LearnerCounted,
-    /// Who rests sticks to its leader, whoever else misses it.
+    /// A quiesced node does not wake when another node asks for a PreVote.
     NeverWoken,
-    /// A host that is told that it has lost a node runs it on.
+    /// A host goes on running a node after it was told that another host has taken it over.
     ZombieRunsOn,
-    /// A host that has lost a node writes on.
+    /// Storage accepts writes of a host that another host has replaced (an older epoch).
     EpochUnchecked,
-    /// A node whose lock is granted and that has no record is started empty.
+    /// A node whose lock is granted but whose record is missing is started empty.
     EmptyStart,
-    /// Nobody takes a lock away from a frozen host.
+    /// No host steals the lock of a node whose host is frozen.
     FrozenKeepsLock,
-    /// A node that was removed runs for ever.
+    /// A node that was removed from the cluster runs for ever.
     RemovedRunsOn,
     /// An adopted node is deleted before its removal is committed.
     DeletedTooEarly,
 }
 
 impl Mistake {
-    /// All of them.
+    /// Every deliberate bug.
     pub const ALL: [Self; 35] = [
         Self::MajorityOffByOne,
         Self::VoteNotPersisted,
@@ -127,15 +130,15 @@ mod switch {
 
     use super::Mistake;
 
-    /// The number of the mistake plus one; 0 for none.
+    /// The number of the bug that is switched on, plus one; 0 for none.
     static MADE: AtomicUsize = AtomicUsize::new(0);
 
-    /// From now on this mistake is made, and no other.
+    /// Switches this bug on, and every other one off.
     pub fn make(mistake: Option<Mistake>) {
         MADE.store(mistake.map_or(0, |mistake| mistake as usize + 1), Ordering::SeqCst);
     }
 
-    /// Whether a mistake is made.
+    /// Whether this bug is switched on.
     pub(crate) fn made(mistake: Mistake) -> bool {
         MADE.load(Ordering::Relaxed) == mistake as usize + 1
     }
@@ -146,7 +149,7 @@ pub(crate) use self::switch::made;
 #[cfg(feature = "mistakes")]
 pub use self::switch::make;
 
-/// Whether a mistake is made.
+/// Whether this bug is switched on: never, without the feature `mistakes`.
 #[cfg(not(feature = "mistakes"))]
 pub(crate) const fn made(_: Mistake) -> bool {
     false

@@ -1,19 +1,19 @@
-//! Maps and sets as sorted lists, for what the core keeps few of, or adds at the end.
+//! Maps and sets as sorted vectors, for collections that are small or grow at their end.
 //!
-//! The names are those of `BTreeMap` and `BTreeSet`, whose code is generated anew for each kind of key and
-//! value: that was a third of all that a browser had to load. A search takes as long here as there, and to
-//! add or remove an entry moves those behind it.
+//! The methods are named as those of `BTreeMap` and `BTreeSet`, whose code the compiler generates
+//! anew for every type of key and value: it was a third of the code that a browser had to load. A
+//! search is as fast as in a `BTreeMap`; to insert or remove an entry moves all entries behind it.
 
 use std::borrow::Borrow;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A map from keys to values, in the order of the keys.
+/// A map from keys to values, sorted by key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SortedMap<K, V>(Vec<(K, V)>);
 
-/// A set, in its order.
+/// A sorted set of keys.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SortedSet<K>(SortedMap<K, ()>);
 
@@ -23,12 +23,12 @@ impl<K: Ord, V> SortedMap<K, V> {
         Self(Vec::new())
     }
 
-    /// Where a key is, or where it would be.
+    /// The place of a key, or, as the error, the place where it would be inserted.
     fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<usize, usize>
     where
         K: Borrow<Q>,
     {
-        // Most of what comes belongs at the end.
+        // Most new keys belong at the end.
         match self.0.last() {
             Some((last, _)) if last.borrow() < key => Err(self.0.len()),
             _ => self.0.binary_search_by(|(other, _)| other.borrow().cmp(key)),
@@ -76,7 +76,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         self.find(key).is_ok()
     }
 
-    /// Gives a key a value, and returns the one that it had.
+    /// Sets the value of a key, and returns the value that it had.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.find(&key) {
             Ok(at) => Some(std::mem::replace(&mut self.0[at].1, value)),
@@ -87,7 +87,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         }
     }
 
-    /// The value of a key; if it has none, one is made.
+    /// The value of a key. A key without a value gets `value()`.
     pub fn get_or_insert_with(&mut self, key: K, value: impl FnOnce() -> V) -> &mut V {
         let at = self.find(&key).unwrap_or_else(|at| {
             self.0.insert(at, (key, value()));
@@ -105,7 +105,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         Some(self.0.remove(at).1)
     }
 
-    /// Keeps the entries that `keep` says to keep.
+    /// Keeps the entries for which `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         self.0.retain_mut(|(key, value)| keep(key, value));
     }
@@ -160,7 +160,7 @@ impl<K: Ord> SortedSet<K> {
         Self(SortedMap::new())
     }
 
-    /// How many there are.
+    /// How many keys there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -170,12 +170,12 @@ impl<K: Ord> SortedSet<K> {
         self.0.is_empty()
     }
 
-    /// Removes all.
+    /// Removes all keys.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Whether it is in the set.
+    /// Whether a key is in the set.
     pub fn contains<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -183,12 +183,12 @@ impl<K: Ord> SortedSet<K> {
         self.0.contains_key(key)
     }
 
-    /// Adds one, and says whether it was not there before.
+    /// Adds a key, and returns whether it was not there before.
     pub fn insert(&mut self, key: K) -> bool {
         self.0.insert(key, ()).is_none()
     }
 
-    /// Removes one, and says whether it was there.
+    /// Removes a key, and returns whether it was there.
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -196,7 +196,7 @@ impl<K: Ord> SortedSet<K> {
         self.0.remove(key).is_some()
     }
 
-    /// All of them.
+    /// The keys.
     pub fn iter(&self) -> impl Iterator<Item = &K> {
         self.0.keys()
     }
@@ -269,15 +269,17 @@ impl<K: Serialize, V: Serialize> Serialize for SortedMap<K, V> {
 }
 
 impl<'de, K: Ord + Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for SortedMap<K, V> {
-    /// What others send is taken only in order: to sort it could take them for ever.
+    /// Decodes only keys that are in order, without duplicates. Keys come from peers, and to insert
+    /// them one by one in any order could take too long.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let entries = Vec::<(K, V)>::deserialize(deserializer)?;
         let mut keys = entries.iter().map(|(key, _)| key);
         let mut last = keys.next();
         for key in keys {
-            if last.replace(key) >= Some(key) {
+            if last >= Some(key) {
                 return Err(D::Error::custom("the keys of a map are out of order"));
             }
+            last = Some(key);
         }
         Ok(Self(entries))
     }
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_does_as_the_standard_library_s() {
+    fn a_sorted_map_behaves_like_a_btree_map() {
         let mut rng = SmallRng::seed_from_u64(1);
         let (mut ours, mut theirs) = (SortedMap::new(), BTreeMap::new());
         for step in 0..20_000_u32 {
@@ -343,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_holds_each_once_and_in_order() {
+    fn a_sorted_set_holds_each_key_once_and_in_order() {
         let mut set: SortedSet<&str> = ["b", "a", "b"].into_iter().collect();
         assert_eq!((set.len(), set.insert("a"), set.insert("c")), (2, false, true));
         assert_eq!((set.contains("b"), set.remove("b"), set.remove("b")), (true, true, false));
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_others_must_be_in_order() {
+    fn a_map_whose_keys_repeat_or_are_out_of_order_is_not_decoded() {
         let read = |pairs: Vec<(u8, u8)>| {
             let bytes = postcard::to_allocvec(&pairs).expect("it is encoded");
             postcard::from_bytes::<SortedMap<u8, u8>>(&bytes)

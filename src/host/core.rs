@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 
 use super::cluster::{Action, Admission, Cluster, Event};
 use super::elastic::ElasticCluster;
+use super::faults::describe;
 use super::fixed::FixedCluster;
 use super::transport::{Message, Transport};
 use super::types::{Effect, Input, Kind, Notice, Output, Phase, Settings, Status};
@@ -20,7 +21,7 @@ use crate::formation::Set;
 use crate::node::{self, Node, Packet};
 use crate::raft::{self, Index, Members, NodeId, Raft, RoleName, Saved, Time};
 use crate::sorted::SortedMap;
-use crate::store::{Call, Failure, Fault, Outcome, Return, Settled};
+use crate::store::{Call, Failure, Outcome, Return, Settled};
 use crate::wire::Header;
 
 /// After how many ms a node campaigns for the first time when this host runs a majority of the
@@ -599,29 +600,4 @@ impl<S: Clone> Host<S> {
 
 fn closed() -> Failure {
     Failure::new("CLOSED", "the node is closed")
-}
-
-fn describe(fault: Fault) -> Failure {
-    match fault {
-        Fault::ReducerFailed(failure) => Failure::new(
-            "REDUCER_FAILED",
-            format!(
-                "the reducer failed on a committed action, and this node's state is as if the \
-                 action had not been: {}",
-                failure.message
-            ),
-        ),
-        Fault::CannotSave(failure) => Failure::new(
-            "CANNOT_SAVE",
-            format!("the state cannot be saved, so the log keeps growing: {}", failure.message),
-        ),
-        Fault::CannotLoad(failure) => Failure::new(
-            "CANNOT_LOAD",
-            format!("a snapshot of the state cannot be loaded: {}", failure.message),
-        ),
-        Fault::BadEntry(index) => Failure::new(
-            "BAD_ENTRY",
-            format!("the log entry at {index} cannot be read, and is skipped"),
-        ),
-    }
 }

@@ -40,6 +40,7 @@
 //!
 //! - [`core`] is the host, for all kinds of cluster
 //! - `cluster` is the seam between the host and a kind of cluster (`Cluster`, `Event`, `Action`)
+//! - `faults` describes faults of user code
 //! - `fixed` and [`elastic`] are the two kinds, on top of [`crate::formation`] and
 //!   [`crate::elastic`]
 //! - [`transport`] packs messages into frames and reads frames
@@ -50,6 +51,7 @@
 mod cluster;
 pub mod core;
 pub mod elastic;
+mod faults;
 mod fixed;
 pub mod options;
 pub mod transport;

@@ -1,9 +1,9 @@
 //! One node: Raft, the store on top of it, and the order of their effects.
 //!
-//! Before its cluster has formed a node already takes performs and keeps them; [`Input::Start`]
-//! gives it its Raft. From then on it sees to it that no message leaves before the write on which
-//! it depends is durable, that user code returns before anything else happens, and that what a turn
-//! brings is proposed as one append.
+//! A node accepts and keeps performs even before its cluster has formed; [`Input::Start`] gives it
+//! its Raft. From then on [`Node`] ensures that no message leaves before the write on which it
+//! depends is durable, that user code returns before the next input is handled, and that the
+//! actions of one turn are proposed as one append.
 
 use std::collections::VecDeque;
 
@@ -16,52 +16,52 @@ use crate::store::{
     self, Call, DetachedClient, Failure, Fault, Outcome, Perform, Return, Settled, Step, Store,
 };
 
-/// What one node says to another.
+/// What one node sends to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Packet {
-    /// Raft to Raft.
+    /// A message of Raft.
     Raft(raft::Message),
-    /// Store to store.
+    /// A message of the store.
     Store(store::Message),
 }
 
 /// Where a node's writes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Nowhere: the node's memory is its storage, and a node that stops is never started again.
-    /// Every write counts as done at once.
+    /// Nowhere. A node that stops is never started again, so every write counts as durable at once.
     Volatile,
-    /// To storage: each [`Output::persist`] is answered with [`Input::Persisted`].
+    /// To storage. The caller answers each [`Output::persist`] with [`Input::Persisted`].
     Durable,
 }
 
 /// One thing that happened to a node.
 #[derive(Debug)]
 pub enum Input<S> {
-    /// The cluster has formed, or the node starts again in it.
+    /// The cluster has formed, or the node restarts in it.
     Start {
-        /// Raft's settings, the members among them.
+        /// Raft's settings, with the members.
         config: raft::Config,
         /// What storage has of the node.
         saved: Saved,
     },
     /// Time has passed.
     Tick,
-    /// A member sent something.
+    /// A packet arrived.
     Receive {
-        /// Who.
+        /// The member that sent it.
         from: NodeId,
-        /// What.
+        /// What it sent.
         packet: Packet,
     },
     /// Performs, in the order in which they were issued.
     Perform(Vec<Perform>),
-    /// "Settle this when my state is at least as new as the cluster's is now."
+    /// Settle this read when the node's state is at least as new as the cluster's is now
+    /// (ReadIndex, dissertation §6.4).
     Read {
-        /// The caller's number for it.
+        /// The caller's number for the read.
         ticket: u64,
     },
-    /// Everything up to this write is durable.
+    /// This write and all before it are durable.
     Persisted(PersistSeq),
     /// The user code in [`Output::call`] returned.
     Returned(Return<S>),
@@ -69,11 +69,13 @@ pub enum Input<S> {
     Change(Change),
     /// This member's host is known to be dead.
     PeerDown(NodeId),
-    /// Something waits for the other members: nobody rests any more ([`raft::Config::rest`]).
+    /// Work waits for the other members, so this node is quiesced no longer
+    /// ([`raft::Config::quiesce_interval`]).
     Wake,
-    /// Hand leadership to this member, or to the one that is furthest, if this node leads.
+    /// If this node leads: hand leadership to this member, or, if it is `None`, to the live voter
+    /// with the longest log.
     Transfer(Option<NodeId>),
-    /// The node is about to stop: give up what waits, close the session, hand leadership over.
+    /// The node is about to stop: reject what is pending, close the session, hand leadership over.
     Close(Failure),
 }
 
@@ -83,7 +85,7 @@ pub enum Input<S> {
 pub struct Output<S> {
     /// Writes to start, in order.
     pub persist: Vec<Persist>,
-    /// What to send; everything it depends on is durable.
+    /// What to send now. Everything that the messages depend on is durable.
     pub send: Vec<(NodeId, Packet)>,
     /// Performs and reads that have ended, in order.
     pub settled: Vec<Settled>,
@@ -91,9 +93,9 @@ pub struct Output<S> {
     pub events: Vec<Event>,
     /// The answer to [`Input::Change`]: the index of its entry, or why there is none.
     pub changed: Option<Result<Index, Refused>>,
-    /// User code to run now; what it returns is the very next input.
+    /// User code to run now. The next input must be [`Input::Returned`] with what it returns.
     pub call: Option<Call<S>>,
-    /// When to call next, if nothing happens before.
+    /// When to call next, in ms, if no other input comes before.
     pub deadline: Option<Time>,
 }
 
@@ -114,23 +116,23 @@ impl<S> Default for Output<S> {
 /// Something that the caller may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The term, or who leads it, changed.
+    /// The term changed, or the leader that this node knows.
     Leader {
         /// The current term.
         term: Term,
-        /// Who leads it, as far as this node knows.
+        /// Its leader, as far as this node knows.
         leader: Option<NodeId>,
     },
-    /// The configuration changed, or one that was there already is committed now.
+    /// The configuration in force changed, or it was there already and is committed now.
     Members,
-    /// A member sent something that cannot be; it was ignored.
+    /// A member sent a message that no correct member sends. It was ignored.
     Invalid {
-        /// Who.
+        /// The sender.
         from: NodeId,
         /// What was wrong.
         error: raft::Invalid,
     },
-    /// Something went wrong with the user's code or state.
+    /// The user's code or state has a fault.
     Fault(Fault),
 }
 
@@ -145,8 +147,11 @@ pub struct Node<S> {
     durable: PersistSeq,
     /// Messages that wait for a write.
     held: VecDeque<Outgoing>,
+    /// User code is running: only [`Input::Returned`] may come in.
     calling: bool,
+    /// [`Input::Close`] was handled: new performs and reads are rejected.
     closing: bool,
+    /// Leadership is to be handed over once the store has nothing to do.
     hand_over: bool,
 }
 
@@ -166,7 +171,7 @@ impl<S: Clone> Node<S> {
         }
     }
 
-    /// A node that has not started, behind the handle of one that has stopped.
+    /// A node that has not started, with the client of a node that has stopped.
     pub fn attach(
         config: store::Config,
         initial: S,
@@ -178,7 +183,7 @@ impl<S: Clone> Node<S> {
         Self { store, ..Self::new(config, initial, durability, seed) }
     }
 
-    /// What outlives this node.
+    /// Stops this node and returns its client, for [`Self::attach`].
     pub fn detach(self) -> DetachedClient {
         self.store.detach()
     }
@@ -198,10 +203,11 @@ impl<S: Clone> Node<S> {
         self.held.len()
     }
 
-    /// Takes one input at the time `now` and says what to do.
+    /// Handles one input at the time `now`, in ms, and returns what the caller must do.
     ///
     /// # Panics
-    /// When user code was asked for and anything but its return comes in: a bug of the caller.
+    /// When the last output had a [`Output::call`] and the input is not [`Input::Returned`], or the
+    /// reverse: a bug of the caller.
     pub fn handle(&mut self, now: Time, input: Input<S>) -> Output<S> {
         let returned = matches!(input, Input::Returned(_));
         assert_eq!(self.calling, returned, "user code returns before anything else happens");
@@ -222,13 +228,13 @@ impl<S: Clone> Node<S> {
             Input::Transfer(to) => self.feed(now, raft::Input::Transfer(to), &mut out),
             Input::Close(failure) => self.close(&failure),
         }
-        // Raft sees the time with every input; most of the time nothing of it is due.
+        // Not every input reaches Raft, so its deadline is checked here.
         if self.raft.as_ref().is_some_and(|raft| now >= raft.deadline()) {
             self.feed(now, raft::Input::Tick, &mut out);
         }
         self.store.handle_tick(now);
         self.drive(now, &mut out);
-        // What waits here is answered, or its leader is missed.
+        // The leader's silence must count while performs or reads wait for it.
         if self.store.waiting() > 0 && self.raft.as_ref().is_some_and(Raft::is_quiesced) {
             self.feed(now, raft::Input::Wake, &mut out);
         }
@@ -289,7 +295,7 @@ impl<S: Clone> Node<S> {
         self.take_step(now, step, out);
     }
 
-    /// Gives one input to Raft and acts on what comes out.
+    /// Gives one input to Raft and handles its output.
     fn feed(&mut self, now: Time, input: raft::Input, out: &mut Output<S>) {
         let Some(raft) = &mut self.raft else { return };
         let is_change = matches!(input, raft::Input::Change(_));
@@ -308,7 +314,7 @@ impl<S: Clone> Node<S> {
             }
         }
         for committed in output.committed {
-            // Entries are found by the store itself, in the log.
+            // The store finds committed entries in the log itself.
             if let raft::Committed::Snapshot(snapshot) = committed {
                 self.store.handle_snapshot(snapshot);
             }
@@ -332,7 +338,7 @@ impl<S: Clone> Node<S> {
         self.release(out);
     }
 
-    /// Lets go the messages whose write is durable.
+    /// Sends the messages whose write is durable.
     fn release(&mut self, out: &mut Output<S>) {
         for message in std::mem::take(&mut self.held) {
             if message.after <= self.durable {
@@ -351,15 +357,16 @@ impl<S: Clone> Node<S> {
             let idle = matches!(step, Step::Idle);
             self.take_step(now, step, out);
             if idle && !self.deliver(now, out) {
-                // Last of all: while it hands over, a leader takes no proposals.
+                // Leadership is handed over last, because a leader refuses proposals meanwhile.
                 let leads = self.raft.as_ref().is_some_and(Raft::takes_proposals);
-                let unfit = leads && self.store.is_broken();
-                if !std::mem::take(&mut self.hand_over) && !unfit {
+                // A leader that could not load a snapshot cannot judge.
+                let must_not_lead = leads && self.store.is_broken();
+                if !std::mem::take(&mut self.hand_over) && !must_not_lead {
                     return;
                 }
                 self.feed(now, raft::Input::Transfer(None), out);
-                if unfit && self.raft.as_ref().is_some_and(Raft::takes_proposals) {
-                    return; // There is nobody to hand over to.
+                if must_not_lead && self.raft.as_ref().is_some_and(Raft::takes_proposals) {
+                    return; // No other member can lead.
                 }
             }
         }
@@ -382,23 +389,23 @@ impl<S: Clone> Node<S> {
         }
     }
 
-    /// Sends what the store has to say; what it says to this node arrives at once. Says whether
-    /// anything did.
+    /// Sends the store's messages. Those to this node itself arrive at once; returns whether there
+    /// were any.
     fn deliver(&mut self, now: Time, out: &mut Output<S>) -> bool {
         let Some(raft) = &self.raft else { return false };
-        let mut own = false;
+        let mut any_to_self = false;
         for (to, message) in self.store.take_messages(now, raft) {
             if to == raft.id() {
                 self.store.handle_message(now, raft, to, message);
-                own = true;
+                any_to_self = true;
             } else {
                 out.send.push((to, Packet::Store(message)));
             }
         }
-        own
+        any_to_self
     }
 
-    /// When something is due.
+    /// When to call [`Self::handle`] next, in ms; `None` when only an input can change anything.
     pub fn deadline(&self) -> Option<Time> {
         let raft = self.raft.as_ref().map(Raft::deadline);
         [raft, self.store.deadline()].into_iter().flatten().min()

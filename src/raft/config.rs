@@ -1,4 +1,4 @@
-//! The settings of one node.
+//! The settings of one node and their defaults.
 
 use super::membership::Members;
 use super::types::{NodeId, Time};
@@ -6,31 +6,33 @@ use super::types::{NodeId, Time};
 /// The settings of one node.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This node.
+    /// The node's own id, never 0.
     pub id: NodeId,
-    /// The configuration with which the log begins. A node that is yet to join a cluster has an empty
-    /// one: it waits until a leader speaks to it.
+    /// The configuration with which a log without a snapshot begins. A node that has yet to join a
+    /// cluster starts with an empty one and waits until a leader sends to it.
     pub members: Members,
-    /// Shortest and longest election timeout, in ms; every attempt draws anew in between.
+    /// The shortest and the longest election timeout, in ms. Every election timeout is drawn at
+    /// random from this range.
     pub election_timeout: (Time, Time),
-    /// How soon the node stands for election after it was made, in ms; `None` for an election
-    /// timeout like any other. In a cluster that has just formed nobody leads, and one node need not
-    /// wait to find out.
+    /// The first election timeout of the node, in ms; `None` for one that is drawn like all others.
+    /// A cluster that has just formed has no leader yet, so one node need not wait.
     pub first_election: Option<Time>,
-    /// How long a leader may be silent towards a follower, in ms.
+    /// The longest time between two messages of a leader to a follower, in ms.
     pub heartbeat_interval: Time,
-    /// How long a leader may be silent towards a follower that has everything, in ms; `None` for no
-    /// longer than towards any other. Only where something else tells who is dead
-    /// ([`super::Input::PeerDown`]), or nobody minds to find out when there is work.
+    /// The longest time between two messages of a leader to a quiesced follower, in ms; `None` when
+    /// followers are never quiesced. Set it only where something other than heartbeats tells who is
+    /// dead ([`super::Input::PeerDown`]), or where it is enough to notice a dead leader once there
+    /// is work.
     pub quiesce_interval: Option<Time>,
-    /// How many bytes of entries, or of one piece, go into one message. An entry larger than this
-    /// travels in pieces.
+    /// How many bytes of entries, or of a chunk, go into one message. A larger entry is sent in
+    /// chunks.
     pub max_message_bytes: usize,
-    /// How many messages with entries may be unacknowledged per follower.
+    /// How many messages with entries may be in flight to one follower.
     pub max_inflight: usize,
-    /// How many bytes of entries may be uncommitted before proposals are refused as `Busy`.
+    /// How many bytes of entries may be uncommitted before proposals are refused with
+    /// [`super::Refused::Busy`].
     pub max_uncommitted_bytes: usize,
-    /// The largest entry or snapshot that is taken from a peer in pieces, in bytes.
+    /// The largest entry or snapshot that is accepted from a peer in chunks, in bytes.
     pub max_transfer_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Messages, entries and positions in words, for traces and golden pages.
+//! Messages, entries and positions as text, for traces and golden scripts.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -26,8 +26,8 @@ impl Display for Position {
     }
 }
 
-/// A short command as it is, a long or binary one by its length: `7@2:foo`, `8@2:[100 bytes]`, and
-/// `9@3:-` for a no-op.
+/// The position and the payload: `7@2:foo` for a short text, `8@2:[100 bytes]` for any other
+/// command, `9@3:-` for a no-op.
 impl Display for Entry {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         write!(f, "{}:", self.at)?;
@@ -43,7 +43,7 @@ impl Display for Entry {
     }
 }
 
-/// Voters by their numbers, then learners: `{1 2 3, learners 4}`.
+/// The ids of the voters, then those of the learners: `{1 2 3, learners 4}`.
 impl Display for Members {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let list = |voter: bool| {
@@ -56,7 +56,7 @@ impl Display for Members {
     }
 }
 
-/// In a line, the term first: `T2 Append prev=1@1 commit=1 [2@2:foo]`.
+/// One line, with the term first: `T2 Append prev=1@1 commit=1 [2@2:foo]`.
 impl Display for Message {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let yes = |granted: bool| if granted { "granted" } else { "refused" };

@@ -1,8 +1,8 @@
-//! What decides a node's future, as a hash: how a model checker tells states apart.
+//! A hash of everything that decides a node's future, by which a model checker tells states apart.
 //!
-//! Absolute times, write numbers and the random generator are left out: two nodes that differ only in
-//! when something happened go on in the same way. How long ago it happened counts, up to where it
-//! makes no difference any more.
+//! Absolute times, numbers of writes and the random generator are left out, because two nodes that
+//! differ only in them behave alike. The time since an event is included, up to the longest
+//! election timeout; beyond that it makes no difference.
 
 use std::hash::{Hash, Hasher};
 
@@ -12,8 +12,8 @@ use super::role::{Leader, Role, Votes};
 use super::types::Time;
 
 impl Raft {
-    /// Feeds the hasher with everything that decides what this node will do, given the same inputs at
-    /// the same distances in time, if every election timeout is of the same length.
+    /// Feeds the hasher with everything that decides what this node does when it gets the same
+    /// inputs at the same intervals, provided that all election timeouts are equally long.
     pub fn fingerprint(&self, hasher: &mut impl Hasher) {
         let seq = self.persist_seq;
         (self.config.id, self.hard, self.leader, self.commit, self.durable, self.round_seen)

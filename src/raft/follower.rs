@@ -1,4 +1,4 @@
-//! Following: the log check of AppendEntries and what it appends (paper §5.3).
+//! The follower: AppendEntries at the receiver (paper §5.3).
 
 use super::Raft;
 use super::entry::Entry;
@@ -8,9 +8,9 @@ use super::types::{Index, MAX_INDEX, NodeId, Position};
 use crate::mistakes::{Mistake, made};
 
 impl Raft {
-    /// To answer a round is to confirm that nobody else leads, as far as this node knows. It does so
-    /// only when a write has shown since that storage is still its own: perhaps somebody else has
-    /// taken it over while this process stood still, and votes in its name.
+    /// Asks for a write if `round` is new. A reply to a round confirms that this node knows of no
+    /// newer leader, so the reply waits for that write: another process may have taken the node
+    /// over while this one was frozen, and may have voted in its name. The write fails then.
     pub(super) fn note_round(&mut self, round: u64) {
         if round > self.round_seen {
             self.round_seen = round;
@@ -18,6 +18,7 @@ impl Raft {
         }
     }
 
+    /// Handles AppendEntries of the leader, which [`Self::follow`] has accepted.
     pub(super) fn handle_append(
         &mut self,
         from: NodeId,
@@ -40,7 +41,8 @@ impl Raft {
         Ok(())
     }
 
-    /// A leader's entries follow each other and `prev`, and none is newer than the leader.
+    /// Checks that the entries follow `prev` and each other, and that none is of a newer term than
+    /// the leader's.
     pub(super) fn check_entries(&self, prev: Position, entries: &[Entry]) -> Result<(), Invalid> {
         let mut last = prev;
         for entry in entries {
@@ -59,7 +61,8 @@ impl Raft {
         Ok(())
     }
 
-    /// The log check and what follows from it. `commit` is the leader's.
+    /// Checks the log, appends the entries that are missing and advances the commit index (paper
+    /// figure 2, AppendEntries). `commit` is the leader's commit index.
     pub(super) fn append_entries(
         &mut self,
         mut prev: Position,
@@ -67,7 +70,7 @@ impl Raft {
         mut entries: Vec<Entry>,
     ) -> Result<AppendResult, Invalid> {
         let end = prev.index + entries.len() as Index;
-        // Committed entries equal the leader's, whatever else the message says.
+        // Committed entries are equal on both sides, so only those behind them need the log check.
         if prev.index < self.commit {
             entries.retain(|entry| entry.at.index > self.commit);
             if entries.is_empty() {
@@ -84,14 +87,15 @@ impl Raft {
             let hint = self.log.agreement(prev);
             return Ok(AppendResult::Rejected { prev: prev.index, hint });
         }
-        // Entries that are here already stay: the message may be old, and what follows them
-        // acknowledged. Only a real conflict cuts the log (paper figure 2, step 3).
-        let fresh = match made(Mistake::DuplicateTruncates) {
+        // Entries that the log has already stay, and those behind them too: the message may be old,
+        // and they may be acknowledged. Only a conflict truncates the log (paper figure 2,
+        // AppendEntries, step 3).
+        let first_new = match made(Mistake::DuplicateTruncates) {
             false => entries.iter().position(|entry| !self.log.contains(entry.at)),
             true => (!entries.is_empty()).then_some(0),
         };
-        if let Some(fresh) = fresh {
-            let from = entries[fresh].at.index;
+        if let Some(first_new) = first_new {
+            let from = entries[first_new].at.index;
             if from <= self.log.last().index {
                 debug_assert!(from > self.commit, "what is committed was left out above");
                 if from == 1 && made(Mistake::FirstIndexKept) {
@@ -103,12 +107,13 @@ impl Raft {
                 self.durable = self.durable.min(from - 1);
             }
             self.unsaved.entries(from);
-            entries.drain(..fresh);
+            entries.drain(..first_new);
             for entry in entries {
                 self.log.push(entry);
             }
         }
-        // Never past what this message has verified: a tail behind it may be another leader's.
+        // Commit no further than this message has verified: entries behind that may be another
+        // leader's.
         let verified = match made(Mistake::CommitClampedToTail) {
             false => end,
             true => self.log.last().index,

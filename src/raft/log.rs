@@ -1,4 +1,4 @@
-//! The log: a snapshot's end, and the entries behind it.
+//! The log: the position at which the snapshot ends, and the entries behind it.
 
 use std::collections::VecDeque;
 
@@ -7,23 +7,25 @@ use super::membership::Members;
 use super::types::{Blob, Index, Position, Term};
 use crate::mistakes::{Mistake, made};
 
-/// The log. It may start after any index: what lies before is in the snapshot.
+/// The log. It may begin behind any index; the snapshot covers everything up to there.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Log {
     snapshot: Option<Snapshot>,
     /// The position right before the first entry: the end of the snapshot, or 0.
     base: Position,
     entries: VecDeque<Entry>,
-    /// The configurations: the base's, and behind it each that an entry brings.
+    /// The configurations: that in force at the base, and those in `entries`. Each has the index of
+    /// its entry, or of the snapshot with which it came.
     members: VecDeque<(Index, Members)>,
 }
 
 impl Log {
-    /// A log as storage had it. `initial` is the configuration of a log without a snapshot.
+    /// The log that storage has. `initial` is the configuration with which a log without a snapshot
+    /// begins.
     ///
     /// # Panics
-    /// When the entries do not follow each other and the snapshot: storage is not a peer, so this
-    /// is a bug or a broken disk, and running on would lose acknowledged entries.
+    /// When the entries do not follow the snapshot without a gap. Storage is not a peer, so this is
+    /// a bug or a broken disk, and to go on would lose acknowledged entries.
     pub fn new(initial: Members, snapshot: Option<Snapshot>, entries: Vec<Entry>) -> Self {
         let base = snapshot.as_ref().map(|s| s.last).unwrap_or_default();
         let initial = snapshot.as_ref().map_or(initial, |s| s.members.clone());
@@ -38,19 +40,19 @@ impl Log {
         log
     }
 
-    /// The configuration that counts: the newest one, committed or not, and where it stands.
+    /// The configuration in force, which is the newest one, committed or not, and its index.
     pub fn members(&self) -> (Index, &Members) {
         self.members_at(Index::MAX)
     }
 
-    /// The configuration at `index`, which is not compacted, and where it stands.
+    /// The configuration in force at `index`, which is not compacted, and its own index.
     pub fn members_at(&self, index: Index) -> (Index, &Members) {
         let found = self.members.iter().rev().find(|(at, _)| *at <= index);
         let (at, members) = found.unwrap_or(&self.members[0]);
         (*at, members)
     }
 
-    /// The configuration at `index`, which is not compacted, and every newer one.
+    /// The configuration in force at `index`, which is not compacted, and every newer one.
     pub fn members_since(&self, index: Index) -> impl Iterator<Item = &Members> {
         let (since, _) = self.members_at(index);
         self.members.iter().filter(move |(at, _)| *at >= since).map(|(_, members)| members)
@@ -90,7 +92,8 @@ impl Log {
         self.term(at.index) == Some(at.term)
     }
 
-    /// The entries from `from` on, at most `max_bytes` of them but at least one.
+    /// The entries from `from` on: at most `max_bytes` bytes of them, but at least one entry if
+    /// there is one.
     pub fn slice(&self, from: Index, max_bytes: usize) -> Vec<Entry> {
         let mut bytes = 0;
         let mut taken = Vec::new();
@@ -127,7 +130,7 @@ impl Log {
         self.entries.push_back(entry);
     }
 
-    /// Cuts off every entry from `from` on.
+    /// Removes every entry from `from` on, and the configurations in them.
     pub fn truncate(&mut self, from: Index) {
         debug_assert!(from > self.base.index, "what a snapshot covers is committed");
         let keep = usize::try_from(from - self.base.index - 1).expect("the log fits in memory");
@@ -139,8 +142,9 @@ impl Log {
         }
     }
 
-    /// The newest position at or before `at` whose term is not newer than `at.term`: the most_up_to_date
-    /// place at which two logs can still agree when one of them has `at` (paper §5.3, end).
+    /// The last position of this log, at or before `at`, at which a log that has `at` can agree
+    /// with it: the term there is not newer than `at.term` (paper §5.3, end). The base if there is
+    /// none.
     pub fn agreement(&self, at: Position) -> Position {
         let mut index = at.index.min(self.last().index);
         while index > self.base.index {
@@ -153,8 +157,8 @@ impl Log {
         self.base
     }
 
-    /// Forgets the entries up to `last`, which is in the log, and keeps those behind it. `data` stands
-    /// for what is forgotten.
+    /// Replaces the entries up to `last`, which is in the log, by a snapshot with the state
+    /// machine's bytes `data`. The entries behind `last` stay.
     pub fn compact(&mut self, last: Position, data: Blob) {
         let (at, members) = self.members_at(last.index);
         let snapshot = Snapshot { last, members: members.clone(), data };
@@ -166,7 +170,7 @@ impl Log {
         self.snapshot = Some(snapshot);
     }
 
-    /// Forgets everything and starts at `snapshot`.
+    /// Replaces the whole log by `snapshot`.
     pub fn reset(&mut self, snapshot: Snapshot) {
         self.entries.clear();
         self.members = [(snapshot.last.index, snapshot.members.clone())].into();
@@ -174,7 +178,7 @@ impl Log {
         self.snapshot = Some(snapshot);
     }
 
-    /// The command at `index`, if there is one.
+    /// The command of the entry at `index`; `None` when there is no such entry or it is no command.
     pub fn command(&self, index: Index) -> Option<&Blob> {
         match &self.get(index)?.payload {
             Payload::Command(data) => Some(data),
@@ -192,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_takes_what_fits_and_at_least_one() {
+    fn a_slice_has_the_entries_that_fit_and_at_least_one() {
         let log =
             Log::new(Members::default(), None, (1..=3).map(|index| entry(index, 1)).collect());
         for (max, taken) in [(0, 1), (39, 1), (40, 2), (59, 2), (60, 3), (1_000, 3)] {
@@ -203,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn logs_agree_at_the_newest_term_that_both_can_have() {
+    fn agreement_is_the_last_position_whose_term_is_not_newer_than_the_other_logs() {
         let log = Log::new(Members::default(), None, vec![entry(1, 1), entry(2, 1), entry(3, 3)]);
         assert_eq!(log.agreement(Position::new(9, 4)), Position::new(3, 3));
         assert_eq!(log.agreement(Position::new(3, 2)), Position::new(2, 1));
         assert_eq!(log.agreement(Position::new(1, 2)), Position::new(1, 1));
         assert_eq!(log.agreement(Position::new(3, 0)), Position::default());
-        // What the snapshot covers is committed: the logs agree there, whatever the other one says.
+        // What the snapshot covers is committed, so every log agrees there.
         let last = Position::new(3, 3);
         let snapshot = Snapshot { last, members: Members::voters([1]), data: "".into() };
         let log = Log::new(Members::default(), Some(snapshot), vec![entry(4, 3)]);

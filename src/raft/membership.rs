@@ -1,4 +1,5 @@
-//! The configuration: who is a member, who votes, and how that changes (dissertation §4.1, §4.2.1).
+//! The configuration: the members, which of them vote, and how that changes (dissertation §4.1,
+//! §4.2.1).
 
 use serde::{Deserialize, Serialize};
 
@@ -10,25 +11,25 @@ use crate::sorted::SortedMap;
 /// A member of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
-    /// It votes, and counts for majorities. Otherwise it is a learner: it only gets the log
-    /// (dissertation §4.2.1).
+    /// Whether the member votes and counts for majorities. Otherwise it is a learner, which only
+    /// receives the log (dissertation §4.2.1).
     pub voter: bool,
-    /// What people call it. Raft does not look inside.
+    /// The member's name for people, at most 256 bytes. Raft does not interpret it.
     pub name: String,
 }
 
-/// A configuration: who belongs to the cluster.
+/// A configuration: the members of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Members(SortedMap<NodeId, Member>);
 
 impl Members {
-    /// Voters with these numbers and no names.
+    /// A configuration of voters with these ids and without names.
     pub fn voters(ids: impl IntoIterator<Item = NodeId>) -> Self {
         let member = |id| (id, Member { voter: true, name: String::new() });
         Self(ids.into_iter().map(member).collect())
     }
 
-    /// Members as they are.
+    /// A configuration of these members.
     pub fn new(members: impl IntoIterator<Item = (NodeId, Member)>) -> Self {
         Self(members.into_iter().collect())
     }
@@ -38,17 +39,17 @@ impl Members {
         self.0.len()
     }
 
-    /// Whether nobody is known to be a member: so a node begins that is yet to join.
+    /// Whether there are no members, as in a node that has yet to join a cluster.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Each member by its number.
+    /// The members in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Member)> {
         self.0.iter().map(|(id, member)| (*id, member))
     }
 
-    /// A member.
+    /// The member with this id.
     pub fn get(&self, id: NodeId) -> Option<&Member> {
         self.0.get(&id)
     }
@@ -60,8 +61,8 @@ impl Members {
 
     /// Whether this node is a voter.
     pub fn is_voter(&self, id: NodeId) -> bool {
-        let counts = |member: &Member| member.voter || made(Mistake::LearnerCounted);
-        self.0.get(&id).is_some_and(counts)
+        let votes = |member: &Member| member.voter || made(Mistake::LearnerCounted);
+        self.0.get(&id).is_some_and(votes)
     }
 
     /// How many voters there are.
@@ -74,7 +75,7 @@ impl Members {
         majority(self.count_voters())
     }
 
-    /// The configuration after a change, or why there is none.
+    /// The configuration after a change, or why the change is refused.
     pub(super) fn after(&self, change: &Change) -> Result<Self, Refused> {
         let mut after = self.clone();
         let members = &mut after.0;
@@ -103,7 +104,7 @@ impl Members {
         }
     }
 
-    /// About how many bytes it takes.
+    /// About how many bytes the configuration takes.
     pub(super) fn size(&self) -> usize {
         self.0.values().map(|member| 16 + member.name.len()).sum()
     }
@@ -112,48 +113,49 @@ impl Members {
 /// The longest name of a member, in bytes.
 const MAX_NAME: usize = 256;
 
-/// A change of the configuration, of one member at a time: so majorities before and after it always
-/// have a member in common (dissertation §4.1).
+/// A change of the configuration. It concerns one member, so that any majority before it and any
+/// majority after it have a member in common (dissertation §4.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// A new member, as a learner.
+    /// A node joins as a learner.
     Add {
-        /// Its number.
+        /// The node's id.
         id: NodeId,
-        /// Its name.
+        /// The node's name, at most 256 bytes.
         name: String,
     },
     /// A learner becomes a voter.
     Promote(NodeId),
     /// A voter becomes a learner.
     Demote(NodeId),
-    /// A member is one no more.
+    /// A member leaves the cluster.
     Remove(NodeId),
 }
 
-/// Why a proposal was not taken. Nothing of it was appended.
+/// Why a proposal was refused. Nothing of it was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// This node does not lead.
     #[error("not the leader")]
     NotLeader,
-    /// Leadership is being handed over.
+    /// A leadership transfer is under way.
     #[error("leadership is being handed over")]
     Transferring,
-    /// Too many bytes are uncommitted.
+    /// More than [`super::Config::max_uncommitted_bytes`] would be uncommitted.
     #[error("too many bytes are uncommitted")]
     Busy,
-    /// The configuration cannot change before the last change, and an entry of this leader's own
-    /// term, are committed.
+    /// The last change of the configuration is not committed yet, or no entry of this leader's own
+    /// term is (dissertation §4.1).
     #[error("the last change of the configuration, or the leader's term, is not committed yet")]
     Changing,
-    /// The configuration is so already, or it can never be so.
+    /// The change has no effect (the member is there already, or it is not there) or is malformed
+    /// (an id of 0, a name that is too long).
     #[error("that is no change of the configuration")]
     NoChange,
-    /// A cluster needs a voter.
+    /// The change would leave no voter.
     #[error("the last voter stays")]
     LastVoter,
-    /// A learner is promoted when it has (almost) all of the log.
+    /// The learner to be promoted lacks too much of the log ([`super::Raft::is_ready`]).
     #[error("the learner has not caught up")]
     Behind,
 }

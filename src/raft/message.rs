@@ -5,101 +5,104 @@ use serde::{Deserialize, Serialize};
 use super::entry::Entry;
 use super::types::{Blob, Index, Position, Term};
 
-/// A message between two nodes. A peer is input: nothing in a message is taken for granted.
+/// A message between two nodes. A peer is input: the receiver checks everything in the message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
-    /// The sender's term; for [`Body::PreVote`] and its grant the term it would stand for.
+    /// The sender's term; in [`Body::PreVote`] and its grant, the term of the election that the
+    /// asking node would hold.
     pub term: Term,
-    /// What it says.
+    /// The message itself.
     pub body: Body,
 }
 
-/// What a message says.
+/// The kind of a message, with its fields.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body {
-    /// "Would you vote for me?" Changes nothing at the receiver (dissertation §9.6).
+    /// Asks whether the receiver would vote for the sender. It changes neither term nor vote of the
+    /// receiver (dissertation §9.6).
     PreVote {
         /// The end of the sender's log.
         last: Position,
     },
-    /// The answer to [`Body::PreVote`].
+    /// The reply to [`Body::PreVote`].
     PreVoteReply {
-        /// Whether the vote would be given.
+        /// Whether the vote would be granted.
         granted: bool,
     },
     /// RequestVote (paper §5.2).
     Vote {
         /// The end of the candidate's log.
         last: Position,
-        /// The leader asked for this election, so its voice does not count against it
-        /// (dissertation §4.2.3).
+        /// The leader asked for this election, so a voter that still hears from the leader takes
+        /// part (dissertation §4.2.3).
         transfer: bool,
     },
-    /// The answer to [`Body::Vote`].
+    /// The reply to [`Body::Vote`].
     VoteReply {
-        /// Whether the vote was given.
+        /// Whether the vote was granted.
         granted: bool,
     },
-    /// AppendEntries, also the heartbeat: the log check is the same with and without entries
-    /// (paper §5.3).
+    /// AppendEntries. Without entries it is the heartbeat, with the same log check (paper §5.3).
     Append {
         /// The entry right before `entries`.
         prev: Position,
         /// The leader's commit index.
         commit: Index,
-        /// The leader's newest round of confirmations, echoed in the reply (dissertation §6.4).
+        /// The leader's newest round of confirmations, which the reply echoes; 0 before the first
+        /// one (dissertation §6.4).
         round: u64,
         /// New entries, without a gap; empty in a heartbeat.
         entries: Vec<Entry>,
-        /// What the leader wants to hear.
+        /// Which reply the leader wants.
         wants: Wants,
     },
-    /// The answer to [`Body::Append`].
+    /// The reply to [`Body::Append`], and to the last [`Body::Chunk`] of an item.
     AppendReply {
         /// The round of the message that is answered.
         round: u64,
         /// Whether the log check passed.
         result: AppendResult,
     },
-    /// A piece of something larger than a message: InstallSnapshot (paper §7), or one large entry.
+    /// A chunk of an item that does not fit one message: a snapshot (InstallSnapshot, paper §7), or
+    /// one large entry.
     Chunk {
-        /// What it is a piece of.
+        /// The item.
         of: Chunked,
-        /// The whole's length in bytes.
+        /// The item's length in bytes.
         total: u64,
-        /// Where the piece begins.
+        /// Where in the item the chunk begins, in bytes.
         offset: u64,
-        /// The leader's newest round of confirmations.
+        /// The leader's newest round of confirmations, as in [`Body::Append`].
         round: u64,
-        /// The bytes.
+        /// The chunk's bytes.
         data: Blob,
     },
-    /// The answer to [`Body::Chunk`].
+    /// The reply to a [`Body::Chunk`] after which more chunks are missing.
     ChunkReply {
-        /// What it was a piece of.
+        /// The item.
         of: Chunked,
-        /// How many bytes the follower has, from the start and without a gap.
+        /// How many bytes the follower has, from the start of the item and without a gap.
         offset: u64,
         /// The round of the message that is answered.
         round: u64,
     },
-    /// "Stand for election now": leadership transfer (dissertation §3.10).
+    /// Asks the receiver to become a candidate at once: leadership transfer (dissertation §3.10).
     TimeoutNow,
 }
 
-/// What the sender of a [`Body::Append`] wants to hear.
+/// Which reply the sender of a [`Body::Append`] wants. A rejection is always sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Wants {
-    /// An answer.
+    /// A reply.
     Reply,
-    /// Nothing: the message only tells a newer commit index, and who accepts it need not say so.
+    /// No reply if the message is accepted: it only brings a newer commit index.
     NoReply,
-    /// An answer; and then nothing is left to say, so that the leader falls silent for a while
-    /// ([`Config::rest`]).
+    /// A reply. The receiver then is quiesced: the leader sends to it only at every
+    /// [`super::Config::quiesce_interval`].
     Quiesce,
 }
 
-/// What a [`Body::Chunk`] is a piece of.
+/// An item that is sent in chunks ([`Body::Chunk`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Chunked {
     /// The snapshot that ends at `last`.
@@ -109,9 +112,9 @@ pub enum Chunked {
     },
     /// The command of the entry at `at`, which follows `prev`.
     Entry {
-        /// The entry right before.
+        /// The entry right before it.
         prev: Position,
-        /// The entry itself.
+        /// The position of the entry.
         at: Position,
     },
 }
@@ -126,7 +129,7 @@ impl Chunked {
     }
 }
 
-/// The outcome of AppendEntries' log check.
+/// The outcome of the log check of AppendEntries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AppendResult {
     /// The follower's log equals the leader's up to and including `matched`.
@@ -138,8 +141,8 @@ pub enum AppendResult {
     Rejected {
         /// The index of the message's `prev`.
         prev: Index,
-        /// The newest entry of the follower that could still be the leader's: index and term let
-        /// the leader skip a whole term at once (paper §5.3, end).
+        /// The newest position of the follower's log, at or before `prev`, that the leader's log
+        /// may have, too. It lets the leader skip a whole term at once (paper §5.3, end).
         hint: Position,
     },
 }

@@ -1,34 +1,76 @@
-//! Consensus: Raft, without clock, network or disk.
+//! Consensus: Raft, without a clock, a network or a disk.
 //!
-//! One value goes in ([`Input`], with the time), one comes out ([`Output`]), and nothing else
-//! happens: the same seed and the same inputs give the same outputs, in a browser tab, in a test
-//! and under a model checker. The protocol is that of Ongaro and Ousterhout's paper ("In Search of
-//! an Understandable Consensus Algorithm", extended version) with these parts of Ongaro's
-//! dissertation: PreVote (§9.6), leader stickiness and CheckQuorum (§4.2.3, §6.2), leadership
-//! transfer (§3.10), ReadIndex (§6.4), pipelining and parallel writes to the leader's disk (§10.2).
+//! The members of a cluster elect a leader for a *term*. The leader appends commands to its log and
+//! replicates the log to the other members. An entry that a majority of the voters has stored is
+//! *committed*: every later leader has it, and every node applies the committed entries in order.
 //!
-//! What a reader should know before changing it:
+//! [`Raft`] is one node. One [`Input`] goes into [`Raft::handle`], with the current time; one
+//! [`Output`] comes out; nothing else happens. The same seed and the same inputs give the same
+//! outputs, in a browser tab, in a test and under a model checker.
 //!
-//! - **Durability is explicit.** [`Output::persist`] is written before any message that names it
-//!   leaves, and writes become durable in order. A leader replicates before its own write is done
-//!   and counts itself only once it is.
-//! - **One place sends.** What a follower lacks is decided at the end of a call, in
-//!   `replicate`, whatever happened in the call. Handlers only change what the leader knows.
-//! - **A heartbeat is an append without entries.** It passes the same log check, so a follower's
-//!   tail that nobody verified is never committed, and a lost message is found by the next one.
-//! - **Only the current term commits by counting** (paper §5.4.2), and each leader opens its term
-//!   with a no-op, so that an older tail never stays uncommitted for want of new proposals.
-//! - **Peers are input.** What cannot be is an [`Invalid`], reported and ignored. Assertions guard
-//!   only what this code alone decides.
+//! The protocol is that of Ongaro and Ousterhout's paper ("In Search of an Understandable Consensus
+//! Algorithm", extended version) with these parts of Ongaro's dissertation ("Consensus: Bridging
+//! Theory and Practice"): PreVote (§9.6), leader stickiness and CheckQuorum (§4.2.3, §6.2),
+//! membership changes of one member at a time, and learners (§4.1, §4.2.1), leadership transfer
+//! (§3.10), ReadIndex (§6.4), pipelining and parallel writes to the leader's disk (§10.2).
+//! Quiescing comes from CockroachDB.
 //!
-//! - **Silence can be agreed on.** Where something else tells who is dead, a leader whose follower has
-//!   everything tells it so, and both rest: the one speaks once in a long while, the other does not
-//!   count its silence. Whoever has work that waits wakes the others, and counts from then.
+//! What a reader must know before changing it:
 //!
-//! Files: `types` (words), `output` (in and out), `log`, `role` (what each role knows),
-//! `election` (terms and votes), `follower` (receiving entries and snapshots), `leader` (sending
-//! them, committing, confirming), `display` (all of it in words), `fingerprint` (for a
-//! model checker), this one (the node and its dispatch).
+//! - **Durability is explicit.** [`Outgoing::after`] names the write that must be durable before a
+//!   message leaves. A node must remember after a crash every vote, term and acknowledgement that a
+//!   peer has seen. Writes become durable in the order of their numbers. A leader sends entries
+//!   before its own write of them is durable, and counts itself for a majority only afterwards.
+//! - **One place sends entries.** `Raft::replicate` runs at the end of every call and decides, from
+//!   what the leader knows of each peer (`Progress`), what to send. Handlers only update that
+//!   knowledge.
+//! - **A heartbeat is an append without entries.** It passes the same log check. Therefore a
+//!   follower never commits entries that the leader has not verified, and the leader notices a lost
+//!   message by the reply to the next heartbeat.
+//! - **A leader commits by counting only entries of its own term** (paper §5.4.2). It opens its
+//!   term with a no-op, so that the entries of earlier terms get committed without a new proposal.
+//! - **A new configuration counts as soon as its entry is in the log**, committed or not, and no
+//!   longer when the entry is truncated (dissertation §4.1). Majorities are those of the newest
+//!   configuration.
+//! - **A read needs a round of confirmations**, numbered in the append messages. A node that counts
+//!   for a round, the leader included, has made a write durable after it learned of the round; the
+//!   write may be empty. Storage refuses it when another process has taken the node over, so that a
+//!   frozen process confirms nothing in the name of a node that is no longer its own.
+//! - **The log has a base.** Entries up to the base are compacted, and only the snapshot covers
+//!   them. Index 1 is not special.
+//! - **Time can jump.** [`Raft::handle`] checks the leader's quorum before it reads the input, so
+//!   that a leader that was frozen does nothing in its old role. It checks the election timeout
+//!   after the input, so that a leader's message that waited during the freeze counts.
+//! - **Peers are input.** A message that no correct peer sends is an [`Invalid`], which is reported
+//!   and ignored. Assertions guard only what this code alone decides.
+//! - **Silence can be agreed on.** Where something other than heartbeats tells who is dead, an idle
+//!   leader and a follower that has everything are *quiesced*: the leader sends a heartbeat only
+//!   once in a long while, and neither counts the other's silence. A node that has work waiting
+//!   wakes the others, and silence counts from then on.
+//! - **Deliberate bugs.** `made` is a constant `false` in everything that ships. The simulator
+//!   switches on one [`Mistake`] at a time, to show that its checks find it.
+//!
+//! Files, lower ones first:
+//!
+//! - `types`: terms, indexes, positions, bytes
+//! - `quorum`: majorities and the count of an election
+//! - `membership`: the configuration and its changes
+//! - `entry`: what a node keeps: entries, snapshot, term and vote
+//! - `message`: what nodes send to each other
+//! - `output`: input and output of a node
+//! - `config`: the settings of a node
+//! - `log`: the entries behind a snapshot
+//! - `progress`: what a leader knows of a peer
+//! - `role`: what only a follower, candidate or leader knows
+//! - this file: the node and its dispatch
+//! - `election`: terms, votes, timeouts
+//! - `follower`: AppendEntries at the receiver
+//! - `leader`: proposals, replies, commits, reads, membership changes, transfer
+//! - `replicate`: sending to each peer what it lacks
+//! - `snapshot`: compaction, and the chunks of snapshots and large entries
+//! - `quiesce`: agreeing on silence
+//! - `display`: messages and entries as text
+//! - `fingerprint`: a node's state as a hash, for a model checker
 
 mod config;
 mod display;
@@ -74,45 +116,56 @@ use crate::mistakes::{Mistake, made};
 #[derive(Clone, Debug)]
 pub struct Raft {
     config: Config,
+    /// Draws the election timeouts.
     rng: SmallRng,
+    /// The latest time that the caller has passed, in ms.
     now: Time,
     role: Role,
+    /// Term and vote.
     hard: HardState,
+    /// The leader of the current term, as far as this node knows.
     leader: Option<NodeId>,
     log: Log,
+    /// The commit index.
     commit: Index,
-    /// The commit index that the caller has been told.
+    /// The commit index that was last reported in an output.
     reported: Index,
-    /// Where the newest configuration and the newest committed one stand that the caller has been
-    /// told of.
+    /// The indexes of the newest configuration and of the newest committed one that an event has
+    /// reported.
     reported_members: (Index, Index),
-    /// When a leader was last heard: its voters stick to it for a while.
+    /// When this node last received a message from a leader, in ms. A voter grants no other
+    /// candidate its vote for a while after that.
     heard: Option<Time>,
-    /// This follower has everything, and its leader said that it falls silent.
+    /// This follower has everything, and its leader announced that it falls silent.
     quiesced: bool,
-    /// When this node stands for election, unless it leads.
+    /// When this node becomes a candidate unless it leads, in ms.
     election_deadline: Time,
 
+    /// The number of the last write that was asked for.
     persist_seq: PersistSeq,
-    /// For each write under way that touches the log, where the log ended.
+    /// For each write under way that changes the log: the position at which the log then ended.
     writes: VecDeque<(PersistSeq, Position)>,
-    /// The log is durable here up to this index.
+    /// The log is durable on this node up to this index.
     durable: Index,
 
+    /// What the current call has collected so far.
     out: Output,
+    /// What the current call has changed and must be written.
     unsaved: Unsaved,
     /// The newest round of the current leader that this node has answered.
     round_seen: u64,
 }
 
 impl Raft {
-    /// A node that starts, with what storage has of it. `seed` decides every random choice.
+    /// A node that starts, from what its storage has. `now` is in ms; `seed` decides every random
+    /// choice.
     ///
     /// # Panics
-    /// When the configuration makes no sense (a timeout is 0 or its range is empty) or the saved log
-    /// has gaps. Callers validate what users give them.
+    /// When the configuration is impossible (an id of 0, a heartbeat interval of 0 or not below the
+    /// election timeout, an empty range of timeouts) or the saved log has gaps. Callers validate
+    /// what users give them.
     pub fn new(config: Config, saved: Saved, now: Time, seed: u64) -> Self {
-        assert!(config.id != 0 && !config.members.contains(0), "0 is nobody's number");
+        assert!(config.id != 0 && !config.members.contains(0), "0 is no node's number");
         assert!(0 < config.heartbeat_interval, "a heartbeat takes time");
         assert!(config.heartbeat_interval < config.election_timeout.0, "heartbeats keep a leader");
         assert!(config.election_timeout.0 <= config.election_timeout.1, "a timeout range");
@@ -138,18 +191,19 @@ impl Raft {
             unsaved: Unsaved::default(),
             round_seen: 0,
         };
-        raft.draw_election_deadline();
+        raft.reset_election_timeout();
         if let Some(soon) = raft.config.first_election {
             raft.election_deadline = now + soon;
         }
         raft
     }
 
-    /// Takes one input at the time `now` and says what to do. Time that goes back is taken for
-    /// time that stands still.
+    /// Handles one input at the time `now`, in ms, and returns what the caller must do. If `now` is
+    /// earlier than before, time stands still.
     pub fn handle(&mut self, now: Time, input: Input) -> Output {
         self.now = self.now.max(now);
-        // Before anything is done in the name of a leadership that may have lapsed in the meantime.
+        // First: the leadership may have lapsed since the last call, and then the input must not be
+        // handled as a leader.
         self.check_quorum();
         match input {
             Input::Tick => {}
@@ -173,7 +227,7 @@ impl Raft {
             Input::Transfer(to) => self.transfer(to),
             Input::Compact { last, data } => self.compact(last, data),
         }
-        // After it: a leader's message that waited while this node was frozen counts first.
+        // Last: a leader's message that waited while this node was frozen puts the deadline off.
         if !self.role.is_leader() && self.now >= self.election_deadline {
             self.campaign();
         }
@@ -181,11 +235,12 @@ impl Raft {
         self.finish()
     }
 
-    /// When [`Self::handle`] wants to be called next, if nothing happens before.
+    /// When to call [`Self::handle`] next, in ms, if no other input comes before.
     pub fn deadline(&self) -> Time {
         match &self.role {
             Role::Leader(_) => self.leader_deadline(),
-            // Who may not stand has nobody to miss, once it has missed its leader.
+            // A node that cannot be a candidate needs no election timer once it knows that there is
+            // no leader.
             _ if self.leader.is_none() && !self.can_campaign() => Time::MAX,
             _ => self.election_deadline,
         }
@@ -216,7 +271,7 @@ impl Raft {
         self.role.name()
     }
 
-    /// Who leads the current term, as far as this node knows.
+    /// The leader of the current term, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
         self.leader
     }
@@ -231,7 +286,7 @@ impl Raft {
         self.commit
     }
 
-    /// The configuration that counts: the newest one in the log, committed or not.
+    /// The configuration in force: the newest one in the log, committed or not.
     pub fn members(&self) -> &Members {
         self.log.members().1
     }
@@ -241,7 +296,7 @@ impl Raft {
         self.log.members_at(self.commit)
     }
 
-    /// Whether this node votes.
+    /// Whether this node is a voter in the configuration in force.
     pub fn is_voter(&self) -> bool {
         self.members().is_voter(self.config.id)
     }
@@ -256,8 +311,8 @@ impl Raft {
         self.log.get(index)
     }
 
-    /// How far the log of each other member is known to equal this leader's, and `None` when this
-    /// node does not lead.
+    /// For each other member, the index up to which its log is known to equal this leader's; `None`
+    /// when this node does not lead.
     pub fn matched(&self) -> Option<Vec<(NodeId, Index)>> {
         match &self.role {
             Role::Leader(leader) => {
@@ -267,7 +322,7 @@ impl Raft {
         }
     }
 
-    /// What waits here, and how much of it.
+    /// How much work is waiting in this node.
     pub fn backlog(&self) -> Backlog {
         let (mut reads, mut inflight, mut uncommitted_bytes) = (0, 0, 0);
         if let Role::Leader(leader) = &self.role {
@@ -284,8 +339,8 @@ impl Raft {
 
     fn receive(&mut self, from: NodeId, message: Message) -> Result<(), Invalid> {
         let Message { term, body } = message;
-        // Whoever else speaks is heard: it may be in a configuration that is still on its way to
-        // here, and this node may be, too (dissertation §4.1).
+        // A sender that is not a member is accepted: the configuration that contains the sender, or
+        // this node, may not have arrived here yet (dissertation §4.1).
         if from == self.config.id || from == 0 {
             return Err(Invalid::NotMember);
         }
@@ -294,10 +349,12 @@ impl Raft {
         }
         if term > self.hard.term {
             match &body {
-                // Neither the question nor a grant is about a term that exists yet.
+                // A PreVote and its grant carry the term of a possible election, which nobody need
+                // have entered yet.
                 Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
                 Body::PreVoteReply { .. } if made(Mistake::PreVoteTermIgnored) => return Ok(()),
-                // Whoever hears a leader lets no other one disturb it (dissertation §4.2.3).
+                // A node that hears from a leader ignores other candidates, so that a removed
+                // member cannot depose the leader (dissertation §4.2.3).
                 Body::Vote { transfer: false, .. }
                     if self.is_sticky() && !made(Mistake::RemovedDisrupts) =>
                 {
@@ -315,11 +372,11 @@ impl Raft {
             Body::Vote { last, transfer: _ } => self.handle_vote(from, last),
             Body::VoteReply { granted } => self.handle_vote_reply(from, granted),
             Body::Append { prev, commit, round, entries, wants } => {
-                self.follow(from)?;
+                self.accept_leader(from)?;
                 return self.handle_append(from, prev, commit, round, entries, wants);
             }
             Body::Chunk { of, total, offset, round, data } => {
-                self.follow(from)?;
+                self.accept_leader(from)?;
                 return self.handle_chunk(from, of, total, offset, round, &data);
             }
             Body::AppendReply { round, result } => {
@@ -333,10 +390,12 @@ impl Raft {
         Ok(())
     }
 
-    /// Tells the sender of an older term's request about the newer term; answers are just late.
+    /// Refuses a request of an older term, so that its sender learns the newer term. A reply of an
+    /// older term is only late, and is dropped.
     ///
-    /// The round is not echoed. It was the older leadership's; if the same node leads again, it
-    /// would take this for an answer to a round that it has only just begun, and serve a stale read.
+    /// The round is not echoed: it belongs to the older leadership. If the same node led again, it
+    /// would take the echo for a reply to a round that it has only just begun, and serve a stale
+    /// read.
     fn reject_stale(&mut self, from: NodeId, body: &Body) {
         let reply = match body {
             Body::PreVote { .. } => Body::PreVoteReply { granted: false },
@@ -351,12 +410,13 @@ impl Raft {
         self.send_durable(from, reply);
     }
 
+    /// Every write up to `seq` is durable.
     fn persisted(&mut self, seq: PersistSeq) {
         while let Some((write, end)) = self.writes.front().copied()
             && write <= seq
         {
             self.writes.pop_front();
-            // If the end is not there any more, it was cut off after the write had been asked for.
+            // If the log no longer contains `end`, it was truncated after the write was asked for.
             if self.log.contains(end) {
                 self.durable = self.durable.max(end.index);
             }
@@ -372,19 +432,19 @@ impl Raft {
         }
     }
 
-    /// Sends a message that depends on nothing being durable.
+    /// Sends a message that may leave at once.
     fn send(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard.term, body };
         self.out.messages.push(Outgoing { to, message, after: 0 });
     }
 
-    /// Sends a message that may leave only when everything before it is durable, this call's
-    /// changes included: votes, and whatever acknowledges entries or a term.
+    /// Sends a message that may leave only when everything up to and including the changes of this
+    /// call is durable: votes, and replies that acknowledge entries or show a term.
     fn send_durable(&mut self, to: NodeId, body: Body) {
         let message = Message { term: self.hard.term, body };
-        let early = matches!(message.body, Body::AppendReply { .. });
-        // `finish` knows whether this call writes, and puts the real number in.
-        let after = if early && made(Mistake::AcknowledgedEarly) { 0 } else { PersistSeq::MAX };
+        let is_ack = matches!(message.body, Body::AppendReply { .. });
+        // `finish` replaces this by the number of the write.
+        let after = if is_ack && made(Mistake::AcknowledgedEarly) { 0 } else { PersistSeq::MAX };
         self.out.messages.push(Outgoing { to, message, after });
     }
 
@@ -394,10 +454,11 @@ impl Raft {
         self.commit = index;
     }
 
-    /// Asks for the write of what the call has changed.
+    /// Asks for a write of what the call has changed.
     fn persist(&mut self, unsaved: Unsaved) {
         self.persist_seq += 1;
-        // A snapshot comes with all that follows it, so that storage can begin anew behind it.
+        // A snapshot is written together with every entry behind it, so that storage can delete
+        // everything older.
         let write_from = match unsaved.snapshot {
             true => Some(self.log.base().index + 1),
             false => unsaved.entries_from,
@@ -423,7 +484,7 @@ impl Raft {
         }
     }
 
-    /// Collects what the call has changed into its output.
+    /// Completes the output of the call.
     fn finish(&mut self) -> Output {
         let unsaved = std::mem::take(&mut self.unsaved);
         if !unsaved.is_empty() {

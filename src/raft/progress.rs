@@ -1,6 +1,6 @@
-//! What a leader knows of each other member: how far its log matches the leader's, what is in flight to
-//! it, and whether it is quiesced (etcd's raft calls this a progress). It knows nothing of the node
-//! around it.
+//! What a leader knows of each other member: how far its log matches the leader's, what is in
+//! flight to it, and whether it is quiesced (as in etcd's raft). This file knows nothing of the
+//! node around it.
 
 use std::collections::VecDeque;
 
@@ -18,9 +18,9 @@ pub(super) struct Progress {
     pub(super) state: ProgressState,
     /// When a message that wants a reply was last sent; `None` when none was in this term.
     pub(super) sent: Option<Time>,
-    /// When the peer last replied in this term.
+    /// When the peer last replied in this term; before that, when the leader began to track it.
     pub(super) heard: Time,
-    /// When the peer last stopped being quiesced: its silence before that means nothing.
+    /// When the peer last stopped being quiesced: its silence does not count before that.
     pub(super) woken: Time,
     pub(super) activity: Activity,
     /// The newest round of confirmations that the peer was sent.
@@ -71,8 +71,8 @@ pub(super) struct OutgoingChunks {
 }
 
 impl OutgoingChunks {
-    /// The peer replied to a heartbeat. If its chunk was sent a heartbeat interval ago and has no reply,
-    /// the chunk is lost and must be sent again.
+    /// The peer replied to a heartbeat. If its chunk was sent a heartbeat interval ago and has no
+    /// reply, the chunk is lost and must be sent again.
     fn heartbeat_answered(&mut self, now: Time, heartbeat_interval: Time) {
         if self.sent.is_some_and(|sent| now >= sent + heartbeat_interval) {
             self.sent = None;
@@ -104,15 +104,16 @@ impl Progress {
         }
     }
 
-    /// Whether the peer has every entry up to `last` and has answered `round`, and nothing is in flight.
+    /// Whether the peer has every entry up to `last` and has answered `round`, and nothing is in
+    /// flight.
     pub(super) fn has_everything(&self, last: Index, round: u64) -> bool {
         let idle =
             matches!(&self.state, ProgressState::Replicate { inflight } if inflight.is_empty());
         idle && self.matched == last && self.round_heard == round
     }
 
-    /// When the peer was last heard, for CheckQuorum; `Time::MAX` while it is quiesced, because then its
-    /// silence means nothing.
+    /// The time from which CheckQuorum counts the peer's silence, in ms; `Time::MAX` while the peer
+    /// is quiesced and its silence does not count.
     pub(super) fn active_at(&self) -> Time {
         match self.activity {
             Activity::Quiesced => Time::MAX,
@@ -120,7 +121,7 @@ impl Progress {
         }
     }
 
-    /// The peer replied to a message of this term, whatever it said.
+    /// The peer replied to a message of this term, positively or not.
     pub(super) fn replied(&mut self, now: Time, round: u64) {
         self.heard = now;
         self.round_heard = self.round_heard.max(round);
@@ -151,8 +152,8 @@ impl Progress {
         }
     }
 
-    /// The peer has no entry like the leader's at `prev`; the logs can agree at `agreement` at the
-    /// latest. Replies to older messages than the last one change nothing.
+    /// The peer's log does not have the leader's entry at `prev`; the logs agree at `agreement` at
+    /// the latest. A reply to a message that is not in flight any more changes nothing.
     pub(super) fn rejected(
         &mut self,
         prev: Index,
@@ -169,7 +170,7 @@ impl Progress {
             }
         };
         if is_current {
-            // Below the log's base there is only the snapshot; `replicate` sends that then.
+            // If this is below the base of the leader's log, `replicate` sends the snapshot.
             self.probe(agreement + 1);
         }
     }
@@ -177,7 +178,7 @@ impl Progress {
     /// The peer has `offset` bytes of a chunked item.
     ///
     /// # Errors
-    /// When it claims to have all of the item or more: then it would have accepted it.
+    /// When the peer claims to have the whole item or more: then it would have accepted the item.
     pub(super) fn chunk_replied(&mut self, of: Chunked, offset: u64) -> Result<(), Invalid> {
         if let ProgressState::Chunks(out) = &mut self.state
             && out.of == of
@@ -186,8 +187,9 @@ impl Progress {
             if offset >= out.data.len() {
                 return Err(Invalid::Chunk);
             }
-            // A reply that brings nothing new may be a repeated one. To send again because of it
-            // would double the traffic for good; the next heartbeat finds out what is lost.
+            // A reply that brings nothing new may be a duplicate. To send the chunk again because
+            // of it would double the traffic for good. The reply to the next heartbeat shows what
+            // is lost.
             if offset != out.offset {
                 out.offset = offset;
                 out.sent = None;
@@ -196,13 +198,13 @@ impl Progress {
         Ok(())
     }
 
-    /// The logs agree up to `matched`: send what follows.
+    /// The logs agree up to `matched`: send what follows without waiting for replies.
     pub(super) fn replicate(&mut self) {
         self.next = self.matched + 1;
         self.state = ProgressState::Replicate { inflight: VecDeque::new() };
     }
 
-    /// Look for where the logs agree, from `next` on backwards.
+    /// Search backwards, from the entry before `next`, for the place where the logs agree.
     fn probe(&mut self, next: Index) {
         self.next = next.max(self.matched + 1);
         self.state = ProgressState::Probe { waiting: false };
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_accepted_begins_to_replicate_behind_the_match() {
+    fn an_accepted_probe_starts_to_replicate_behind_the_matched_index() {
         let peer = Progress::new(10, 3);
         assert!(matches!(peer.state, ProgressState::Probe { waiting: false }));
         assert_eq!((peer.next, peer.matched, peer.heard, peer.woken), (10, 0, 3, 3));
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_accepted_message_leaves_the_window_with_those_before_it() {
+    fn an_acknowledgement_removes_its_message_and_earlier_ones_from_the_window() {
         let mut peer = replicating();
         peer.accepted(7, 9, 0, BEAT);
         assert!(matches!(&peer.state, ProgressState::Replicate { inflight } if *inflight == [9]));
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_of_what_is_in_flight_probes_from_where_the_logs_can_agree() {
+    fn a_rejection_of_a_message_in_flight_probes_from_where_the_logs_can_agree() {
         let mut peer = replicating();
         for old in [4, 5, 10] {
             peer.rejected(old, 1, 0, BEAT);
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_sent_again_when_a_later_heartbeat_is_answered() {
+    fn a_chunk_without_a_reply_is_sent_again_when_a_later_heartbeat_is_answered() {
         let snapshot = Chunked::Snapshot { last: Position::new(8, 1) };
         let mut peer = chunks(snapshot);
         peer.accepted(5, 9, 149, BEAT);
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_entry_is_probed_again_when_its_place_is_rejected() {
+    fn a_chunked_entry_is_probed_again_when_the_entry_before_it_is_rejected() {
         let (prev, at) = (Position::new(5, 1), Position::new(6, 1));
         let mut peer = chunks(Chunked::Entry { prev, at });
         peer.rejected(4, 1, 100, BEAT);
@@ -314,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiesced_peer_is_not_missed_and_one_that_was_woken_is_missed_from_then() {
+    fn the_silence_of_a_quiesced_peer_counts_only_from_when_it_is_woken() {
         let mut peer = replicating();
         peer.replied(20, 4);
         peer.replied(30, 3);

@@ -1,9 +1,10 @@
-//! Quiescing: where something other than heartbeats tells who is dead, an idle leader and its followers
-//! agree to fall silent (CockroachDB's term).
+//! Quiescing: where something other than heartbeats tells who is dead, an idle leader and its
+//! followers agree to fall silent (CockroachDB's term).
 //!
-//! A follower that has everything is sent a heartbeat that asks it to quiesce. Once the follower has
-//! replied, the leader sends to it only at every [`super::Config::quiesce_interval`], and neither counts
-//! the other's silence. Anything else that is sent ends it, and so does [`super::Input::Wake`].
+//! A follower that has everything is sent a heartbeat that asks it to quiesce. Once the follower
+//! has replied, the leader sends to it only at every [`super::Config::quiesce_interval`], and
+//! neither counts the other's silence. Any other message ends this, and so does
+//! [`super::Input::Wake`].
 
 use super::Raft;
 use super::progress::Activity;
@@ -11,8 +12,8 @@ use super::role::Role;
 use super::types::{NodeId, Time};
 
 impl Raft {
-    /// The leader falls silent. Its silence is not counted for three intervals, so that some of its rare
-    /// heartbeats may be lost.
+    /// The leader asked this follower to quiesce. Its silence does not count for three quiesce
+    /// intervals, so that one or two of its rare heartbeats may be lost.
     pub(super) fn quiesce(&mut self) {
         if let Some(interval) = self.config.quiesce_interval {
             self.quiesced = true;
@@ -30,7 +31,7 @@ impl Raft {
         self.wake_peers();
         if std::mem::take(&mut self.quiesced) {
             self.heard = Some(self.now);
-            self.draw_election_deadline();
+            self.reset_election_timeout();
         }
     }
 
@@ -44,8 +45,8 @@ impl Raft {
         }
     }
 
-    /// Whether this leader can ask a follower to quiesce: the follower has everything, and nothing waits
-    /// here.
+    /// Whether this leader can ask a follower to quiesce: the follower has everything, and nothing
+    /// waits here.
     pub(super) fn may_quiesce(&self, id: NodeId) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let last = self.log.last().index;

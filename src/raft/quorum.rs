@@ -1,5 +1,5 @@
-//! Majorities: how many voters are one, what a majority has reached, and how an election stands (paper
-//! §5.2, §5.3). Numbers only: this file knows nothing of nodes.
+//! Majorities: their size, what a majority has reached, and the result of an election (paper §5.2,
+//! §5.3). This file computes with numbers only and knows nothing of nodes.
 
 use crate::mistakes::{Mistake, made};
 
@@ -8,25 +8,25 @@ pub(super) fn majority(voters: usize) -> usize {
     if made(Mistake::MajorityOffByOne) { (voters / 2).max(1) } else { voters / 2 + 1 }
 }
 
-/// The largest number that `quorum` of these have reached: of match indexes the one that can be
-/// committed. `None` when there are fewer than `quorum`.
+/// The largest number that at least `quorum` of the `numbers` have reached: for match indexes, the
+/// index that a quorum has stored. `None` when there are fewer than `quorum` numbers.
 pub(super) fn reached(quorum: usize, mut numbers: Vec<u64>) -> Option<u64> {
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     numbers.get(quorum.checked_sub(1)?).copied()
 }
 
-/// How an election stands.
+/// The result of an election so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VoteResult {
-    /// A majority has granted its vote.
+    /// A majority has granted its votes.
     Won,
     /// A majority has refused.
     Lost,
-    /// Votes are missing that decide.
+    /// Neither: votes are missing.
     Pending,
 }
 
-/// How an election stands in which `quorum` votes decide.
+/// The result so far of an election in which `quorum` votes decide.
 pub(super) fn vote_result(quorum: usize, granted: usize, refused: usize) -> VoteResult {
     if granted >= quorum {
         VoteResult::Won
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_majority_has_reached_the_smallest_of_its_largest_numbers() {
+    fn reached_is_the_largest_number_that_a_majority_has_reached() {
         let commit = |indexes: &[u64]| reached(majority(indexes.len()), indexes.to_vec());
         assert_eq!(commit(&[7]), Some(7));
         assert_eq!(commit(&[3, 9]), Some(3));
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn an_election_is_decided_by_a_majority_either_way() {
+    fn a_majority_of_grants_wins_and_a_majority_of_refusals_loses() {
         assert_eq!(vote_result(2, 2, 1), VoteResult::Won);
         assert_eq!(vote_result(2, 1, 2), VoteResult::Lost);
         assert_eq!(vote_result(3, 2, 2), VoteResult::Pending);

@@ -1,4 +1,5 @@
-//! Compaction, InstallSnapshot (paper §7), and the chunks in which a snapshot or a large entry travels.
+//! Compaction, InstallSnapshot (paper §7), and the chunks in which a snapshot or a large entry
+//! travels.
 
 use super::Raft;
 use super::entry::{Entry, Payload, Snapshot};
@@ -10,8 +11,9 @@ use super::types::{Blob, MAX_INDEX, NodeId, Position};
 use crate::mistakes::{Mistake, made};
 
 impl Raft {
+    /// Replaces the entries up to `last` by a snapshot with the state machine's bytes `data`.
     pub(super) fn compact(&mut self, last: Position, data: Blob) {
-        // A snapshot that is no newer than what is there has been overtaken.
+        // The log may be compacted further already, by a snapshot from the leader.
         if last.index <= self.log.base().index || last.index > self.commit {
             return;
         }
@@ -20,6 +22,7 @@ impl Raft {
         self.unsaved.snapshot = true;
     }
 
+    /// Starts to send the newest snapshot to a peer in chunks: InstallSnapshot (paper §7).
     pub(super) fn send_snapshot(&mut self, id: NodeId) {
         let snapshot = self.log.snapshot().expect("what is compacted is in a snapshot");
         let (of, data) = (Chunked::Snapshot { last: snapshot.last }, snapshot.pack());
@@ -28,6 +31,7 @@ impl Raft {
         self.send_chunk(id);
     }
 
+    /// Sends the next chunk of the item on its way to a peer.
     pub(super) fn send_chunk(&mut self, id: NodeId) {
         let (now, max) = (self.now, self.config.max_message_bytes);
         let Some((peer, round)) = self.peer(id) else { return };
@@ -55,12 +59,13 @@ impl Raft {
         offset: u64,
         round: u64,
     ) -> Result<(), Invalid> {
-        let Some(peer) = self.heard_from(from, round)? else { return Ok(()) };
+        let Some(peer) = self.record_reply(from, round)? else { return Ok(()) };
         peer.chunk_replied(of, offset)?;
         self.release_reads();
         Ok(())
     }
 
+    /// Takes a chunk from the leader. The item is installed or appended once all of it has arrived.
     pub(super) fn handle_chunk(
         &mut self,
         from: NodeId,
@@ -76,7 +81,7 @@ impl Raft {
         if end > total || total > self.config.max_transfer_bytes || (length == 0 && total > 0) {
             return Err(Invalid::Chunk);
         }
-        if let Some(result) = self.answer_without_chunk(of)? {
+        if let Some(result) = self.reply_if_not_needed(of)? {
             self.send_durable(from, Body::AppendReply { round, result });
             return Ok(());
         }
@@ -109,8 +114,9 @@ impl Raft {
         Ok(())
     }
 
-    /// The answer to a piece of something that is here already, or that does not fit this log.
-    fn answer_without_chunk(&mut self, of: Chunked) -> Result<Option<AppendResult>, Invalid> {
+    /// The reply to a chunk of an item that is not needed: this log has it already, or the log
+    /// check rejects the entry. `None` when the chunk is needed.
+    fn reply_if_not_needed(&mut self, of: Chunked) -> Result<Option<AppendResult>, Invalid> {
         match of {
             Chunked::Snapshot { last } => {
                 let possible = (1..=MAX_INDEX).contains(&last.index)
@@ -118,12 +124,12 @@ impl Raft {
                 if !possible {
                     return Err(Invalid::Entries);
                 }
-                let over = last.index > self.commit && made(Mistake::SnapshotOverNewerLog);
-                if last.index > self.commit && self.log.contains(last) && !over {
-                    // The entries themselves are here: they say the same and more.
+                let overwrite = last.index > self.commit && made(Mistake::SnapshotOverNewerLog);
+                if last.index > self.commit && self.log.contains(last) && !overwrite {
+                    // The log has all entries that the snapshot covers, and perhaps more.
                     self.set_commit(last.index);
                 }
-                let have = last.index <= self.commit && !over;
+                let have = last.index <= self.commit && !overwrite;
                 Ok(have.then_some(AppendResult::Accepted { matched: last.index }))
             }
             Chunked::Entry { prev, at } => {
@@ -141,10 +147,10 @@ impl Raft {
         }
     }
 
-    /// Replaces log and state by a snapshot that is newer than both.
+    /// Replaces the log and the state by a snapshot, which is newer than the commit index.
     fn install(&mut self, snapshot: Snapshot) -> AppendResult {
         let last = snapshot.last;
-        debug_assert!(last.index > self.commit, "`answer_without_chunk` sorted the others out");
+        debug_assert!(last.index > self.commit, "`reply_if_not_needed` sorted the others out");
         self.log.reset(snapshot.clone());
         self.durable = 0;
         self.unsaved.entries_from = None;

@@ -1,4 +1,4 @@
-//! Terms, indexes, positions and bytes: what every other file of this folder is written in.
+//! Terms, indexes, positions and bytes: the types that every other file of this folder uses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,22 +8,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A term: a logical clock that grows with every election (paper §5.1).
 pub type Term = u64;
-/// A position in the log. The first entry has index 1; 0 is the empty log.
+/// An index into the log. The first entry has index 1; 0 is the end of an empty log.
 pub type Index = u64;
-/// A member's number, unique within its cluster and never 0.
+/// A member's id, unique within its cluster and never 0.
 pub type NodeId = u64;
-/// Milliseconds on the caller's monotonic clock.
+/// A time on the caller's monotonic clock, or a duration, in ms.
 pub type Time = u64;
-/// Numbers the writes that Raft asks for, from 1 on; 0 means "nothing needs to be written".
+/// The number of a write that Raft asks for, from 1 on; 0 stands for no write.
 pub type PersistSeq = u64;
 
-/// Terms above this are refused as garbage: at one election a millisecond it takes 8,900 years.
+/// The largest term that is accepted from a peer. A cluster that held an election every millisecond
+/// would need 8,900 years to reach it.
 pub(super) const MAX_TERM: Term = 1 << 48;
-/// Indexes above this are refused as garbage likewise.
+/// The largest index that is accepted from a peer.
 pub(super) const MAX_INDEX: Index = 1 << 48;
 
-/// Immutable bytes, cheap to clone: one entry is in the log, in flight to every follower and in a
-/// write at the same time.
+/// Immutable bytes, cheap to clone: the same entry can be in the log, in flight to every follower
+/// and in a write at once.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Blob(Arc<[u8]>);
 
@@ -99,9 +100,8 @@ impl<'de> Deserialize<'de> for Blob {
     }
 }
 
-/// Where an entry stands: its index and the term in which a leader made it.
-///
-/// The order is that of "up to date" (paper §5.4.1): terms first, then indexes.
+/// The position of an entry: its index, and the term of the leader that appended it. Two logs that
+/// contain the same position are equal up to it (the Log Matching property, paper §5.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// The entry's index.
@@ -111,13 +111,13 @@ pub struct Position {
 }
 
 impl Position {
-    /// A position from its two numbers.
+    /// A position from its index and its term.
     pub fn new(index: Index, term: Term) -> Self {
         Self { index, term }
     }
 
-    /// Whether a log that ends here is at least as up to date as one that ends at `other`
-    /// (paper §5.4.1).
+    /// Whether a log that ends here is at least as up to date as one that ends at `other`: terms
+    /// are compared first, then indexes (paper §5.4.1).
     pub fn is_up_to_date_with(self, other: Self) -> bool {
         (self.term, self.index) >= (other.term, other.index)
     }
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_blob_is_its_bytes() {
+    fn a_blob_is_encoded_as_its_bytes_and_printed_as_text_up_to_64_bytes() {
         let blob = Blob::from("abc");
         assert_eq!((blob.len(), blob.is_empty(), Blob::from("").is_empty()), (3, false, true));
         let bytes = postcard::to_allocvec(&blob).expect("bytes");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_term_is_more_up_to_date_and_then_the_longer_log() {
+    fn a_newer_last_term_is_more_up_to_date_and_with_equal_terms_a_longer_log() {
         let at = |index, term| Position::new(index, term);
         assert!(at(1, 2).is_up_to_date_with(at(9, 1)));
         assert!(!at(9, 1).is_up_to_date_with(at(1, 2)));

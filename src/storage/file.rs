@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn it_may_end_anywhere() {
+    fn a_file_that_ends_anywhere_is_read_up_to_its_last_whole_record() {
         let records = records();
         let file = records.concat();
         let whole = read(&file).expect("it is whole");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_durable_and_is_damaged_is_told_apart_from_what_was_torn() {
+    fn damage_to_durable_records_is_an_error_and_a_torn_end_is_not() {
         let records = records();
         let file = records.concat();
         let (first, second) = (records[0].len(), records[0].len() + records[1].len());
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_beginning_begins_a_file() {
+    fn a_file_must_begin_with_a_whole_first_record() {
         let records = records();
         assert_eq!(read(&records[1]).map(|_| ()), Err(Corrupt::Beginning));
         let absurd = [0xff; 40];

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_what_its_writes_made_of_it() {
+    fn a_restored_log_is_the_result_of_all_its_writes() {
         let writes = [
             write(1, vec![entry(1, 1), entry(2, 1), entry(3, 1), entry(4, 1)]),
             write(2, vec![entry(3, 2)]), // Truncates the entries of the first write.
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_and_what_follows_it_come_back() {
+    fn a_snapshot_and_the_entries_behind_it_are_restored() {
         let last = Position::new(4, 2);
         let snapshot = Snapshot { last, members: Members::voters([1]), data: "state".into() };
         let hard = HardState { term: 3, vote: Some(1) };
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_written_is_told_apart() {
+    fn gaps_foreign_formats_and_garbage_are_errors() {
         let value = |entries: Vec<Entry>| Batch::new(&write(1, entries)).entries.expect("some");
         let (one, three) = (value(vec![entry(1, 1)]), value(vec![entry(3, 1)]));
         let both = [one.as_slice(), three.as_slice()];

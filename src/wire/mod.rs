@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_comes_back_as_it_went() {
+    fn a_frame_is_read_as_it_was_written() {
         let messages = vec!["one".to_string(), String::new(), "three".to_string()];
         let read = read::<String>(&frame(&messages)).expect("a good frame");
         assert_eq!(read, (HEADER, messages));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_told_apart() {
+    fn bytes_that_are_not_a_frame_give_an_error_that_says_why() {
         let good = frame(&["hello".into()]);
         assert_eq!(read::<String>(b""), Err(WireError::Foreign));
         assert_eq!(read::<String>(b"GET / HTTP/1.1"), Err(WireError::Foreign));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_length_allocates_nothing() {
+    fn a_length_beyond_the_frame_allocates_nothing() {
         let mut writer = FrameWriter::new(HEADER);
         writer.push(&u64::MAX); // Read as a string, this is the length.
         let bad = writer.finish().remove(0);

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_envelope_is_refused() {
+    fn bytes_that_are_not_an_envelope_are_refused() {
         assert_eq!(open(b""), Err(EnvelopeError::Short));
         assert_eq!(open(b"\x00"), Err(EnvelopeError::Short));
         assert_eq!(open(b"\x05abc"), Err(EnvelopeError::Short));
