@@ -148,6 +148,12 @@ pub(super) trait Cluster: fmt::Debug {
         Vec::new()
     }
 
+    /// Which founding of the cluster the host's nodes belong to: a random number, or 0 in a cluster
+    /// that is founded once.
+    fn founding(&self) -> u64 {
+        0
+    }
+
     /// The id of the own node; empty while there is none.
     fn id(&self) -> String;
 

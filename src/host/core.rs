@@ -21,7 +21,7 @@ use crate::formation::Set;
 use crate::node::{self, Node, Packet};
 use crate::raft::{self, Index, Members, NodeId, Raft, RoleName, Saved, Time};
 use crate::sorted::SortedMap;
-use crate::store::{Call, Failure, Outcome, Return, Settled};
+use crate::store::{Call, DetachedClient, Failure, Outcome, Return, Settled};
 use crate::wire::Header;
 
 /// After how many ms a node campaigns for the first time when this host runs a majority of the
@@ -70,6 +70,8 @@ pub struct Host<S> {
     /// The newest state that the user has seen and its index. The user is shown this state while
     /// the own node has not applied so much.
     seen: (Index, S),
+    /// Which founding of the cluster `seen` and the client belong to; 0 before the first own node.
+    founding: u64,
     phase: Phase,
     /// Why performs and reads are refused, if they are.
     stopped: Option<Failure>,
@@ -117,6 +119,7 @@ impl<S: Clone> Host<S> {
             transport: Transport::new(&settings.cluster, settings.store.version),
             cluster,
             seen: (0, initial.clone()),
+            founding: 0,
             initial,
             seed: seed.wrapping_add(2),
             settings,
@@ -456,7 +459,8 @@ impl<S: Clone> Host<S> {
         let Settings { store, durability, .. } = self.settings;
         let (initial, seed) = (self.initial.clone(), self.seed);
         let not_started = if own { self.nodes.remove(&NOT_STARTED) } else { None };
-        let node = match not_started.map(|hosted| hosted.node.detach()) {
+        let client = not_started.map(|hosted| hosted.node.detach());
+        let node = match client.map(|client| self.enter_founding(client, out)) {
             Some(client) => Node::attach(store, initial, durability, seed, client),
             None => Node::new(store, initial, durability, seed),
         };
@@ -481,6 +485,23 @@ impl<S: Clone> Host<S> {
             out.notices.push(Notice::Members);
         }
         self.feed(now, id, node::Input::Start { config, saved }, out);
+    }
+
+    /// The own node is about to run. If the cluster was founded anew since the last own node, what the
+    /// user saw and asked for belongs to a cluster that is over.
+    fn enter_founding(
+        &mut self,
+        mut client: DetachedClient,
+        out: &mut Output<S>,
+    ) -> DetachedClient {
+        let founding = self.cluster.founding();
+        let before = std::mem::replace(&mut self.founding, founding);
+        if before != 0 && before != founding {
+            self.seen = (0, self.initial.clone());
+            out.notices.push(Notice::State);
+            client.forget_session();
+        }
+        client
     }
 
     /// Stops a node. The pending performs and reads of the own node are kept for the next own node.

@@ -142,6 +142,10 @@ impl Cluster for ElasticCluster {
         Effect::Write { generation, node, epoch, persist }
     }
 
+    fn founding(&self) -> u64 {
+        self.0.incarnation()
+    }
+
     fn id(&self) -> String {
         self.0.own().map(name).unwrap_or_default()
     }

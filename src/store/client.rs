@@ -399,6 +399,15 @@ impl Client {
         ));
     }
 
+    /// The cluster of the session is over, and another one was founded.
+    pub(super) fn forget_session(&mut self) {
+        self.reset_session(&Failure::new(
+            "OUTCOME_UNKNOWN",
+            "the cluster was ended and another one founded while this node was away: the perform \
+             belongs to the earlier cluster",
+        ));
+    }
+
     fn reset_session(&mut self, failure: &Failure) {
         self.fail_performs(failure);
         self.nonce = self.rng.next_u64();

@@ -123,6 +123,14 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct DetachedClient(Client);
 
+impl DetachedClient {
+    /// Ends every perform: the cluster in which they were asked for is over. Its session is forgotten,
+    /// because the next cluster may have given the same number to the session of another client.
+    pub fn forget_session(&mut self) {
+        self.0.forget_session();
+    }
+}
+
 /// What the driver must do next.
 #[derive(Debug)]
 #[must_use]

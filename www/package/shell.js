@@ -281,13 +281,7 @@ export const createConflux = (load, platform) => {
         reduce: (state, action) => reduce(state, JSON.parse(action)),
         save: (state) => this.#serializer.save(state),
         load: (json) => this.#serializer.load(json),
-        committed: () => {
-          // Iterate over a copy, because callbacks may subscribe and unsubscribe. A subscriber that is removed during
-          // the loop is not called.
-          for (const subscriber of [...this.#subscribers]) {
-            if (this.#subscribers.includes(subscriber)) this.#call(subscriber.callback)
-          }
-        },
+        committed: () => this.#notifySubscribers(),
         entry: (index, term, node, action) => {
           const entry = { index, term, nodeId: node ?? null }
           if (action !== undefined) entry.action = JSON.parse(action)
@@ -309,6 +303,13 @@ export const createConflux = (load, platform) => {
         write: (...batch) => this.#tabs.write(...batch),
         record: (...record) => this.#files.write(...record),
         wake: (ms) => this.#page?.wake(ms),
+      }
+    }
+
+    /** Calls all subscribers. One that is removed by another one is not called any more. */
+    #notifySubscribers() {
+      for (const subscriber of [...this.#subscribers]) {
+        if (this.#subscribers.includes(subscriber)) this.#call(subscriber.callback)
       }
     }
 
@@ -457,6 +458,8 @@ export const createConflux = (load, platform) => {
       } else if (kind === 'leader') {
         // When the notice arrives the leader may be the same again, for example after a short time without one.
         if (status.leaderId !== this.#leaderId) this.#emit('leader', (this.#leaderId = status.leaderId))
+      } else if (kind === 'state') {
+        this.#notifySubscribers()
       } else if (kind === 'members') {
         this.#emit('members', status.members)
       } else if (kind === 'closed') {

@@ -428,6 +428,7 @@ impl WebHost {
     fn notify(&self, notice: Notice) {
         let _ = match notice {
             Notice::Leader => self.hooks.notice("leader", "", ""),
+            Notice::State => self.hooks.notice("state", "", ""),
             Notice::Status => self.hooks.notice("status", "", ""),
             Notice::Members => self.hooks.notice("members", "", ""),
             Notice::Closed => self.hooks.notice("closed", "", ""),
