@@ -238,12 +238,42 @@ describe('storage', () => {
     assert.equal((await later.evaluate('tab.state()')).length, 1)
   })
 
+  it('says so when another page keeps storage from answering, and goes on when that page is gone', async () => {
+    const blocker = await context.newPage()
+    await blocker.goto(`${site.origin}/conflux-wasm/package.json`)
+    // A deletion waits for this page's connection, and whoever opens the database waits for the deletion.
+    await blocker.evaluate((name) => new Promise((resolve) => {
+      indexedDB.open(name, 1).onsuccess = ({ target }) => {
+        globalThis.connection = target.result
+        indexedDB.deleteDatabase(name)
+        resolve()
+      }
+    }), `conflux:${name}`)
+    const page = await open()
+    await page.waitForFunction("tab.errors.includes('STORAGE_BLOCKED')", null, { polling: 50 })
+    await blocker.close()
+    await page.evaluate('tab.first()')
+    assert.equal((await state(page)).length, 1)
+    assert.deepEqual(await page.evaluate('tab.errors'), ['STORAGE_BLOCKED'])
+  })
+
   it('is deleted by destroy(), which ends the cluster in all tabs', async () => {
     const pages = await openMany(2)
     await Promise.all(pages.map((page) => page.evaluate('tab.burst(5)')))
+    await pages[0].evaluate(() => {
+      globalThis.deletions = []
+      const real = IDBFactory.prototype.deleteDatabase
+      IDBFactory.prototype.deleteDatabase = function (name) {
+        globalThis.deletions.push(name)
+        return real.call(this, name)
+      }
+    })
     await pages[0].evaluate('tab.node.destroy()')
     await pages[1].waitForFunction("tab.errors.includes('DESTROYED')", null, { polling: 50 })
     assert.equal(await pages[0].evaluate('tab.status().phase'), 'closed')
+    // A page that stands still before its deletion of the registry would delete the next cluster's.
+    const deletions = await pages[0].evaluate('deletions')
+    assert.ok(deletions.length >= 2 && !deletions.includes(`conflux:${name}`), deletions.join())
     await Promise.all(pages.map((page) => page.close()))
     const later = await open()
     await later.evaluate('tab.first()')

@@ -1,8 +1,11 @@
 // Tests of fixed clusters in Node.js: forming, faults and bad input, on several channels.
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
+import { pathToFileURL } from 'node:url'
 import { WebSocket } from 'ws'
-import { closeAll, cluster, imported as conflux, leaderOf, methods, reduce, startRelay, until } from './support.mjs'
+import { closeAll, cluster, imported as conflux, leaderOf, methods, packageDir, reduce, startRelay, until } from './support.mjs'
 
 /** A custom channel between nodes of this process. `spy` is called with every frame that is sent. */
 class Hub {
@@ -225,6 +228,41 @@ describe('faults', () => {
 })
 
 describe('broadcast', () => {
+  it('keeps a bounded number of BroadcastChannels open, however many nodes come and go', async () => {
+    const { CHANNELS } = await import(pathToFileURL(path.join(packageDir, 'channels.js')))
+    const Real = globalThis.BroadcastChannel
+    const open = new Set()
+    globalThis.BroadcastChannel = class extends Real {
+      constructor(name) {
+        super(name)
+        open.add(name)
+      }
+      close() {
+        open.delete(this.name)
+        super.close()
+      }
+    }
+    try {
+      const channel = CHANNELS.broadcast()
+      channel.connect('me', () => {}, () => {}, 'many')
+      const last = new Real('conflux:many:node-999')
+      const received = once(last, 'message')
+      for (let node = 0; node < 1_000; node++) channel.send(`node-${node}`, new Uint8Array([7]))
+      assert.ok(open.size > 2 && open.size <= 66, `${open.size} are open`)
+      // The frame to the last one was not lost, and one to a node whose channel was closed is not either.
+      assert.deepEqual([...(await received)[0].data], [7])
+      const first = new Real('conflux:many:node-0')
+      const again = once(first, 'message')
+      channel.send('node-0', new Uint8Array([8]))
+      assert.deepEqual([...(await again)[0].data], [8])
+      channel.disconnect()
+      assert.equal(open.size, 0)
+      for (const one of [first, last]) one.close()
+    } finally {
+      globalThis.BroadcastChannel = Real
+    }
+  })
+
   it('carries a cluster between BroadcastChannels of this process', async () => {
     const nodes = ['a', 'b', 'c'].map((id) => node(id, 3, { name: 'broadcast', channel: 'test' }))
     await works(nodes)

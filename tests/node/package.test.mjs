@@ -1,7 +1,7 @@
 // Tests of the package as npm installs it, and of the README's example as it is written.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -97,6 +97,21 @@ for (const [what, source] of [['the folder', async () => packageDir], ['the tarb
       const { exports } = JSON.parse(await readFile(path.join(folder, 'node_modules/conflux-wasm/package.json'), 'utf8'))
       const entries = Object.keys(pinned).map((entry) => entry.replace('conflux-wasm', '.'))
       assert.deepEqual(Object.keys(exports), [...entries, './conflux_bg.wasm', './package.json'])
+    })
+
+    it('names the version of redis that the channel needs if an older one is installed', async () => {
+      const [modules, old] = [path.join(folder, 'node_modules'), path.resolve('node_modules/gaggle/node_modules/redis')]
+      await symlink(old, path.join(modules, 'redis'))
+      const out = await node('old.mjs', `
+        import conflux from 'conflux-wasm'
+        try {
+          conflux({ id: 'a', clusterSize: 1, methods: {}, reduce: (state = 0) => state, channel: { name: 'redis' } })
+        } catch (error) {
+          console.log(error.code + ': ' + error.message)
+        }`)
+      await rm(path.join(modules, 'redis'))
+      const message = 'the channel `redis` needs the npm package redis 5 or newer, and an older one is installed'
+      assert.equal(out.trim(), `MISSING_PEER: ${message}: npm install redis@latest`)
     })
 
     it('names the npm package that a channel needs if it is not installed', async () => {

@@ -86,6 +86,9 @@ const memory = () => {
   }
 }
 
+/** How many other nodes a tab keeps a BroadcastChannel open for. Nodes come and go, and their ids never come back. */
+const MAX_PEERS = 64
+
 /** Connects the tabs of one browser: a BroadcastChannel for everyone, and one for each node, so that a tab does not
  * receive the frames that are addressed to other tabs. */
 const broadcast = () => {
@@ -121,8 +124,16 @@ const broadcast = () => {
     send(to, frame) {
       // The channel is paused: the frame is lost.
       if (!everyone) return
-      if (!peers.has(to)) peers.set(to, new BroadcastChannel(`${name}:${to}`))
-      peers.get(to).postMessage(frame)
+      const peer = peers.get(to) ?? new BroadcastChannel(`${name}:${to}`)
+      // The map is in the order of use, so the first one is the one that was unused for longest.
+      peers.delete(to)
+      peers.set(to, peer)
+      peer.postMessage(frame)
+      if (peers.size > MAX_PEERS) {
+        const [[oldest, unused]] = peers
+        peers.delete(oldest)
+        unused.close()
+      }
     },
     broadcast: (frame) => everyone?.postMessage(frame),
     listen(id) {
@@ -245,7 +256,14 @@ const redis = ({ connectionString: url }, platform, report) => {
   const { createClient } = requirePeer(platform, 'redis', 'redis')
   const down = outage(report, 'REDIS', `the Redis server at ${url ?? 'redis://localhost:6379'}`)
   // No offline queue: frames that cannot be sent now would be useless later.
-  const client = () => createClient({ url, disableOfflineQueue: true, socket: { reconnectStrategy: (tries) => Math.min(20 * 2 ** tries, 1000) } })
+  const client = () => {
+    const made = createClient({ url, disableOfflineQueue: true, socket: { reconnectStrategy: (tries) => Math.min(20 * 2 ** tries, 1000) } })
+    if (typeof made.connect === 'function') return made
+    // Versions before 4 connect by themselves. The npm package conflux 1.1.8 brings version 2 along.
+    made.on('error', () => {})
+    made.end(false)
+    throw fail('MISSING_PEER', 'the channel `redis` needs the npm package redis 5 or newer, and an older one is installed: npm install redis@latest')
+  }
   const [publisher, subscriber] = [client(), client()]
   const isReady = () => publisher.isReady && subscriber.isReady
   const publish = (to, frame) => {

@@ -36,7 +36,7 @@ export type Methods = { [name: string]: Method }
  * - The code with which the node stopped, if it did (below).
  *
  * `conflux()` throws `INVALID_OPTIONS`, `UNSUPPORTED` (this platform or this kind of cluster lacks what an option
- * needs), `MISSING_PEER` (the channel's npm package is not installed), `CANNOT_LOAD` (the WebAssembly module cannot be
+ * needs), `MISSING_PEER` (the channel's npm package is not installed, or too old), `CANNOT_LOAD` (the WebAssembly module cannot be
  * loaded), `NOT_JSON` or `REDUCER_FAILED` (both for the first state). Calls with wrong arguments fail with
  * `INVALID_ARGUMENT`.
  *
@@ -58,6 +58,8 @@ export type Methods = { [name: string]: Method }
  *
  * An `error` event after which the node keeps running:
  *
+ * - `STORAGE_BLOCKED`: the browser's storage has not answered for three seconds, perhaps because another tab stands
+ *   still. The node waits.
  * - `AMNESIA`: this node lost its memory, and there is no majority of the other members that could take it in again.
  *   The node waits for one.
  * - `SIZE_MISMATCH`: another node on the channel has another `clusterSize`.

@@ -212,7 +212,7 @@ export const createConflux = (load, platform) => {
       const hidden = platform.hidden?.() ?? false
       const CoreNode = load()
       this.#core = new CoreNode(checked, transport, this.#hooks(reduceOnce), initial, hidden)
-      if (elastic) this.#tabs = platform.tabs(checked, this.#core)
+      if (elastic) this.#tabs = platform.tabs(checked, this.#core, (code, message) => this.#notice('error', code, message))
       if (inFiles) this.#files = platform.files(checked, this.#core)
       this.#page = platform.watchPage?.(this.#core, elastic)
     }

@@ -19,10 +19,15 @@ const done = (request) =>
     request.onerror = () => reject(request.error)
   })
 
-const open = (name, stores) => {
+/** After this time without an answer from IndexedDB the user is told why the page waits, in ms. */
+const BLOCKED_AFTER = 3_000
+
+/** Opens a database. `blocked` is called when that takes long: perhaps a page that stands still is in the way. */
+const open = (name, stores, blocked) => {
   const request = indexedDB.open(name, 1)
   request.onupgradeneeded = () => stores.forEach((store) => request.result.createObjectStore(store))
-  return done(request)
+  const timer = setTimeout(blocked, BLOCKED_AFTER)
+  return done(request).finally(() => clearTimeout(timer))
 }
 
 const REGISTRY = ['registry']
@@ -42,17 +47,20 @@ class Database {
   #durability
   #db
 
+  #blocked
+
   /** Called with each new connection, before anything else is done on it. */
   onConnect = () => {}
 
-  constructor(name, stores, durability) {
+  constructor(name, stores, durability, blocked) {
     this.#name = name
     this.#stores = stores
     this.#durability = durability
+    this.#blocked = blocked
   }
 
   #open() {
-    this.#db ??= open(this.#name, this.#stores).then((db) => {
+    this.#db ??= open(this.#name, this.#stores, this.#blocked).then((db) => {
       const forget = () => {
         this.#db = undefined
       }
@@ -142,6 +150,7 @@ class Tabs {
   #waiting = new Map()
   #generation = 0
   #closed = false
+  #blocked
 
   #destroyed
 
@@ -150,11 +159,18 @@ class Tabs {
     this.#destroyed = resolve
   })
 
-  constructor({ cluster, durability = 'strict' }, core) {
+  constructor({ cluster, durability = 'strict' }, core, report) {
     this.#name = `conflux:${cluster}`
     this.#durability = durability
     this.#core = core
-    this.#registry = new Database(this.#name, REGISTRY, 'strict')
+    let isReported = false
+    this.#blocked = () => {
+      if (isReported || this.#closed) return
+      isReported = true
+      const message = 'storage has not answered for three seconds: perhaps a tab that stands still holds it; the page waits'
+      report('STORAGE_BLOCKED', `${message} on, and goes on once that tab is resumed or closed`)
+    }
+    this.#registry = new Database(this.#name, REGISTRY, 'strict', this.#blocked)
   }
 
   /** Called when the page's node has closed: nothing is reported to the core any more. */
@@ -169,7 +185,7 @@ class Tabs {
 
   #node(node) {
     if (!this.#nodes.has(node)) {
-      const database = new Database(`${this.#name}:${node}`, NODE, this.#durability)
+      const database = new Database(`${this.#name}:${node}`, NODE, this.#durability, this.#blocked)
       this.#nodes.set(node, new Stored(database))
     }
     return this.#nodes.get(node)
@@ -306,7 +322,9 @@ class Tabs {
           result(now)
         })
         for (const node of before?.nodes ?? []) this.#node(node).database.remove()
-        this.#registry.remove()
+        // The registry's database stays, empty. To delete it would be a later task of this page: if the page stood still
+        // in between, it would delete the registry of the next cluster, and a second one could be founded beside it.
+        this.#registry.close()
         this.#destroyed()
         return ['deleted', undefined]
       }
@@ -482,5 +500,5 @@ export const browser = {
   missing,
   watchPage,
   hidden: () => typeof document !== 'undefined' && document.hidden,
-  tabs: (options, core) => new Tabs(options, core),
+  tabs: (options, core, report) => new Tabs(options, core, report),
 }
