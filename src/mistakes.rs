@@ -69,7 +69,7 @@ pub enum Mistake {
     LearnerCounted,
     /// A quiesced node does not wake when another node asks for a PreVote.
     NeverWoken,
-    /// A host goes on running a node after it was told that another host has taken it over.
+    /// A host goes on running a node although it knows that another host has taken it over.
     ZombieRunsOn,
     /// Storage accepts writes of a host that another host has replaced (an older epoch).
     EpochUnchecked,

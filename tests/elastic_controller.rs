@@ -38,6 +38,8 @@ struct Rig {
     elastic: Elastic,
     nodes: Nodes,
     now: Time,
+    /// How many messages of other hosts it has received.
+    received: u64,
 }
 
 impl Rig {
@@ -55,8 +57,8 @@ impl Rig {
     /// The same host before its Rafts run. It repeats its hello 300 ms before the test begins.
     fn started(own: &[NodeId], hosts: &[&[NodeId]]) -> Self {
         let now = BEGIN - 300;
-        let mut rig =
-            Self { elastic: Elastic::new(5, true, now, 1), nodes: Nodes::default(), now };
+        let elastic = Elastic::new(5, true, now, 1);
+        let mut rig = Self { elastic, nodes: Nodes::default(), now, received: 0 };
         rig.give(Input::Start);
         rig.give(Input::Registry(Some(Registry { incarnation: 7, nodes: own.to_vec() })));
         for node in own {
@@ -92,7 +94,8 @@ impl Rig {
     }
 
     fn receive(&mut self, host: u64, body: Body) -> Vec<String> {
-        self.give(Input::Message(Message { host, count: self.now, body }))
+        self.received += 1;
+        self.give(Input::Message(Message { host, count: self.received, body }))
     }
 
     /// The followers acknowledge the whole log of the leader, which is node 1.
@@ -152,10 +155,9 @@ fn members(voters: &[NodeId], learners: &[NodeId]) -> Members {
 fn leader(id: NodeId, members: Members, live: &[NodeId]) -> Raft {
     let mut raft = Raft::new(Config::new(id, members.clone()), Saved::default(), 0, 1);
     handle(&mut raft, BEGIN, raft::Input::Tick);
-    for granted in [
-        raft::Body::PreVoteReply { granted: true },
-        raft::Body::VoteReply { granted: true },
-    ] {
+    for granted in
+        [raft::Body::PreVoteReply { granted: true }, raft::Body::VoteReply { granted: true }]
+    {
         let voters = members.iter().filter(|(other, member)| member.voter && *other != id);
         voters.for_each(|(voter, _)| receive(&mut raft, BEGIN, voter, granted.clone()));
     }
@@ -405,6 +407,57 @@ fn the_leader_removes_silent_nodes_before_live_ones() {
     assert_eq!(rig.receive(30, Body::Acquired { node: 2 }), ["PeerDown(2)".into(), remove(2)]);
     assert_eq!(rig.receive(30, Body::Acquired { node: 4 }), ["PeerDown(4)"]);
     assert_eq!(rig.at(BEGIN + 60, Input::Tick), [remove(4)]);
+}
+
+#[test]
+fn a_voter_that_will_be_removed_makes_room_for_a_learner() {
+    let raft = leader(1, members(&[1, 2, 3, 4, 5], &[6]), &[2, 3, 4, 5, 6]);
+    // The cluster has at most five voters, so the learner remains one.
+    let mut rig = Rig::new(&[1], [raft], &[&[2], &[3], &[4], &[5], &[6]]);
+    let effects = rig.receive(20, Body::Acquired { node: 5 });
+    assert_eq!(effects, ["PeerDown(5)".into(), promote(6)], "node 5 is adopted");
+}
+
+#[test]
+fn an_adopted_node_is_deleted_when_another_node_here_knows_that_its_removal_is_committed() {
+    let config = |index, ids: &[NodeId]| {
+        let payload = Payload::Members(members(ids, &[]));
+        Entry { at: Position::new(index, 1), payload }
+    };
+    let all = || members(&[1, 2, 4], &[]);
+    let (removal, return_) = (config(1, &[1, 2]), config(2, &[1, 2, 4]));
+    let rig = || Rig::new(&[1, 4], [follower(1, all()), follower(4, all())], &[&[2]]);
+    let learn = |rig: &mut Rig, node, commit, entries| {
+        append(rig.nodes.rafts.get_mut(&node).expect("it runs"), BEGIN, commit, entries);
+        rig.give(Input::Changed)
+    };
+    let mut removed = rig();
+    assert_eq!(learn(&mut removed, 1, 0, vec![removal.clone()]), NOTHING, "it is not committed");
+    let deleted = ["Stop(4)", "Broadcast(Deleted { node: 4 })", "Delete(4)"];
+    assert_eq!(learn(&mut removed, 1, 1, vec![]), NOTHING, "the heartbeat covers no entry");
+    assert_eq!(learn(&mut removed, 1, 1, vec![removal.clone()]), deleted);
+    assert_eq!(removed.give(Input::Tick), [hello_of(&[1], false)], "the others learn of it");
+    // A newer configuration may need the node.
+    let mut added = rig();
+    assert_eq!(learn(&mut added, 4, 0, vec![removal.clone(), return_]), NOTHING);
+    assert_eq!(learn(&mut added, 1, 1, vec![removal]), NOTHING);
+    // The host's own node is not deleted. It asks to be added again.
+    let mut own = rig();
+    assert_eq!(learn(&mut own, 4, 1, vec![config(1, &[2, 4])]), NOTHING);
+    // A node that has no configuration knows of no removal.
+    let mut joining = Rig::started(&[1, 4], &[&[2]]);
+    joining.nodes.rafts = [(1, follower(1, Members::default())), (4, follower(4, all()))].into();
+    assert_eq!(joining.give(Input::Changed), NOTHING);
+}
+
+#[test]
+fn a_host_says_hello_when_its_tab_becomes_hidden_but_not_when_nothing_changes() {
+    let mut rig = following();
+    assert_eq!(rig.give(Input::Visible(true)), NOTHING);
+    assert_eq!(rig.elastic.deadline(), None);
+    assert_eq!(rig.give(Input::Visible(false)), NOTHING);
+    assert_eq!(rig.elastic.deadline(), Some(BEGIN));
+    assert_eq!(rig.give(Input::Tick), [hello_of(&[1], false).replace("true", "false")]);
 }
 
 #[test]

@@ -204,6 +204,23 @@ fn a_proposal_is_accepted_only_from_a_member_and_with_this_node_s_current_nonce(
 }
 
 #[test]
+fn a_repeated_proposal_is_answered_to_all_members_because_the_first_answers_may_be_lost() {
+    let (a, c) = (member("a", 7), member("c", 9));
+    let (mut b, _) = started("b", Plan::Size(3));
+    let three = set(&[&a, &b.me().clone(), &c]);
+    let bound = hello(3, Some(three.hash()), false);
+    let to = |m: &Member| To::Member(m.clone());
+    for now in [1_001, 1_101] {
+        let output = receive(&mut b, now, &a, Body::Propose { set: three.clone() });
+        assert_eq!(bodies(&output), [(&to(&a), &bound), (&to(&c), &bound)], "at {now}");
+        assert!(output.events.is_empty(), "c has not accepted");
+    }
+    // The proposal of the last member that had not accepted completes the set.
+    let output = receive(&mut b, 1_201, &c, Body::Propose { set: three.clone() });
+    assert_eq!(output.events, [Event::Formed(three)]);
+}
+
+#[test]
 fn formed_counts_only_for_the_set_that_the_node_has_accepted() {
     let (a, c) = (member("a", 7), member("c", 9));
     let (mut b, _) = started("b", Plan::Size(3));
@@ -329,6 +346,42 @@ fn a_refusal_stops_a_forming_node_but_not_a_member() {
     let (why, members) = (Refusal::OtherSet, vec!["x".into()]);
     assert_eq!(output.events, [Event::Refused { why, members }]);
     assert_eq!(a.set(), Some(&both));
+}
+
+#[test]
+fn a_member_stops_when_a_later_start_of_it_has_taken_its_place() {
+    let (mut a, b, _) = formed();
+    let members = vec!["a".to_string(), "b".to_string()];
+    let refuse = Body::Refuse { why: Refusal::Replaced, members: members.clone() };
+    let output = receive(&mut a, 2_000, &b, refuse);
+    assert_eq!(output.events, [Event::Refused { why: Refusal::Replaced, members }]);
+    assert_eq!((a.set(), a.deadline()), (None, None));
+    assert!(is_quiet(&receive(&mut a, 2_001, &member("c", 8), hello(2, None, true))));
+}
+
+#[test]
+fn a_node_that_its_cluster_adds_anew_is_joining_and_can_be_refused() {
+    let (a, _, _) = formed();
+    assert!(!a.is_joining());
+    let (mut a, b) = (node("a"), member("b", 7));
+    assert!(!a.is_joining());
+    let former = set(&[&member("a", 3), &b]);
+    let output = receive(&mut a, 1_001, &b, Body::Readmit { set: former.clone() });
+    assert_eq!(output.events, [Event::Readmitted(former.clone())]);
+    assert!(a.is_joining());
+    assert_eq!(a.deadline(), Some(1_101), "it repeats its hello");
+    assert!(is_quiet(&a.handle_tick(1_100)));
+    assert_eq!(bodies(&a.handle_tick(1_101)), [(&To::Everyone, &hello(2, None, true))]);
+    let refuse = |why| Body::Refuse { why, members: vec!["x".into()] };
+    let output = receive(&mut a, 1_102, &b, refuse(Refusal::DuplicateId));
+    let (why, members) = (Refusal::DuplicateId, vec!["x".into()]);
+    assert_eq!(output.events, [Event::Refused { why, members }]);
+    assert_eq!((a.set(), a.deadline()), (None, None));
+    // A node that restarts with its storage is joining if the set does not have its nonce.
+    for (nonce, joining) in [(3, false), (4, true)] {
+        let again = Formation::resume("a".into(), nonce, former.clone(), Plan::Size(2), 5_000, 9);
+        assert_eq!(again.is_joining(), joining);
+    }
 }
 
 #[test]

@@ -41,9 +41,9 @@ enum Command {
     Join(NodeId),
     /// Asks a node for a change of the members: `change 1 add 4`.
     Change(NodeId, String, NodeId),
-    /// Tells a node that the host of another node is dead.
+    /// Reports to a node that the host of another node is dead.
     PeerDown(NodeId, NodeId),
-    /// Tells a node that work waits for the other nodes.
+    /// Reports to a node that work waits for the other nodes.
     Wake(NodeId),
     /// Saves a node's state as a snapshot and compacts its log.
     Compact(NodeId),

@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::host_cluster::{Hosts, failed, follower, size, three};
+use common::host_cluster::{Disk, Hosts, List, failed, follower, size, three};
+use conflux::host::core::Host;
 use conflux::host::types::{Input, Notice, Phase};
 use conflux::store::{Outcome, Perform};
 
@@ -306,4 +307,22 @@ fn a_method_name_that_is_too_long_is_refused_and_blocks_no_other_perform() {
     hosts.run(500);
     assert_eq!(failed(hosts.host(&id).outcome(absurd)).0, "TOO_LARGE");
     assert_eq!(hosts.host(&id).outcome(fine), Some(&Outcome::Action("fine".into())));
+}
+
+#[test]
+fn a_node_that_closes_before_its_storage_has_answered_settles_what_waits() {
+    let mut hosts = Hosts::new(1);
+    hosts.disks.insert("a".into(), Disk::default());
+    let mut host = Host::new(hosts.settings("a", size(1)), List::default(), true, 0, 1);
+    let _ = host.handle(0, Input::Start);
+    let (method, args) = ("append".into(), "x".into());
+    let perform = Perform { ticket: 1, method, args, timeout: None };
+    assert!(host.handle(0, Input::Perform(vec![perform])).settled.is_empty());
+    assert!(host.handle(0, Input::Read { ticket: 2 }).settled.is_empty());
+    let closing = host.handle(0, Input::Close);
+    let codes: Vec<_> =
+        closing.settled.iter().map(|s| (s.ticket, failed(Some(&s.outcome)).0)).collect();
+    assert_eq!(codes, [(1, "CLOSED"), (2, "CLOSED")]);
+    assert!(closing.effects.is_empty(), "nothing is written over what storage may have");
+    assert_eq!(host.handle(0, Input::Restored(None)).effects.len(), 0);
 }

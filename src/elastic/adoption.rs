@@ -92,8 +92,8 @@ impl Elastic {
         self.out.push(Effect::Delete(node));
     }
 
-    /// Deletes the storage of a node and tells the other hosts. The leader's host then removes the
-    /// node from the members.
+    /// Deletes the storage of a node and informs the other hosts. The leader's host then removes
+    /// the node from the members.
     pub(super) fn announce_and_delete(&mut self, node: NodeId) {
         self.deleted.insert(node);
         self.out.push(Effect::Broadcast(Body::Deleted { node }));

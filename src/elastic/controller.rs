@@ -22,8 +22,7 @@ impl Elastic {
     pub(super) fn check_unanswered(&mut self, view: &dyn View) {
         let Some(raft) = self.own.and_then(|own| view.raft(own)) else { return };
         let is_waiting = self.has_waiting_work(view);
-        let was_frozen = self.deadline().is_some_and(|at| self.now > at + FROZEN_AFTER)
-            || self.now > self.reviewed_at + STEAL_AFTER + FROZEN_AFTER;
+        let was_frozen = self.deadline().is_some_and(|at| self.now > at + FROZEN_AFTER);
         let commit = raft.commit_index();
         match self.unanswered {
             _ if !is_waiting => self.unanswered = None,

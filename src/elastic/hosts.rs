@@ -50,7 +50,7 @@ impl Elastic {
         }
     }
 
-    /// Tells the other hosts which nodes run here. `ask`: they are to do the same.
+    /// Sends the other hosts the list of nodes that run here. `ask`: they are to do the same.
     pub(super) fn send_hello(&mut self, ask: bool) {
         let nodes = self.running().collect();
         let body = Body::Hello { own: self.own, nodes, visible: self.visible, ask };

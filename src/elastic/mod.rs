@@ -7,8 +7,8 @@
 //!
 //! **The rule.** A *node* is a member of the Raft cluster: a number, a record in storage, and an
 //! exclusive lock. A *host* is a tab. It runs one node of its own, and the nodes of dead hosts that
-//! it has *adopted*. This module decides which host runs which node. It is told the answers of
-//! storage and of locks, and says what to ask of them.
+//! it has *adopted*. This module decides which host runs which node. It receives the
+//! answers of storage and of locks, and returns what to ask of them.
 //!
 //! - **Founding.** One transaction on the registry decides which host founds the cluster. The
 //!   founder draws a random *incarnation*, which every frame carries, and its node begins as the
@@ -17,7 +17,7 @@
 //!   there is none, it is a new node, which asks to be added.
 //! - **Adoption.** A host queues for the lock of every node that it does not run. When it is
 //!   granted the lock, the host that had the lock is dead or has released it. The new holder loads
-//!   the node's record, tells the other hosts, and runs the node.
+//!   the node's record, informs the other hosts, and runs the node.
 //! - **Membership.** The leader's host adds the other hosts' own nodes, promotes them to voters,
 //!   and removes the nodes that are adopted or deleted, one change at a time (dissertation §4.1,
 //!   §4.2.1).
@@ -166,8 +166,6 @@ pub struct Elastic {
     /// Work that the cluster does not answer: since when, the commit index at that time, and
     /// whether the other hosts have been asked for a hello.
     pub(super) unanswered: Option<(Time, Index, bool)>,
-    /// When this host last looked at its nodes.
-    pub(super) reviewed_at: Time,
     /// The effects of the present call.
     pub(super) out: Vec<Effect>,
 }
@@ -196,7 +194,6 @@ impl Elastic {
             messages_sent: 0,
             next_control: None,
             unanswered: None,
-            reviewed_at: now,
             out: Vec::new(),
         }
     }
@@ -322,6 +319,5 @@ impl Elastic {
         self.check_unanswered(view);
         self.control(view);
         self.announce_until_member(view);
-        self.reviewed_at = self.now;
     }
 }

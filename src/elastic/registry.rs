@@ -138,7 +138,6 @@ impl Elastic {
         self.phase = Phase::Running;
         self.locks.insert(node, LockState::Running);
         self.unanswered = None;
-        self.reviewed_at = self.now;
         self.out.push(Effect::Run { node, epoch, saved, own: true });
         self.send_hello(true);
     }

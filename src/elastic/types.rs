@@ -200,7 +200,7 @@ pub enum Effect {
         /// The new leader; `None` for the member whose log goes furthest.
         to: Option<NodeId>,
     },
-    /// Tell every node here that the host of this one is dead.
+    /// Report to every node here that the host of this one is dead.
     PeerDown(NodeId),
     /// Make a node, which leads, send heartbeats to its quiesced followers now, so that it learns
     /// which of them answer.

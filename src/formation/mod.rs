@@ -16,7 +16,7 @@
 //!   the smaller hash wins: a node withdraws from its set when a member of that set has accepted
 //!   one with a smaller hash.
 //! - A node also withdraws from a set that is not complete in time.
-//! - A node that sees that all members have accepted starts Raft and tells the others.
+//! - A node that sees that all members have accepted starts Raft and informs the others.
 //! - A set that has formed takes no further node (`CLUSTER_FULL`). A node with a known id and
 //!   another nonce is a member that has lost its memory: see `rejoin`.
 //!
@@ -380,8 +380,8 @@ impl Formation {
         std::mem::take(&mut self.out)
     }
 
-    /// A frame of another set arrived from the node with this nonce. That node is told that this is
-    /// not its cluster.
+    /// A frame of another set arrived from the node with this nonce. That node is sent a
+    /// refusal, because this is not its cluster.
     pub fn handle_other_set(&mut self, nonce: u64) -> Output {
         self.refuse(To::Nonce(nonce), Refusal::OtherSet);
         std::mem::take(&mut self.out)

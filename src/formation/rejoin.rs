@@ -9,8 +9,8 @@
 //! - Only the leader acts on it, because only the leader knows whether the former self still
 //!   answers. If it does, two nodes have one id, and the newcomer is refused (`DUPLICATE_ID`).
 //! - The newcomer repeats its hello until it is a member in a committed configuration.
-//! - Members that have had no leader for ten seconds tell the newcomer so (`AMNESIA`): without a
-//!   majority nobody can add it. It keeps waiting.
+//! - Members that have had no leader for ten seconds report that to the newcomer (`AMNESIA`):
+//!   without a majority no node can add it. It keeps waiting.
 
 use super::set::{Member, Set};
 use super::types::{Body, Event, Output, Refusal, To};
@@ -18,7 +18,7 @@ use super::{Formation, HELLO_PAUSE, Newcomer, PRESENT_FOR, State};
 use crate::raft::{Change, NodeId, Raft, Time};
 use crate::sorted::SortedSet;
 
-/// How long members must have had no leader before they tell a newcomer so, in ms.
+/// How long members must have had no leader before they report that to a newcomer, in ms.
 const NO_LEADER_TIMEOUT: Time = 10_000;
 /// A former self that still answers this long after the newcomer's first hello counts as alive, in
 /// ms. What answers earlier may be a late message of a start that is dead.
@@ -134,8 +134,8 @@ impl Formation {
     }
 
     /// A message for Raft arrived from the node with this number. If that node was a member and the
-    /// committed configuration no longer has it, it is told (`REPLACED`): the leader sends nothing
-    /// to a node that was removed, so it would never learn of its removal otherwise.
+    /// committed configuration no longer has it, it is refused (`REPLACED`): the leader sends
+    /// nothing to a node that was removed, so it would never learn of its removal otherwise.
     pub fn handle_former(&mut self, from: NodeId, raft: &Raft) -> Output {
         let (_, committed) = raft.committed_members();
         let is_member = raft.members().contains(from) || committed.contains(from);

@@ -34,6 +34,12 @@ pub(super) enum Event {
     /// [`super::types::Input::Elastic`] of the current generation, or what happened to the tab: it
     /// was shown or hidden, it is suspended, or the cluster is to be destroyed.
     Elastic(elastic::Input),
+    /// [`super::types::Input::Visible`].
+    Visible(bool),
+    /// [`super::types::Input::Suspend`].
+    Suspend,
+    /// [`super::types::Input::Destroy`].
+    Destroy,
     /// The host closes.
     Close,
 }
@@ -64,7 +70,7 @@ pub(super) enum Action {
     /// Transfer leadership from the first node to the second, or to the member with the longest
     /// log.
     Transfer(NodeId, Option<NodeId>),
-    /// Tell every node here that the host of this node is dead.
+    /// Report to every node here that the host of this node is dead.
     PeerDown(NodeId),
     /// Make this node, which leads, contact every other member now.
     Wake(NodeId),
@@ -150,7 +156,7 @@ pub(super) trait Cluster: fmt::Debug {
 
     /// Which founding of the cluster the host's nodes belong to: a random number, or 0 in a cluster
     /// that is founded once.
-    fn founding(&self) -> u64 {
+    fn incarnation(&self) -> u64 {
         0
     }
 

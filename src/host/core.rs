@@ -70,14 +70,14 @@ pub struct Host<S> {
     /// The newest state that the user has seen and its index. The user is shown this state while
     /// the own node has not applied so much.
     seen: (Index, S),
-    /// Which founding of the cluster `seen` and the client belong to; 0 before the first own node.
-    founding: u64,
+    /// The incarnation to which `seen` and the client belong; 0 before the first own node.
+    incarnation: u64,
     phase: Phase,
     /// Why performs and reads are refused, if they are.
     stopped: Option<Failure>,
     /// When closing ends at the latest.
     close_by: Option<Time>,
-    /// Counts how often the host has let go of all its nodes. Answers to what was asked of storage
+    /// Counts how often the host has released all its nodes. Answers to what was asked of storage
     /// and locks in an earlier generation are ignored.
     generation: u32,
     transport: Transport,
@@ -119,7 +119,7 @@ impl<S: Clone> Host<S> {
             transport: Transport::new(&settings.cluster, settings.store.version),
             cluster,
             seen: (0, initial.clone()),
-            founding: 0,
+            incarnation: 0,
             initial,
             seed: seed.wrapping_add(2),
             settings,
@@ -309,6 +309,8 @@ impl<S: Clone> Host<S> {
             Work::Cluster(event) => self.cluster(now, event),
             Work::Action(action) => self.act(now, action, out),
             Work::Message(..) if self.phase == Phase::Closed => {}
+            // Hosts send to everyone; a message to one node alone is forged.
+            Work::Message(header, Message::Elastic(_)) if header.to != 0 => {}
             Work::Message(header, Message::Node(packet)) => {
                 let nodes = Nodes(&self.nodes, self.waiting());
                 let (route, actions) = self.cluster.route(&header, &packet, &nodes);
@@ -354,6 +356,8 @@ impl<S: Clone> Host<S> {
                 self.do_first(ticks);
                 self.cluster(now, Event::Tick);
             }
+            // A refused node counts on nothing that it writes.
+            Input::Persisted { .. } if self.phase == Phase::Refused => {}
             Input::Persisted { generation, node, seq } if generation == self.generation => {
                 let node = if node == NOT_STARTED { self.own } else { node };
                 let actions = self.cluster.persisted(seq);
@@ -368,10 +372,10 @@ impl<S: Clone> Host<S> {
             Input::Restored(file) => self.cluster(now, Event::Restored(file)),
             Input::Failed(failure) => self.cluster(now, Event::Failed(failure)),
             Input::Visible(visible) => {
-                self.cluster(now, Event::Elastic(crate::elastic::Input::Visible(visible)));
+                self.cluster(now, Event::Visible(visible));
             }
-            Input::Suspend => self.cluster(now, Event::Elastic(crate::elastic::Input::Suspend)),
-            Input::Destroy => self.cluster(now, Event::Elastic(crate::elastic::Input::Destroy)),
+            Input::Suspend => self.cluster(now, Event::Suspend),
+            Input::Destroy => self.cluster(now, Event::Destroy),
             Input::Returned(_) => unreachable!("it never waits"),
         }
     }
@@ -460,7 +464,7 @@ impl<S: Clone> Host<S> {
         let (initial, seed) = (self.initial.clone(), self.seed);
         let not_started = if own { self.nodes.remove(&NOT_STARTED) } else { None };
         let client = not_started.map(|hosted| hosted.node.detach());
-        let node = match client.map(|client| self.enter_founding(client, out)) {
+        let node = match client.map(|client| self.enter_incarnation(client, out)) {
             Some(client) => Node::attach(store, initial, durability, seed, client),
             None => Node::new(store, initial, durability, seed),
         };
@@ -489,14 +493,14 @@ impl<S: Clone> Host<S> {
 
     /// The own node is about to run. If the cluster was founded anew since the last own node, what the
     /// user saw and asked for belongs to a cluster that is over.
-    fn enter_founding(
+    fn enter_incarnation(
         &mut self,
         mut client: DetachedClient,
         out: &mut Output<S>,
     ) -> DetachedClient {
-        let founding = self.cluster.founding();
-        let before = std::mem::replace(&mut self.founding, founding);
-        if before != 0 && before != founding {
+        let incarnation = self.cluster.incarnation();
+        let before = std::mem::replace(&mut self.incarnation, incarnation);
+        if before != 0 && before != incarnation {
             self.seen = (0, self.initial.clone());
             out.notices.push(Notice::State);
             client.forget_session();
@@ -549,6 +553,7 @@ impl<S: Clone> Host<S> {
         let raft = self.own().raft();
         let handing_over = raft.is_some_and(|raft| raft.is_leader() && !raft.takes_proposals());
         if now >= close_by || !handing_over || self.cluster.is_last() {
+            self.refuse_waiting(out);
             self.phase = Phase::Closed;
             self.close_by = None;
             out.notices.push(Notice::Closed);
@@ -556,6 +561,19 @@ impl<S: Clone> Host<S> {
     }
 
     /// Gives a node one input and does what the node asks for. Inputs for a node that is not here
+    /// Ends what waits in the queue because storage has not said yet what it has.
+    fn refuse_waiting(&mut self, out: &mut Output<S>) {
+        for work in std::mem::take(&mut self.queue) {
+            match work {
+                Work::Input(Input::Perform(performs)) => {
+                    out.settled.extend(performs.iter().map(|perform| self.refused(perform.ticket)));
+                }
+                Work::Input(Input::Read { ticket }) => out.settled.push(self.refused(ticket)),
+                _ => {}
+            }
+        }
+    }
+
     /// any more are dropped.
     fn feed(&mut self, now: Time, id: NodeId, input: node::Input<S>, out: &mut Output<S>) {
         let mut next = Some(input);

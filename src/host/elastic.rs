@@ -97,7 +97,9 @@ impl Cluster for ElasticCluster {
             Event::Message(Message::Elastic(message)) => elastic::Input::Message(message),
             Event::Changed => elastic::Input::Changed,
             Event::Elastic(input) => input,
-            Event::Close => elastic::Input::Suspend,
+            Event::Visible(visible) => elastic::Input::Visible(visible),
+            Event::Suspend | Event::Close => elastic::Input::Suspend,
+            Event::Destroy => elastic::Input::Destroy,
             Event::Message(_) | Event::Restored(_) | Event::Failed(_) => return Vec::new(),
         };
         let mut actions = Vec::new();
@@ -142,7 +144,7 @@ impl Cluster for ElasticCluster {
         Effect::Write { generation, node, epoch, persist }
     }
 
-    fn founding(&self) -> u64 {
+    fn incarnation(&self) -> u64 {
         self.0.incarnation()
     }
 

@@ -289,7 +289,12 @@ impl Cluster for FixedCluster {
                 self.closing = true;
                 self.formation.handle_close()
             }
-            Event::Message(_) | Event::Elastic(_) => formation::Output::default(),
+            // A fixed cluster goes on in a hidden tab, and has nothing to release or to delete.
+            Event::Message(_)
+            | Event::Elastic(_)
+            | Event::Visible(_)
+            | Event::Suspend
+            | Event::Destroy => formation::Output::default(),
         };
         self.take(output);
         std::mem::take(&mut self.actions)

@@ -31,7 +31,7 @@
 //! - Nothing of the host is borrowed while user code runs.
 //! - A node's messages leave only when the writes on which they depend are durable
 //!   ([`crate::node`]).
-//! - A *generation* ends when a host lets go of all its nodes (a tab is suspended, for example).
+//! - A *generation* ends when a host releases all its nodes (a tab is suspended, for example).
 //!   Answers of storage and locks name the generation of their question and are ignored in another.
 //! - The state that the user sees outside of methods never goes back, although an own node that
 //!   starts again may be behind the last one.

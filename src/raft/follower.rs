@@ -18,7 +18,7 @@ impl Raft {
         }
     }
 
-    /// Handles AppendEntries of the leader, which [`Self::follow`] has accepted.
+    /// Handles AppendEntries of the leader, which [`Self::accept_leader`] has accepted.
     pub(super) fn handle_append(
         &mut self,
         from: NodeId,

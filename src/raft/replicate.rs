@@ -65,7 +65,7 @@ impl Raft {
                     self.send_append(id, false);
                 }
             }
-            ProgressState::Chunks(outbound) if outbound.sent.is_none() => self.send_chunk(id),
+            ProgressState::Chunks(chunks) if chunks.sent.is_none() => self.send_chunk(id),
             ProgressState::Chunks(_) => {
                 if due || new_round {
                     self.send_append(id, false);

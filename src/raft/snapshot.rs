@@ -38,16 +38,16 @@ impl Raft {
         peer.sent = Some(now);
         peer.wake(now);
         peer.round_sent = round;
-        let ProgressState::Chunks(outbound) = &mut peer.state else { return };
-        outbound.sent = Some(now);
-        let bytes = outbound.data.as_slice();
-        let end = (outbound.offset + max).min(bytes.len());
+        let ProgressState::Chunks(chunks) = &mut peer.state else { return };
+        chunks.sent = Some(now);
+        let bytes = chunks.data.as_slice();
+        let end = (chunks.offset + max).min(bytes.len());
         let body = Body::Chunk {
-            of: outbound.of,
+            of: chunks.of,
             total: bytes.len() as u64,
-            offset: outbound.offset as u64,
+            offset: chunks.offset as u64,
             round,
-            data: Blob::from(&bytes[outbound.offset..end]),
+            data: Blob::from(&bytes[chunks.offset..end]),
         };
         self.send(id, body);
     }
@@ -85,7 +85,9 @@ impl Raft {
             self.send_durable(from, Body::AppendReply { round, result });
             return Ok(());
         }
-        let Role::Follower(follower) = &mut self.role else { unreachable!("`follow` was called") };
+        let Role::Follower(follower) = &mut self.role else {
+            unreachable!("`accept_leader` was called")
+        };
         let mut incoming = match follower.incoming.take() {
             Some(incoming) if incoming.of == of && incoming.total == total => incoming,
             _ => IncomingChunks { of, total, data: Vec::new() },

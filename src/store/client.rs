@@ -67,7 +67,7 @@ struct Pending {
 #[derive(Debug)]
 struct PendingRead {
     ticket: u64,
-    /// The index that this node must have applied, once the leader has told it.
+    /// The index that this node must have applied, once the leader has sent it.
     index: Option<Index>,
 }
 

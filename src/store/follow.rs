@@ -83,7 +83,7 @@ impl<S: Clone> Store<S> {
         None
     }
 
-    /// Tells the client what a command in the entry at `index` says of its session and its
+    /// Reports to the client what a command in the entry at `index` means for its session and its
     /// performs.
     pub(super) fn settle_own(&mut self, index: Index, command: &Command) {
         let mine = self.client.session();

@@ -95,7 +95,7 @@ class Files {
     })
   }
 
-  /** Runs steps one after the other. When one fails, the core is told, and later ones are skipped. */
+  /** Runs steps one after the other. When one fails, that is reported to the core, and later ones are skipped. */
   #work(body) {
     this.#working = this.#working.then(async () => {
       if (this.#broken) return

@@ -31,10 +31,10 @@ const FEATURES = { jump: true, pause: true, export: true, skip: false, reorder: 
 const KEPT = 100
 
 /**
- * Shows every committed action in the Redux DevTools extension, if it is installed. `look` is called with the past
+ * Shows every committed action in the Redux DevTools extension, if it is installed. `show` is called with the past
  * state that the user selects, or with nothing for the present one.
  */
-const showInDevTools = (node, { name = 'Conflux' }, look) => {
+const showInDevTools = (node, { name = 'Conflux' }, show) => {
   const devTools = globalThis.__REDUX_DEVTOOLS_EXTENSION__?.connect({ name, features: FEATURES })
   if (!devTools) return
   /** The states that were shown, by their JSON, because JSON is all that the extension returns of a state. */
@@ -97,8 +97,8 @@ export const createStore = (node, { onError = (error) => console.error('conflux:
     }
   }
   if (devTools) {
-    showInDevTools(node, devTools === true ? {} : devTools, (past) => {
-      past = past
+    showInDevTools(node, devTools === true ? {} : devTools, (selected) => {
+      past = selected
       for (const notify of [...listeners]) notify()
     })
   }

@@ -200,6 +200,8 @@ fn build(tree: &Path) -> Result<Vec<PathBuf>> {
         "node_performs-",
         "formation-",
         "elastic-",
+        "elastic_controller-",
+        "elastic_host",
         "raft_golden",
         "forming_golden",
         "sim-",
@@ -222,11 +224,11 @@ fn build(tree: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whether a test binary runs code of a file at all. The others need not be asked.
 fn reaches(binary: &Path, file: &str) -> bool {
-    const HOSTS: [&str; 6] =
-        ["store-", "sessions-", "store_random", "fixed_random", "tabs-", "fuzz-"];
+    const HOSTS: [&str; 7] =
+        ["elastic_host", "store-", "sessions-", "store_random", "fixed_random", "tabs-", "fuzz-"];
     let folder = file.split('/').nth(1).unwrap_or_default();
     let only: &[&str] = match folder {
-        "elastic" => &["conflux-", "elastic-", "tabs-"],
+        "elastic" => &["conflux-", "elastic-", "elastic_controller-", "tabs-"],
         "formation" => {
             &["conflux-", "formation-", "forming_golden", "sim-", "store-", "fuzz-", "fixed_random"]
         }

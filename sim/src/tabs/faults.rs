@@ -171,8 +171,8 @@ impl World {
             if voters != owns.len().min(self.conditions.max_voters) {
                 return Some(format!("there are {voters} voters"));
             }
-            // A node whose tab died before it told any other tab of it waits for the next tab that
-            // opens.
+            // A node whose tab died before it reported the node to any other tab waits for the next
+            // tab that opens.
             let began = |node: &NodeId| {
                 let stored = self.browser.nodes.get(node).map(|stored| stored.disk.load());
                 stored.is_some_and(|saved| saved.members().is_some())

@@ -2,8 +2,8 @@
 //! the same run.
 //!
 //! Each tab runs the real host core ([`Host`]) and everything below it. Tabs open, close, hide,
-//! crash between any two effects, and freeze, with or without being told before. Tabs lose locks
-//! without being told. All tabs die at once.
+//! crash between any two effects, and freeze, with or without a warning. Tabs lose locks without
+//! notice. All tabs die at once.
 
 macro_rules! note {
     ($world:expr, $($text:tt)*) => {
@@ -69,11 +69,11 @@ enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frozen {
     No,
-    /// Everything. The page was told before and has released everything.
+    /// Everything. The page was warned and has released its nodes and locks.
     Suspended,
     /// Timers, storage and locks, but the page still receives frames.
     AllButFrames,
-    /// Everything. The page was not told.
+    /// Everything. The page was not warned.
     Everything,
 }
 
@@ -106,7 +106,7 @@ struct Conditions {
     duplication: bool,
     freezes: bool,
     crashes: bool,
-    /// Tabs lose locks without being told.
+    /// Tabs lose locks without notice.
     drops: bool,
     /// All tabs die at once.
     extinction: bool,

@@ -39,7 +39,7 @@ pub struct Stats {
     pub opened: u64,
     /// Tabs that closed or crashed.
     pub died: u64,
-    /// Tabs that froze, with or without being told before.
+    /// Tabs that froze, with or without a warning.
     pub frozen: u64,
     /// How often a host loaded a node from storage.
     pub adopted: u64,

@@ -44,11 +44,17 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     pub fn failed(this: &Hooks, ticket: f64, code: &str, message: &str) -> Result<(), JsValue>;
     /// Asks storage or locks to do something. The answer goes to `CoreNode.answer`.
-    #[wasm_bindgen(method)]
-    pub fn ask(this: &Hooks, what: &str, generation: f64, node: &str, value: &JsValue);
+    #[wasm_bindgen(method, catch)]
+    pub fn ask(
+        this: &Hooks,
+        what: &str,
+        generation: f64,
+        node: &str,
+        value: &JsValue,
+    ) -> Result<(), JsValue>;
     /// Writes a batch of a node of an elastic cluster. The answer is `persisted`, or what went
     /// wrong.
-    #[wasm_bindgen(method)]
+    #[wasm_bindgen(method, catch)]
     #[allow(clippy::too_many_arguments)]
     pub fn write(
         this: &Hooks,
@@ -60,11 +66,11 @@ extern "C" {
         snapshot: Option<Vec<u8>>,
         first: Option<f64>,
         entries: Option<Vec<u8>>,
-    );
+    ) -> Result<(), JsValue>;
     /// Appends a record to the file of a fixed cluster's node. The answer goes to
     /// `CoreNode.recorded`.
-    #[wasm_bindgen(method)]
-    pub fn record(this: &Hooks, seq: f64, begins: bool, bytes: Vec<u8>);
+    #[wasm_bindgen(method, catch)]
+    pub fn record(this: &Hooks, seq: f64, begins: bool, bytes: Vec<u8>) -> Result<(), JsValue>;
     /// Asks for a call of `CoreNode.tick` after so many ms, by a timer that is not slow in a hidden
     /// page.
     #[wasm_bindgen(method, catch)]

@@ -18,6 +18,7 @@ use wasm_bindgen::prelude::*;
 
 use self::answers::read_answer;
 pub use self::channel::Channel;
+use self::hooks::message_of;
 pub use self::hooks::{Hooks, error};
 use self::machine::JsMachine;
 use super::core::Host;
@@ -299,22 +300,31 @@ impl WebHost {
                     channel.iter().for_each(|channel| drop(channel.unlisten(&id)));
                 }
                 Effect::Record { seq, begins, bytes } => {
-                    self.hooks.record(seq as f64, begins, bytes);
+                    if let Err(thrown) = self.hooks.record(seq as f64, begins, bytes) {
+                        let message = message_of(&thrown);
+                        self.enqueue(Input::Failed(Failure::new("STORAGE_FAILED", message)));
+                    }
                 }
                 Effect::Write { generation, node, epoch, persist } => {
                     let Batch { hard, snapshot, first, entries } = Batch::new(&persist);
                     let (first, epoch) = (first.map(|first| first as f64), epoch as f64);
                     let seq = persist.seq as f64;
                     let at = (f64::from(generation), name(node));
-                    self.hooks.write(at.0, &at.1, epoch, seq, hard, snapshot, first, entries);
+                    let hooks = &self.hooks;
+                    let written =
+                        hooks.write(at.0, &at.1, epoch, seq, hard, snapshot, first, entries);
+                    self.check_storage(generation, written);
                 }
-                Effect::Elastic { generation, effect } => self.ask(generation, effect),
+                Effect::Elastic { generation, effect } => {
+                    let asked = self.ask(generation, effect);
+                    self.check_storage(generation, asked);
+                }
             }
         }
     }
 
     /// Asks the shell's storage or locks to do something.
-    fn ask(&self, generation: u32, effect: elastic::Effect) {
+    fn ask(&self, generation: u32, effect: elastic::Effect) -> Result<(), JsValue> {
         use elastic::Effect as Ask;
         let hex = |incarnation: u64| JsValue::from(format!("{incarnation:016x}"));
         let (what, node, value) = match effect {
@@ -338,9 +348,19 @@ impl WebHost {
                 ("create", node, record.into())
             }
             // The host handles the other effects itself.
-            _ => return,
+            _ => return Ok(()),
         };
-        self.hooks.ask(what, f64::from(generation), &name(node), &value);
+        self.hooks.ask(what, f64::from(generation), &name(node), &value)
+    }
+
+    /// Storage or locks that throw instead of answering have failed: otherwise the node would wait for
+    /// an answer for ever, without a word to the user.
+    fn check_storage(&self, generation: u32, asked: Result<(), JsValue>) {
+        if let Err(thrown) = asked {
+            let reason = elastic::StopReason::StorageFailed(message_of(&thrown));
+            let input = elastic::Input::Failed(reason);
+            self.enqueue(Input::Elastic { generation, input });
+        }
     }
 
     /// The file that the storage of a fixed cluster's node has, if any.

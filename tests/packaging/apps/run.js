@@ -1,4 +1,4 @@
-/** A node of a cluster of tabs, which performs once; the page's title tells what has become of it. */
+/** A node of a cluster of tabs, which performs once; the page's title shows the result. */
 export const run = async (conflux) => {
   const node = conflux({
     cluster: 'packaging',
