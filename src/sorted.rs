@@ -352,6 +352,7 @@ mod tests {
         assert!(set.iter().eq(&["a", "c"]) && !set.is_empty());
         assert!(set.clone().into_iter().eq(["a", "c"]));
         set.clear();
+        assert!(set.is_empty());
         assert_eq!(set, SortedSet::default());
     }
 

@@ -295,6 +295,16 @@ fn a_host_queues_for_a_lost_adopted_node_and_starts_anew_without_its_own() {
 }
 
 #[test]
+fn a_host_that_hears_that_a_node_it_runs_was_deleted_has_lost_the_node() {
+    let mut rig = Rig::settled(&[2, 3]);
+    let effects = rig.receive(60, 1, Body::Deleted { node: 3 });
+    assert_eq!(shown(&effects[..3]), ["Stop(3)", "Unlock(3)", "AwaitLock(3)"]);
+    let effects = rig.receive(60, 2, Body::Deleted { node: 2 });
+    assert_eq!(shown(&effects), ["Stop(2)", "UnlockAll", "ReadRegistry"]);
+    assert_eq!(rig.elastic.own(), None);
+}
+
+#[test]
 fn a_suspended_host_releases_everything_and_can_start_again() {
     let mut rig = Rig::settled(&[2, 3]);
     let effects = rig.give(Input::Suspend);

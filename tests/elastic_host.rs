@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::host_cluster::{List, ListMachine};
 use conflux::elastic::{self, Effect as Ask, Record, Registry};
 use conflux::host::core::Host;
+use conflux::host::transport::Message;
 use conflux::host::types::{Effect, Input, Kind, Notice, Phase, Settings};
 use conflux::node::Durability;
-use conflux::raft::{NodeId, Saved, Time};
+use conflux::raft::{NodeId, RoleName, Saved, Time};
 use conflux::store::{self, Outcome, Perform};
+use conflux::wire::{self, FrameWriter, Header, hash64};
 
 /// What one browser has stored of one cluster.
 #[derive(Default)]
@@ -204,4 +206,74 @@ fn a_tab_that_comes_back_into_a_cluster_that_was_founded_anew_forgets_the_earlie
     tab.append(&mut browser, 3, "mine");
     tab.wait(&mut browser, 1_000);
     assert_eq!((tab.code(3), tab.state()), (Some("action"), vec!["new".into(), "mine".into()]));
+}
+
+/// A frame to everyone from another tab of the same cluster.
+fn frame_from_another_tab(tab: &Tab, body: elastic::Body) -> Vec<u8> {
+    let set = tab.host.elastic().expect("an elastic cluster").incarnation();
+    let header = Header { cluster: hash64(&[b"test"]), set, from: 9, to: 0, version: 1 };
+    let mut writer = FrameWriter::new(header);
+    writer.push(&Message::Elastic(elastic::Message { host: 99, count: 1, body }));
+    writer.finish().remove(0)
+}
+
+#[test]
+fn the_status_says_which_nodes_are_hidden_and_how_many_tabs_are_present() {
+    let (mut tab, mut browser) = founded();
+    let own = tab.host.id();
+    let status = tab.host.status();
+    assert_eq!((status.size, status.present, status.members), (1, 1, vec![own.clone()]));
+    assert!(status.running.is_empty() && status.adopted.is_empty() && status.hidden.is_empty());
+    tab.handle(&mut browser, Input::Visible(false));
+    assert_eq!(tab.host.status().hidden, [own]);
+    tab.notices.clear();
+    let body = elastic::Body::Hello { own: None, nodes: vec![], visible: true, ask: false };
+    let frame = frame_from_another_tab(&tab, body);
+    tab.handle(&mut browser, Input::Frame(frame));
+    assert_eq!((tab.host.status().present, tab.notices), (2, vec![Notice::Status]));
+}
+
+#[test]
+fn a_tab_that_runs_all_voters_leads_5_ms_after_it_has_come_back() {
+    let (mut tab, mut browser) = founded();
+    tab.handle(&mut browser, Input::Suspend);
+    tab.handle(&mut browser, Input::Start);
+    let back = tab.now;
+    for (after, role) in [(0, RoleName::Follower), (4, RoleName::Follower), (5, RoleName::Leader)] {
+        tab.now = back + after;
+        tab.handle(&mut browser, Input::Tick);
+        assert_eq!(tab.host.status().role, role, "after {after} ms");
+    }
+}
+
+#[test]
+fn a_tab_asks_the_others_when_a_perform_has_waited_for_2_500_ms_and_only_then() {
+    let (mut tab, mut browser) = founded();
+    let _ = tab.host.take_frames();
+    tab.wait(&mut browser, 10_000);
+    assert!(tab.host.take_frames().is_empty(), "nothing waits for an answer");
+    let began = tab.now;
+    let (method, args) = ("append".into(), "x".into());
+    let perform = Perform { ticket: 2, method, args, timeout: None };
+    let mut output = tab.host.handle(began, Input::Perform(vec![perform]));
+    while let Some(call) = output.call.take() {
+        tab.host.enter();
+        tab.machine.provisional = tab.host.provisional().clone();
+        output = tab.host.handle(began, Input::Returned(call.run(&mut tab.machine)));
+    }
+    assert_eq!(tab.host.status().waiting, 1);
+    // Storage does not answer from now on.
+    let asked = loop {
+        let due = tab.host.deadline().expect("work waits");
+        assert!(due <= began + 2_500, "it has not asked");
+        let _ = tab.host.handle(due, Input::Tick);
+        if let Some((to, frame)) = tab.host.take_frames().pop() {
+            assert_eq!(to, None, "it is for everyone");
+            let (_, messages) = wire::read::<Message>(&frame).expect("a frame");
+            let [Message::Elastic(message)] = &messages[..] else { panic!("one message") };
+            assert!(matches!(message.body, elastic::Body::Hello { ask: true, .. }), "{message:?}");
+            break due;
+        }
+    };
+    assert_eq!(asked, began + 2_500);
 }

@@ -114,6 +114,28 @@ fn a_reply_that_acknowledges_a_write_waits_for_the_write() {
     assert_eq!((replies(&output), node.held()), (1, 0));
 }
 
+#[test]
+fn a_follower_stays_quiesced_until_a_perform_or_a_read_waits() {
+    let perform = Perform { ticket: 5, method: "add".into(), args: "x".into(), timeout: None };
+    for input in [Input::Perform(vec![perform]), Input::Read { ticket: 5 }] {
+        let mut node = Node::new(store::Config::default(), Rc::new(0), Durability::Durable, 1);
+        let members = Members::voters([1, 2, 3]);
+        let config = Config { quiesce_interval: Some(10_000), ..Config::new(1, members) };
+        let _ = handle(&mut node, Input::Start { config, saved: Saved::default() });
+        let (prev, wants) = (Position::default(), Wants::Quiesce);
+        let body = Body::Append { prev, commit: 0, round: 0, entries: vec![], wants };
+        let packet = Packet::Raft(raft::Message { term: 1, body });
+        let is_quiesced = |node: &Node<State>| node.raft().is_some_and(raft::Raft::is_quiesced);
+        let _ = handle(&mut node, Input::Receive { from: 2, packet });
+        assert!(is_quiesced(&node));
+        let _ = handle(&mut node, Input::Tick);
+        assert!(is_quiesced(&node), "nothing waits");
+        let _ = handle(&mut node, input);
+        assert!(!is_quiesced(&node), "the leader's silence counts");
+        assert_eq!(node.store().waiting(), 1);
+    }
+}
+
 /// A node whose snapshot is garbage, in a cluster of so many.
 fn broken(nodes: u64) -> Saved {
     let last = Position::new(5, 1);

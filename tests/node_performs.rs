@@ -223,6 +223,13 @@ fn a_perform_that_timed_out_does_not_block_later_ones() {
     assert_eq!((rig.outcome(1), rig.outcome(2)), (None, None), "they settle in order");
     rig.wait(10);
     assert_eq!((rig.code(1), rig.outcome(2)), (Some("TIMEOUT"), Some(&Outcome::Nothing)));
+    // The first perform is still sent, because it may yet run.
+    assert_eq!(rig.node.store().waiting(), 1);
+    rig.handle(Input::Read { ticket: 3 });
+    assert_eq!(rig.node.store().waiting(), 2);
+    let verdicts = vec![(1, 1, store::Verdict::Nothing)];
+    receive_from_leader(&mut rig, store::Body::Verdicts { session: 1, verdicts });
+    assert_eq!((rig.node.store().waiting(), rig.settled.len()), (1, 2), "only the read");
 }
 
 #[test]

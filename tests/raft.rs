@@ -326,13 +326,13 @@ fn leadership_is_transferred_only_to_a_member_that_answered_within_a_timeout() {
         let _ = elect(&mut leader, now);
         let term = leader.term();
         // 3 and 4 still answer and have no entries. 2 had all entries, and has been silent since.
-        let result = AppendResult::Accepted { matched: 1 };
-        let _ = receive(&mut leader, now, 2, term, Body::AppendReply { round: 0, result });
-        for from in [3, 4] {
-            let result = AppendResult::Accepted { matched: 0 };
-            let body = Body::AppendReply { round: 0, result };
-            let _ = receive(&mut leader, now + later, from, term, body);
+        let _ = receive(&mut leader, now, 2, term, accepted(1));
+        for at in [now + 400, now + later] {
+            for from in [3, 4] {
+                let _ = receive(&mut leader, at, from, term, accepted(0));
+            }
         }
+        assert!(leader.is_leader());
         let output = leader.handle(now + later, Input::Transfer(None));
         let is_chosen = |m: &Outgoing| m.to == 2 && m.message.body == Body::TimeoutNow;
         assert_eq!(output.messages.iter().any(is_chosen), !silent, "after {later} ms");

@@ -1,7 +1,7 @@
 //! What hosts send each other: which hosts are there, and which nodes they run.
 
 use super::types::{Body, Effect, Message, StopReason, View};
-use super::{Elastic, HELLO_INTERVAL, KnownHost, MAX_NODES, Phase};
+use super::{Elastic, HELLO_INTERVAL, KnownHost, LockState, MAX_NODES, Phase};
 
 impl Elastic {
     pub(super) fn receive(&mut self, message: Message) {
@@ -33,6 +33,11 @@ impl Elastic {
             }
             Body::Deleted { node } => {
                 self.deleted.insert(node);
+                // This host runs the node and has not noticed that its lock was taken, because the
+                // message about that was lost. A node that never writes would never find out.
+                if self.locks.get(&node) == Some(&LockState::Running) {
+                    self.handle_lost(node);
+                }
             }
             Body::Goodbye => {
                 if let Some(host) = self.hosts.remove(&host) {

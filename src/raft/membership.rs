@@ -159,3 +159,84 @@ pub enum Refused {
     #[error("the learner has not caught up")]
     Behind,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(id: NodeId, name: &str) -> Change {
+        Change::Add { id, name: name.into() }
+    }
+
+    /// The voters 1 to 3 and the learner 4.
+    fn members() -> Members {
+        Members::voters(1..=3).after(&add(4, "four")).expect("a change")
+    }
+
+    #[test]
+    fn a_configuration_without_members_is_empty() {
+        let none = Members::default();
+        assert!(none.is_empty() && !members().is_empty());
+        assert_eq!((none.len(), none.count_voters(), none.size()), (0, 0, 0));
+        assert!(!none.contains(1) && !none.is_voter(1));
+    }
+
+    #[test]
+    fn only_voters_count_for_a_quorum() {
+        let members = members();
+        assert_eq!((members.len(), members.count_voters(), members.quorum()), (4, 3, 2));
+        assert!(members.contains(4) && !members.is_voter(4), "a learner");
+        let members = members.after(&Change::Promote(4)).expect("a change");
+        assert_eq!((members.len(), members.count_voters(), members.quorum()), (4, 4, 3));
+        let members = members.after(&Change::Demote(1)).expect("a change");
+        assert_eq!((members.count_voters(), members.quorum()), (3, 2));
+        assert!(members.contains(1) && !members.is_voter(1));
+        let members = members.after(&Change::Remove(2)).expect("a change");
+        assert_eq!((members.len(), members.count_voters(), members.quorum()), (3, 2, 2));
+        assert!(!members.contains(2));
+    }
+
+    #[test]
+    fn a_new_member_is_a_learner_with_its_name() {
+        let four = Member { voter: false, name: "four".into() };
+        assert_eq!(members().get(4), Some(&four));
+        assert_eq!(members().iter().map(|(id, _)| id).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_change_without_effect_is_refused() {
+        let useless = [
+            add(0, "x"),
+            add(3, "x"),
+            add(4, "x"),
+            add(5, &"x".repeat(MAX_NAME + 1)),
+            Change::Promote(3),
+            Change::Promote(5),
+            Change::Demote(4),
+            Change::Demote(5),
+            Change::Remove(5),
+        ];
+        for change in useless {
+            assert_eq!(members().after(&change), Err(Refused::NoChange), "{change:?}");
+        }
+        let longest = "x".repeat(MAX_NAME);
+        let after = members().after(&add(5, &longest)).expect("the longest name");
+        assert_eq!(after.get(5).map(|member| member.name.len()), Some(MAX_NAME));
+    }
+
+    #[test]
+    fn the_last_voter_stays() {
+        let one = Members::voters([1]).after(&add(2, "")).expect("a change");
+        for change in [Change::Demote(1), Change::Remove(1)] {
+            assert_eq!(one.after(&change), Err(Refused::LastVoter), "{change:?}");
+        }
+        let two = one.after(&Change::Promote(2)).expect("a change");
+        assert_eq!(two.after(&Change::Remove(1)).map(|after| after.len()), Ok(1));
+    }
+
+    #[test]
+    fn a_configuration_takes_16_bytes_and_the_name_for_each_member() {
+        assert_eq!(Members::voters(1..=3).size(), 48);
+        assert_eq!(members().size(), 68);
+    }
+}

@@ -156,6 +156,8 @@ pub struct Hosts {
     pub compact_bytes: Option<usize>,
     pub max_message_bytes: Option<usize>,
     pub max_action_bytes: Option<usize>,
+    /// Shortest and longest election timeout, in ms; (300, 500) unless it is set.
+    pub election_timeout: Option<(Time, Time)>,
     /// The disks of the nodes that have storage. Writes are done by [`Hosts::sync`].
     pub disks: BTreeMap<String, Disk>,
 }
@@ -181,7 +183,7 @@ impl Hosts {
             kind: Kind::Fixed { id: id.into(), plan },
             quiesce_interval: None,
             cluster: "test".into(),
-            election_timeout: (300, 500),
+            election_timeout: self.election_timeout.unwrap_or((300, 500)),
             heartbeat_interval: 50,
             store,
             durability: match self.disks.contains_key(id) {

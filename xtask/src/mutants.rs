@@ -196,12 +196,14 @@ fn build(tree: &Path) -> Result<Vec<PathBuf>> {
     let order = [
         "conflux-",
         "raft-",
+        "raft_members",
         "node-",
         "node_performs-",
         "formation-",
         "elastic-",
         "elastic_controller-",
         "elastic_host",
+        "host-",
         "raft_golden",
         "forming_golden",
         "sim-",
@@ -224,14 +226,29 @@ fn build(tree: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whether a test binary runs code of a file at all. The others need not be asked.
 fn reaches(binary: &Path, file: &str) -> bool {
-    const HOSTS: [&str; 7] =
-        ["elastic_host", "store-", "sessions-", "store_random", "fixed_random", "tabs-", "fuzz-"];
+    const HOSTS: [&str; 8] = [
+        "elastic_host",
+        "host-",
+        "store-",
+        "sessions-",
+        "store_random",
+        "fixed_random",
+        "tabs-",
+        "fuzz-",
+    ];
     let folder = file.split('/').nth(1).unwrap_or_default();
     let only: &[&str] = match folder {
         "elastic" => &["conflux-", "elastic-", "elastic_controller-", "tabs-"],
-        "formation" => {
-            &["conflux-", "formation-", "forming_golden", "sim-", "store-", "fuzz-", "fixed_random"]
-        }
+        "formation" => &[
+            "conflux-",
+            "formation-",
+            "host-",
+            "forming_golden",
+            "sim-",
+            "store-",
+            "fuzz-",
+            "fixed_random",
+        ],
         "host" => &HOSTS,
         _ => return true,
     };
