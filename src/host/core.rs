@@ -560,7 +560,6 @@ impl<S: Clone> Host<S> {
         }
     }
 
-    /// Gives a node one input and does what the node asks for. Inputs for a node that is not here
     /// Ends what waits in the queue because storage has not said yet what it has.
     fn refuse_waiting(&mut self, out: &mut Output<S>) {
         for work in std::mem::take(&mut self.queue) {
@@ -574,6 +573,7 @@ impl<S: Clone> Host<S> {
         }
     }
 
+    /// Gives a node one input and does what the node asks for. Inputs for a node that is not here
     /// any more are dropped.
     fn feed(&mut self, now: Time, id: NodeId, input: node::Input<S>, out: &mut Output<S>) {
         let mut next = Some(input);
