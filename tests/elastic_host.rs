@@ -185,7 +185,8 @@ fn a_tab_that_comes_back_into_a_cluster_that_was_founded_anew_forgets_the_earlie
     let (mut tab, mut browser) = founded();
     tab.handle(&mut browser, Input::Suspend);
     tab.append(&mut browser, 2, "for the earlier cluster");
-    // Site data was deleted, and another tab has founded a cluster, with a session of the same number.
+    // Site data was deleted, and another tab has founded a cluster, with a session of the same
+    // number.
     let (_, others) = {
         let (mut other, mut browser) = (Tab::open(2), Browser::default());
         other.handle(&mut browser, Input::Start);

@@ -1,8 +1,8 @@
-//! Frames and stored records that an earlier build has written: this build reads them, and writes the same
-//! bytes. Names of types and variants are not part of a format; their order is.
+//! Frames and stored records that an earlier build has written: this build reads them, and writes
+//! the same bytes. Names of types and variants are not part of a format; their order is.
 //!
-//! `tests/formats/*.hex` was written by the build in which `wire::VERSION` became 2 and records began with
-//! 0xC2. A change that breaks a page needs a new number, and new pages beside these.
+//! `tests/formats/*.hex` was written by the build in which `wire::VERSION` became 2 and records
+//! began with 0xC2. A change that breaks a page needs a new number, and new pages beside these.
 #![allow(missing_docs)]
 
 use conflux::elastic;

@@ -1,8 +1,10 @@
 //! The structure of the source, checked by reading it.
 //!
-//! - Pure files name no clock, no randomness of their own, no JavaScript type and no async: what they need
-//!   comes in as arguments, so that they run the same in a tab, in a test and under a model checker.
-//! - Imports point down only: between folders as [`LAYERS`] says, and within a folder without a circle.
+//! - Pure files name no clock, no randomness of their own, no JavaScript type and no async: what
+//!   they need comes in as arguments, so that they run the same in a tab, in a test and under a
+//!   model checker.
+//! - Imports point down only: between folders as [`LAYERS`] says, and within a folder without a
+//!   circle.
 #![allow(missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -282,7 +284,8 @@ fn name(module: &Module) -> String {
     if module.is_empty() { "lib".into() } else { module.join("::") }
 }
 
-/// The files on a circle of imports, each followed by one that it imports; empty when there is none.
+/// The files on a circle of imports, each followed by one that it imports; empty when there is
+/// none.
 fn circle(edges: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
     let mut left = edges.clone();
     // What imports nothing that is left is on no circle.

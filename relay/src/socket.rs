@@ -40,7 +40,8 @@ pub(crate) async fn serve(
     } else {
         tracing::info!(room, id, "out");
     }
-    // When the relay shuts down it waits until all permits are free, so the permit is kept until here.
+    // When the relay shuts down it waits until all permits are free, so the permit is kept until
+    // here.
     drop(permit);
 }
 

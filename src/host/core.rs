@@ -491,8 +491,8 @@ impl<S: Clone> Host<S> {
         self.feed(now, id, node::Input::Start { config, saved }, out);
     }
 
-    /// The own node is about to run. If the cluster was founded anew since the last own node, what the
-    /// user saw and asked for belongs to a cluster that is over.
+    /// The own node is about to run. If the cluster was founded anew since the last own node, what
+    /// the user saw and asked for belongs to a cluster that is over.
     fn enter_incarnation(
         &mut self,
         mut client: DetachedClient,

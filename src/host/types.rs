@@ -165,7 +165,8 @@ pub enum Notice {
     Leader,
     /// The cluster has formed, or its members changed.
     Members,
-    /// The state was replaced by the first one: the cluster was founded anew while this host was away.
+    /// The state was replaced by the first one: the cluster was founded anew while this host was
+    /// away.
     State,
     /// Something else in the status changed.
     Status,

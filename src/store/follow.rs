@@ -47,8 +47,8 @@ impl<S: Clone> Store<S> {
         self.ongoing = OngoingCall::Idle;
     }
 
-    /// Applies the committed entries whose states are known, up to one for which subscribers must be
-    /// called.
+    /// Applies the committed entries whose states are known, up to one for which subscribers must
+    /// be called.
     pub(super) fn apply(&mut self, commit: Index) -> Option<Call<S>> {
         while let Some(entry) = self.replica.apply_next(commit) {
             let TailEntry { at, command, has_effect, size, failure, .. } = entry;

@@ -124,8 +124,9 @@ impl Default for Config {
 pub struct DetachedClient(Client);
 
 impl DetachedClient {
-    /// Ends every perform: the cluster in which they were asked for is over. Its session is forgotten,
-    /// because the next cluster may have given the same number to the session of another client.
+    /// Ends every perform: the cluster in which they were asked for is over. Its session is
+    /// forgotten, because the next cluster may have given the same number to the session of another
+    /// client.
     pub fn forget_session(&mut self) {
         self.0.forget_session();
     }

@@ -331,7 +331,8 @@ impl Mutator<'_> {
         }
     }
 
-    /// A comparison has several mutants. Its operands are evaluated once, because they may have effects.
+    /// A comparison has several mutants. Its operands are evaluated once, because they may have
+    /// effects.
     fn comparison(&mut self, op: &BinOp, at: Span, left: &Expr, right: &Expr) -> Expr {
         let mut chosen: Expr = parse_quote!(l #op r);
         let mut changed = false;

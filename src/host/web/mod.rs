@@ -353,8 +353,8 @@ impl WebHost {
         self.hooks.ask(what, f64::from(generation), &name(node), &value)
     }
 
-    /// Storage or locks that throw instead of answering have failed: otherwise the node would wait for
-    /// an answer for ever, without a word to the user.
+    /// Storage or locks that throw instead of answering have failed: otherwise the node would wait
+    /// for an answer for ever, without a word to the user.
     fn check_storage(&self, generation: u32, asked: Result<(), JsValue>) {
         if let Err(thrown) = asked {
             let reason = elastic::StopReason::StorageFailed(message_of(&thrown));
