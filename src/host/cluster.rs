@@ -78,8 +78,8 @@ pub(super) enum Action {
     Send(Address, Message),
     /// Give something to do to storage, locks or the channel.
     Effect(Effect),
-    /// Begin another generation: answers to what was asked of storage and locks so far are ignored.
-    NextGeneration,
+    /// Ask storage or locks of an elastic cluster. With `UnlockAll` a new generation begins.
+    Ask(elastic::Effect),
     /// Report something to the user.
     Report(Notice),
     /// Report an error with this code and this message, unless the code was reported before.

@@ -16,7 +16,7 @@ use super::faults::describe;
 use super::fixed::FixedCluster;
 use super::transport::{Message, Transport};
 use super::types::{Effect, Input, Kind, Notice, Output, Phase, Settings, Status};
-use crate::elastic::{Elastic, View};
+use crate::elastic::{self, Elastic, View};
 use crate::formation::Set;
 use crate::node::{self, Node, Packet};
 use crate::raft::{self, Index, Members, NodeId, Raft, RoleName, Saved, Time};
@@ -425,8 +425,12 @@ impl<S: Clone> Host<S> {
             }
             Action::Wake(node) => self.feed(now, node, node::Input::Wake, out),
             Action::Send(address, message) => self.transport.send(address, &message),
-            Action::Effect(effect) => out.effects.push(self.stamped(effect)),
-            Action::NextGeneration => self.generation += 1,
+            Action::Effect(effect) => out.effects.push(effect),
+            Action::Ask(effect) => {
+                // Answers to what was asked before everything is let go of are not heard any more.
+                self.generation += u32::from(matches!(effect, elastic::Effect::UnlockAll));
+                out.effects.push(Effect::Elastic { generation: self.generation, effect });
+            }
             Action::Report(notice) => out.notices.push(notice),
             Action::ReportOnce(code, message) => {
                 self.transport.report_once(code, message, &mut out.notices);
@@ -437,16 +441,6 @@ impl<S: Clone> Host<S> {
                 out.notices.push(Notice::Error(failure.clone()));
                 self.feed(now, self.own, node::Input::Close(failure), out);
             }
-        }
-    }
-
-    /// The effect with the current generation.
-    fn stamped(&self, effect: Effect) -> Effect {
-        match effect {
-            Effect::Elastic { effect, .. } => {
-                Effect::Elastic { generation: self.generation, effect }
-            }
-            effect => effect,
         }
     }
 

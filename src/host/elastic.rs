@@ -51,13 +51,7 @@ impl ElasticCluster {
             elastic::Effect::Wake(node) => actions.push(Action::Wake(node)),
             elastic::Effect::Broadcast(body) => actions.push(self.broadcast(body)),
             elastic::Effect::Stopped(reason) => actions.push(Action::Refuse(describe(reason))),
-            effect => {
-                if matches!(effect, elastic::Effect::UnlockAll) {
-                    actions.push(Action::NextGeneration);
-                }
-                // The host sets its generation here.
-                actions.push(Action::Effect(Effect::Elastic { generation: 0, effect }));
-            }
+            effect => actions.push(Action::Ask(effect)),
         }
     }
 
