@@ -81,11 +81,19 @@ pub enum Mistake {
     RemovedRunsOn,
     /// An adopted node is deleted before its removal is committed.
     DeletedTooEarly,
+    /// Messages of a session are taken for another session with the same number.
+    SessionWithoutNonce,
+    /// A node keeps its own first state, and does not load the one of the cluster.
+    FirstStateLocal,
+    /// A node whose state is known to be wrong leads and judges.
+    DivergedLeads,
+    /// A node makes a snapshot of its state before a majority has found it right.
+    SnapshotUnconfirmed,
 }
 
 impl Mistake {
     /// Every deliberate bug.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 39] = [
         Self::MajorityOffByOne,
         Self::VoteNotPersisted,
         Self::VoteNotReset,
@@ -121,6 +129,10 @@ impl Mistake {
         Self::FrozenKeepsLock,
         Self::RemovedRunsOn,
         Self::DeletedTooEarly,
+        Self::SessionWithoutNonce,
+        Self::FirstStateLocal,
+        Self::DivergedLeads,
+        Self::SnapshotUnconfirmed,
     ];
 }
 

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::host_cluster::{Disk, Hosts, size};
 use conflux::host::types::Phase;
 use conflux::store::Outcome;
-use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 struct Run {
-    rng: SmallRng,
+    rng: Xoshiro256PlusPlus,
     hosts: Hosts,
     ids: Vec<String>,
     /// The value of each perform since the last start of its node, by node and ticket.
@@ -32,7 +32,7 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let n = rng.random_range(1..=5_usize);
         let mut hosts = Hosts::new(seed);
         hosts.compact_bytes = Some(rng.random_range(300..5_000));

@@ -140,7 +140,8 @@ fn a_node_whose_storage_belongs_to_another_node_is_refused() {
         (host, output.notices)
     };
     let (host, notices) = start("a", "test", 3);
-    assert_eq!((host.status().phase, notices), (Phase::Member, vec![Notice::Members]));
+    // The first state of the cluster is in its log, but not known to be committed.
+    assert_eq!((host.status().phase, notices), (Phase::Forming, vec![Notice::Members]));
     for (id, cluster, members) in [("b", "test", 3), ("a", "other", 3), ("a", "test", 2)] {
         let (mut host, notices) = start(id, cluster, members);
         let message = format!(
@@ -229,7 +230,7 @@ fn a_frame_that_cannot_be_read_is_counted_and_its_kind_reported_once() {
     assert_eq!(hosts.host("a").core.status().counters, expected);
     let bad = "this is not a Conflux frame; it is ignored, and so are later ones, which \
                `status().counters` counts";
-    let version = "the frame has version 1, and this node speaks version 2: let all tabs load the \
+    let version = "the frame has version 1, and this node speaks version 3: let all tabs load the \
                    same release of the page";
     let other = "frames of another cluster arrive on this channel, and are ignored; this one is \
                  called `test`";

@@ -13,7 +13,7 @@ use conflux::raft::{
     Snapshot, Wants,
 };
 use conflux::store::{
-    self, Call, Command, Failure, Fault, Message, Outcome, Perform, Performer, Return,
+    self, Call, Command, Failure, Fault, Message, Outcome, Perform, Performer, Return, SessionRef,
 };
 
 /// Node 1 of three, started again in term 1 with an empty log.
@@ -56,20 +56,9 @@ fn follow(node: &mut Node<State>, commands: &[Command]) -> Output<State> {
     handle(node, Input::Receive { from: 2, packet })
 }
 
-/// The nonce with which the node asks for a session.
-fn nonce(output: &Output<State>) -> u64 {
-    let open = |(_, packet): &(u64, Packet)| match packet {
-        Packet::Store(Message { body: store::Body::Open { nonce }, .. }) => Some(*nonce),
-        _ => None,
-    };
-    output.send.iter().find_map(open).expect("it asks for a session")
-}
-
-/// Opens the node's session and asks for a read. Returns the number of the read.
+/// Applies an entry and asks for a read. Returns the number of the read.
 fn read(node: &mut Node<State>) -> u64 {
-    let output = follow(node, &[]);
-    let opened = [Command::Open { nonce: nonce(&output), by: Performer::default() }];
-    let _ = follow(node, &opened);
+    let _ = follow(node, &[Command::Open { nonce: 7, by: Performer::default() }]);
     let output = handle(node, Input::Read { ticket: 5 });
     let ask = |(_, packet): &(u64, Packet)| match packet {
         Packet::Store(Message { body: store::Body::Read { id }, .. }) => Some(*id),
@@ -147,13 +136,18 @@ fn broken(nodes: u64) -> Saved {
 #[test]
 fn a_node_that_cannot_read_its_snapshot_votes_but_judges_nothing() {
     let mut rig = Rig::new(1, "", broken(1), |_| ());
-    let bad = Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read");
-    assert_eq!(rig.faults, [Fault::CannotLoad(bad)]);
+    let bad = Failure::new(
+        "CANNOT_LOAD",
+        "the state of the cluster cannot be loaded: the snapshot cannot be read",
+    );
+    assert_eq!(rig.faults, [Fault::Stopped(bad)]);
+    rig.perform(1, "add", "x");
     rig.wait(600);
     assert!(rig.node.raft().is_some_and(raft::Raft::is_leader), "there is no other node");
-    rig.perform(1, "add", "x");
-    rig.wait(1_000);
-    assert_eq!((rig.outcome(1), rig.state()), (None, 0));
+    rig.perform(2, "add", "x");
+    rig.handle(Input::Read { ticket: 3 });
+    assert_eq!([1, 2, 3].map(|ticket| rig.code(ticket)), [Some("CANNOT_LOAD"); 3]);
+    assert_eq!(rig.state(), 0);
 }
 
 #[test]
@@ -178,13 +172,15 @@ fn a_state_that_cannot_be_loaded_is_reported() {
     let snapshot =
         Some(Snapshot { last: Position::new(5, 1), members: Members::voters([1, 2, 3]), data });
     let rig = Rig::new(3, "", Saved { snapshot, ..broken(3) }, |_| ());
-    assert_eq!(rig.faults, [Fault::CannotLoad(Failure::new("NO_NUMBER", "no"))]);
-    assert!(rig.node.store().is_broken());
+    let message = "the state of the cluster cannot be loaded: no";
+    assert_eq!(rig.faults, [Fault::Stopped(Failure::new("CANNOT_LOAD", message))]);
+    assert!(rig.node.store().is_stopped() && !rig.node.store().is_fit());
 }
 
 #[test]
 fn a_state_that_cannot_be_saved_is_reported_and_the_log_is_kept() {
-    let mut rig = alone("save", |_| ());
+    let mut rig = alone("", |_| ());
+    rig.machine.fail = "save";
     for ticket in 1..=20 {
         rig.perform(ticket, "add", "0123456789");
     }
@@ -200,6 +196,12 @@ fn a_state_that_cannot_be_saved_is_reported_and_the_log_is_kept() {
     assert_eq!((rig.state(), rig.settled.len()), (20, 20), "performs still work");
 }
 
+/// The reducer failed on an action.
+fn reducer_failed(index: u64, action: &str) -> Fault {
+    let failure = Failure::new("REDUCER_FAILED", "no");
+    Fault::Diverged { index, action: Some(action.into()), failure }
+}
+
 #[test]
 fn a_reducer_that_fails_on_a_committed_action_does_not_change_the_state() {
     let mut rig = Rig::new(3, "reduce", Saved::default(), |_| ());
@@ -209,8 +211,10 @@ fn a_reducer_that_fails_on_a_committed_action_does_not_change_the_state() {
     rig.append(0, entries);
     assert_eq!(rig.state(), 2, "the first and the last");
     assert_eq!(rig.node.store().applied(), 5);
-    let failed = Fault::ReducerFailed(Failure::new("REDUCER_FAILED", "no"));
-    assert_eq!(rig.faults, [failed, Fault::BadEntry(4)]);
+    let failed = reducer_failed(3, "bad");
+    let failure = Failure::new("BAD_ENTRY", "the entry is damaged");
+    assert_eq!(rig.faults, [failed, Fault::Diverged { index: 4, action: None, failure }]);
+    assert!(!rig.node.store().is_fit(), "it judges nothing until its state is checked");
 }
 
 #[test]
@@ -301,7 +305,7 @@ fn a_leader_judges_nothing_before_it_has_followed_its_log() {
     let request = || store::Request { method: Some("add".into()), args: "x".into() };
     let term = rig.node.raft().expect("started").term();
     let body = || store::Body::Perform {
-        session: 1,
+        session: SessionRef { id: 1, nonce: 1 },
         ack: 1,
         first: FOLLOWED,
         requests: (FOLLOWED..=actions + 1).map(|_| request()).collect(),
@@ -316,6 +320,10 @@ fn a_leader_judges_nothing_before_it_has_followed_its_log() {
     let result = AppendResult::Accepted { matched };
     rig.receive(2, term, Body::AppendReply { round: 0, result });
     assert_eq!(rig.state(), actions);
+    // The log of an earlier build has no first state: the leader adds the state so far.
+    let result = AppendResult::Accepted { matched: actions + 3 };
+    rig.receive(2, term, Body::AppendReply { round: 0, result });
+    assert_eq!((rig.state(), rig.node.store().release()), (actions, Some(1)));
     ask(&mut rig);
     assert_eq!(**rig.node.store().provisional(), actions + 1, "only the new perform has run");
 }
@@ -334,8 +342,9 @@ fn a_reducer_failure_in_a_long_log_is_reported_once() {
     let (commit, wants) = (last.index, Wants::Reply);
     rig.receive(2, 2, Body::Append { prev: last, commit, round: 0, entries: vec![], wants });
     assert_eq!((rig.state(), **rig.node.store().provisional()), (good, good));
-    let failure = Fault::ReducerFailed(Failure::new("REDUCER_FAILED", "no"));
-    assert_eq!(rig.faults, vec![failure; 3], "each is reported once");
+    let [third, last] = [store::MAX_TAIL + 6, store::MAX_TAIL + 11].map(|index| index as u64);
+    let failures = [4, third, last].map(|index| reducer_failed(index, "bad"));
+    assert_eq!(rig.faults, failures, "each is reported once");
 }
 
 #[test]

@@ -6,23 +6,29 @@ mod common;
 use common::node_rig::{Rig, alone, encode};
 use conflux::node::{Input, Packet};
 use conflux::raft::{self, AppendResult, Blob, Body, Saved};
-use conflux::store::{self, Command, Failure, Message, Outcome, Perform, Performer};
+use conflux::store::{self, Command, Failure, Message, Outcome, Perform, Performer, SessionRef};
 
-/// A follower of node 2 whose session 1 is open. What it sent before is discarded.
-fn client(limit: fn(&mut store::Config)) -> Rig {
+/// A follower of node 2 whose session 1 is open, with the session. What it sent before is
+/// discarded.
+fn client(limit: fn(&mut store::Config)) -> (Rig, SessionRef) {
     let mut rig = Rig::new(3, "", Saved::default(), limit);
     rig.append(0, vec![]);
+    // The first perform opens the session.
+    rig.perform(0, "first", "");
     let nonce = rig.sent.iter().find_map(|(_, packet)| match packet {
         Packet::Store(Message { body: store::Body::Open { nonce }, .. }) => Some(*nonce),
         _ => None,
     });
-    let open = encode(&Command::Open {
-        nonce: nonce.expect("it asks for a session"),
-        by: Performer::default(),
-    });
+    let nonce = nonce.expect("it asks for a session");
+    let open = encode(&Command::Open { nonce, by: Performer::default() });
     rig.append(0, vec![Rig::command(1, &open)]);
+    let verdicts = vec![(1, 1, store::Verdict::Nothing)];
+    let session = SessionRef { id: 1, nonce };
+    receive_from_leader(&mut rig, store::Body::Verdicts { session, verdicts });
+    assert_eq!(rig.outcome(0), Some(&Outcome::Nothing));
+    rig.settled.clear();
     rig.sent.clear();
-    rig
+    (rig, session)
 }
 
 /// The store messages that the node has sent since the last call.
@@ -49,17 +55,18 @@ fn heartbeat(rig: &mut Rig) {
 
 /// Node 1 leads, node 2 has acknowledged everything, and node 3 has an open session, which is
 /// returned.
-fn leader_with_client(limit: fn(&mut store::Config)) -> (Rig, u64) {
+fn leader_with_client(limit: fn(&mut store::Config)) -> (Rig, SessionRef) {
     let mut rig = Rig::new(3, "", Saved::default(), limit);
     rig.wait(600);
     rig.receive(2, 1, Body::PreVoteReply { granted: true });
     rig.receive(2, 1, Body::VoteReply { granted: true });
+    accept_all(&mut rig);
     let packet = Packet::Store(Message { term: 1, body: store::Body::Open { nonce: 33 } });
     rig.handle(Input::Receive { from: 3, packet });
     accept_all(&mut rig);
-    let session = rig.node.store().sessions().with_nonce(33).expect("it is open");
+    let id = rig.node.store().sessions().with_nonce(33).expect("it is open");
     rig.sent.clear();
-    (rig, session)
+    (rig, SessionRef { id, nonce: 33 })
 }
 
 /// Node 2 acknowledges the whole log, and the entries that are proposed because of that.
@@ -98,15 +105,15 @@ fn pending_bytes_are_bounded_and_large_actions_are_refused() {
 
 #[test]
 fn names_arguments_and_pending_bytes_may_reach_their_limits() {
-    let mut rig = client(|_| ());
+    let (mut rig, _) = client(|_| ());
     rig.perform(1, &"m".repeat(1_024), "");
     rig.perform(2, &"m".repeat(1_025), "");
     assert_eq!((rig.code(1), rig.code(2)), (None, Some("TOO_LARGE")));
-    let mut rig = client(|config| config.max_action_bytes = 10);
+    let (mut rig, _) = client(|config| config.max_action_bytes = 10);
     rig.perform(1, "12345", "12345");
     rig.perform(2, "12345", "123456");
     assert_eq!((rig.code(1), rig.code(2)), (None, Some("TOO_LARGE")));
-    let mut rig = client(|config| config.max_pending_bytes = 10);
+    let (mut rig, _) = client(|config| config.max_pending_bytes = 10);
     rig.perform(1, "1", "1234");
     rig.perform(2, "1", "1234");
     rig.perform(3, "", "1");
@@ -142,7 +149,7 @@ fn settled_performs_free_their_bytes_and_their_results() {
 #[test]
 fn performs_are_sent_in_as_few_messages_as_possible() {
     // A perform takes 16 bytes more than its name and arguments.
-    let mut rig = client(|config| config.max_message_bytes = 60);
+    let (mut rig, _) = client(|config| config.max_message_bytes = 60);
     let perform = |ticket| Perform {
         ticket,
         method: "abcd".into(),
@@ -151,12 +158,12 @@ fn performs_are_sent_in_as_few_messages_as_possible() {
     };
     rig.handle(Input::Perform((1..=5).map(perform).collect()));
     let sent = take_sent(&mut rig).into_iter().map(|body| match body {
-        store::Body::Perform { ack: 1, first, requests, .. } => (first, requests.len()),
+        store::Body::Perform { ack: 2, first, requests, .. } => (first, requests.len()),
         body => panic!("{body:?}"),
     });
-    assert_eq!(sent.collect::<Vec<_>>(), [(1, 2), (3, 2), (5, 1)]);
+    assert_eq!(sent.collect::<Vec<_>>(), [(2, 2), (4, 2), (6, 1)]);
     for (length, chunks) in [(40, 0), (41, 1), (60, 1), (61, 2), (120, 2), (121, 3)] {
-        let mut rig = client(|config| config.max_message_bytes = 60);
+        let (mut rig, _) = client(|config| config.max_message_bytes = 60);
         rig.perform(1, "abcd", &"x".repeat(length));
         let is_chunk = |body: &store::Body| matches!(body, store::Body::Chunk { .. });
         assert_eq!(
@@ -169,7 +176,7 @@ fn performs_are_sent_in_as_few_messages_as_possible() {
 
 #[test]
 fn after_a_silence_only_the_chunks_that_the_leader_lacks_are_sent_again() {
-    let mut rig = client(|config| config.max_message_bytes = 60);
+    let (mut rig, session) = client(|config| config.max_message_bytes = 60);
     rig.perform(1, "abcd", &"x".repeat(150));
     let offsets = |bodies: Vec<store::Body>| -> Vec<u64> {
         let offset = |body| match body {
@@ -183,43 +190,43 @@ fn after_a_silence_only_the_chunks_that_the_leader_lacks_are_sent_again() {
     // sent.
     rig.wait(200);
     heartbeat(&mut rig);
-    receive_from_leader(&mut rig, store::Body::Received { session: 1, next: 1, offset: 60 });
+    receive_from_leader(&mut rig, store::Body::Received { session, next: 2, offset: 60 });
     rig.wait(200);
     heartbeat(&mut rig);
     assert_eq!(take_sent(&mut rig).len(), 0, "the answer postponed the next attempt");
     rig.wait(100);
     assert_eq!(offsets(take_sent(&mut rig)), [60, 120]);
     // Acknowledgements that are old or impossible change nothing.
-    for (next, offset) in [(1, 60), (1, 0), (0, 90), (9, 0), (u64::MAX, u64::MAX)] {
-        receive_from_leader(&mut rig, store::Body::Received { session: 1, next, offset });
+    for (next, offset) in [(2, 60), (2, 0), (0, 90), (9, 0), (u64::MAX, u64::MAX)] {
+        receive_from_leader(&mut rig, store::Body::Received { session, next, offset });
     }
     rig.wait(100);
     heartbeat(&mut rig);
-    receive_from_leader(&mut rig, store::Body::Received { session: 1, next: 1, offset: 60 });
+    receive_from_leader(&mut rig, store::Body::Received { session, next: 2, offset: 60 });
     rig.wait(190);
     heartbeat(&mut rig);
     assert_eq!(take_sent(&mut rig).len(), 0);
     rig.wait(10);
     assert_eq!(offsets(take_sent(&mut rig)), [60, 120]);
     // All of it arrived: now the client only asks for the outcome.
-    receive_from_leader(&mut rig, store::Body::Received { session: 1, next: 2, offset: 0 });
+    receive_from_leader(&mut rig, store::Body::Received { session, next: 3, offset: 0 });
     rig.wait(290);
     heartbeat(&mut rig);
     assert_eq!(take_sent(&mut rig).len(), 0);
     rig.wait(10);
-    let asked = store::Body::Perform { session: 1, ack: 1, first: 2, requests: vec![] };
+    let asked = store::Body::Perform { session, ack: 2, first: 3, requests: vec![] };
     assert_eq!(take_sent(&mut rig), [asked]);
 }
 
 #[test]
 fn a_perform_that_timed_out_does_not_block_later_ones() {
-    let mut rig = client(|_| ());
+    let (mut rig, session) = client(|_| ());
     let perform =
         |ticket, timeout| Perform { ticket, method: "nothing".into(), args: "".into(), timeout };
     rig.handle(Input::Perform(vec![perform(1, Some(10)), perform(2, None)]));
     // The message with the verdict of the first perform was lost.
-    let verdicts = vec![(2, 1, store::Verdict::Nothing)];
-    receive_from_leader(&mut rig, store::Body::Verdicts { session: 1, verdicts });
+    let verdicts = vec![(3, 1, store::Verdict::Nothing)];
+    receive_from_leader(&mut rig, store::Body::Verdicts { session, verdicts });
     assert_eq!((rig.outcome(1), rig.outcome(2)), (None, None), "they settle in order");
     rig.wait(10);
     assert_eq!((rig.code(1), rig.outcome(2)), (Some("TIMEOUT"), Some(&Outcome::Nothing)));
@@ -227,8 +234,8 @@ fn a_perform_that_timed_out_does_not_block_later_ones() {
     assert_eq!(rig.node.store().waiting(), 1);
     rig.handle(Input::Read { ticket: 3 });
     assert_eq!(rig.node.store().waiting(), 2);
-    let verdicts = vec![(1, 1, store::Verdict::Nothing)];
-    receive_from_leader(&mut rig, store::Body::Verdicts { session: 1, verdicts });
+    let verdicts = vec![(2, 1, store::Verdict::Nothing)];
+    receive_from_leader(&mut rig, store::Body::Verdicts { session, verdicts });
     assert_eq!((rig.node.store().waiting(), rig.settled.len()), (1, 2), "only the read");
 }
 
@@ -256,7 +263,7 @@ fn a_perform_in_chunks_is_assembled_once() {
     assert_eq!(chunk(&mut rig, 3, 5, 3, "456"), (3, 0), "a request of another length begins anew");
     accept_all(&mut rig);
     assert_eq!(rig.state(), 1);
-    let unknown = rig.node.store().sessions().get(session).expect("open").results().len();
+    let unknown = rig.node.store().sessions().get(session.id).expect("open").results().len();
     assert_eq!(unknown, 1, "one action");
 }
 
@@ -292,14 +299,14 @@ fn verdicts_are_sent_after_leadership_is_confirmed_in_messages_of_limited_size()
 
 #[test]
 fn a_closing_node_closes_its_session() {
-    let mut rig = client(|_| ());
+    let (mut rig, session) = client(|_| ());
     rig.handle(Input::Close(Failure::new("CLOSED", "closed")));
-    assert_eq!(take_sent(&mut rig), [store::Body::Close { session: 1 }]);
+    assert_eq!(take_sent(&mut rig), [store::Body::Close { session }]);
     let (mut rig, session) = leader_with_client(|_| ());
     let close = store::Body::Close { session };
     let packet = Packet::Store(Message { term: 1, body: close });
     rig.handle(Input::Receive { from: 3, packet });
-    assert!(rig.node.store().sessions().get(session).is_some(), "not before it is committed");
+    assert!(rig.node.store().sessions().get(session.id).is_some(), "not before it is committed");
     accept_all(&mut rig);
-    assert!(rig.node.store().sessions().get(session).is_none());
+    assert!(rig.node.store().sessions().get(session.id).is_none());
 }

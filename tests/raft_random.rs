@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use common::raft_cluster::Cluster;
 use conflux::raft::{Blob, Index, Input, NodeId, Term};
-use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 /// The invariants that must hold at every moment (paper, figure 3).
 #[derive(Default)]
@@ -45,7 +45,7 @@ impl Invariants {
 }
 
 fn run(seed: u64) {
-    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let size = rng.random_range(1..=5);
     let mut cluster = Cluster::new(size, seed);
     cluster.config.max_message_bytes = rng.random_range(20..200);

@@ -199,7 +199,9 @@ fn messages_with_impossible_ids_and_numbers_are_ignored() {
     let mut hosts = three();
     let (leader, id) = (hosts.leader().expect("a leader"), follower(&hosts));
     let term = hosts.host(&leader).core.status().term;
-    let session = hosts.host(&id).core.own().store().session().expect("a session");
+    hosts.perform(&id, "nothing", "");
+    hosts.run(100);
+    let session = hosts.host(&id).core.own().store().session_ref().expect("a session");
     let request = || Request { method: Some("append".into()), args: Blob::from("evil") };
     let hello = formation::Body::Hello { size: 3, bound: None, ask: true };
     let store = |body| transport::Message::Node(Packet::Store(Message { term, body }));
@@ -235,7 +237,7 @@ fn messages_with_impossible_ids_and_numbers_are_ignored() {
 }
 
 #[test]
-fn performs_of_an_expired_session_are_rejected_and_never_run() {
+fn performs_of_a_closed_session_that_never_ran_are_performed_again_in_the_next_session() {
     let mut hosts = three();
     let leader = hosts.leader().expect("a leader");
     let id = follower(&hosts);
@@ -244,12 +246,14 @@ fn performs_of_an_expired_session_are_rejected_and_never_run() {
     hosts.run(100);
     assert!(hosts.host(&id).outcome(settled).is_some());
     let session = hosts.host(&id).core.own().store().session();
+    // A leader keeps the sessions that it has opened for a while.
+    hosts.run(2_000);
     // The client is isolated with a perform in flight, while too many other sessions are opened.
     for node in [&leader, &other] {
         hosts.cut.insert((id.clone(), node.clone()));
         hosts.cut.insert((node.clone(), id.clone()));
     }
-    let expired = hosts.perform(&id, "append", "expired");
+    let again = ["first", "second"].map(|args| hosts.perform(&id, "append", args));
     let term = hosts.host(&leader).core.status().term;
     let open = |nonce| {
         transport::Message::Node(Packet::Store(Message { term, body: Body::Open { nonce } }))
@@ -259,21 +263,27 @@ fn performs_of_an_expired_session_are_rejected_and_never_run() {
     hosts.deliver_all();
     hosts.cut.clear();
     hosts.run(3000);
-    assert_eq!(failed(hosts.host(&id).outcome(expired)).0, "SESSION_EXPIRED");
+    for (ticket, args) in again.into_iter().zip(["first", "second"]) {
+        assert_eq!(hosts.host(&id).outcome(ticket), Some(&Outcome::Action(args.into())));
+    }
     let after = hosts.perform(&id, "append", "after");
     hosts.run(1000);
     assert_eq!(hosts.host(&id).outcome(after), Some(&Outcome::Action("after".into())));
     assert_ne!(hosts.host(&id).core.own().store().session(), session);
-    assert_eq!(hosts.state(&leader), ["before", "after"]);
+    assert_eq!(hosts.state(&leader), ["before", "first", "second", "after"]);
 }
 
 #[test]
 fn a_client_that_learns_from_a_snapshot_of_its_closed_session_reports_unknown_outcomes() {
-    let mut hosts = Hosts::with(1, |hosts| hosts.compact_bytes = Some(2_000)).form();
+    let mut hosts = Hosts::with(1, |hosts| {
+        (hosts.compact_bytes, hosts.max_sessions) = (Some(2_000), Some(20));
+    })
+    .form();
     let leader = hosts.leader().expect("a leader");
     let id = follower(&hosts);
     let other = hosts.hosts.keys().find(|o| **o != leader && **o != id).expect("three").clone();
-    hosts.run(100);
+    // A leader keeps the sessions that it has opened for a while.
+    hosts.run(2_000);
     // The client can send but not receive: its perform runs, and the client does not learn that.
     for node in [&leader, &other] {
         hosts.cut.insert((node.clone(), id.clone()));
@@ -284,15 +294,18 @@ fn a_client_that_learns_from_a_snapshot_of_its_closed_session_reports_unknown_ou
     let open = |nonce| {
         transport::Message::Node(Packet::Store(Message { term, body: Body::Open { nonce } }))
     };
-    let opens: Vec<_> = (0..Sessions::MAX as u64 + 10).map(|i| open(1_000_000 + i)).collect();
+    let opens: Vec<_> = (0..30).map(|i| open(1_000_000 + i)).collect();
     forge(&mut hosts, &other, &leader, &opens);
     hosts.deliver_all();
-    hosts.run(100);
+    // The next snapshot has the sessions that are left.
+    let last = hosts.perform(&other, "append", &"x".repeat(3_000));
+    hosts.run(3_000);
+    assert!(hosts.host(&other).outcome(last).is_some());
     hosts.cut.clear();
     hosts.run(3000);
-    assert!(hosts.host(&id).core.status().snapshot > 1_000, "it has loaded a snapshot");
+    assert!(hosts.host(&id).core.status().snapshot > 0, "it has loaded a snapshot");
     assert_eq!(failed(hosts.host(&id).outcome(ran)).0, "OUTCOME_UNKNOWN");
-    assert_eq!(hosts.state(&id), ["ran"]);
+    assert_eq!(hosts.state(&id)[0], "ran");
     let after = hosts.perform(&id, "append", "after");
     hosts.run(1000);
     assert_eq!(hosts.host(&id).outcome(after), Some(&Outcome::Action("after".into())));

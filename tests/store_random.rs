@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 use common::host_cluster::{Hosts, size};
 use conflux::host::types::Phase;
 use conflux::store::Outcome;
-use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 /// The value of each perform, by node and ticket.
 type Asked = BTreeMap<(String, u64), String>;
 
 fn run(seed: u64) {
-    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let n = rng.random_range(1..=5_usize);
     let mut hosts = Hosts::new(seed);
     hosts.compact_bytes = Some(rng.random_range(300..5_000));

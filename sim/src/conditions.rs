@@ -6,7 +6,7 @@ use std::fmt;
 
 use conflux::raft::Time;
 use rand::RngExt;
-use rand::rngs::SmallRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::clock::Micros;
 
@@ -58,11 +58,13 @@ pub enum Fault {
     Crowd,
     /// Members join, are promoted, demoted and removed.
     Membership,
+    /// The reducer of one process fails on some actions, and on no other process.
+    Divergence,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Loss,
         Self::Duplication,
         Self::Delay,
@@ -84,6 +86,7 @@ impl Fault {
         Self::FewSessions,
         Self::Crowd,
         Self::Membership,
+        Self::Divergence,
     ];
 
     /// The kinds that are injected at random times. The others change what happens to messages,
@@ -152,7 +155,7 @@ impl fmt::Display for Faults {
 /// runs, leaders do not quiesce. In a quarter, the interval is longer than a run may take to end,
 /// so that a node with work that waits has to wake the others. The value is drawn from a copy of
 /// `rng`, so the caller's later draws do not depend on it.
-pub fn quiesce_interval(rng: &SmallRng) -> Option<Time> {
+pub fn quiesce_interval(rng: &Xoshiro256PlusPlus) -> Option<Time> {
     let mut rng = rng.clone();
     rng.random::<bool>().then(|| if rng.random() { 600_000 } else { rng.random_range(100..20_000) })
 }
@@ -202,17 +205,19 @@ pub struct Conditions {
     /// The most bytes of padding in the arguments of most performs. One perform in ten has up to
     /// ten times as many.
     pub padding: usize,
+    /// The process whose reducer fails, and on every how many-th perform.
+    pub failing_reducer: Option<(usize, u32)>,
 }
 
 impl Conditions {
     /// Draws the conditions of a run with so many processes. The faults in `without` do not happen.
-    pub fn draw(rng: &mut SmallRng, processes: usize, without: Faults) -> Self {
+    pub fn draw(rng: &mut Xoshiro256PlusPlus, processes: usize, without: Faults) -> Self {
         let quiesce_interval = quiesce_interval(rng);
         let all = rng.random_ratio(1, 8);
         let faults: Faults =
             Fault::ALL.into_iter().filter(|_| all || rng.random_ratio(3, 5)).collect();
         let faults: Faults = faults.iter().filter(|fault| !without.has(*fault)).collect();
-        let per_mille = |fault, rng: &mut SmallRng, most| {
+        let per_mille = |fault, rng: &mut Xoshiro256PlusPlus, most| {
             let rate = rng.random_range(1..=most);
             if faults.has(fault) { rate } else { 0 }
         };
@@ -252,6 +257,10 @@ impl Conditions {
             max_sessions: if faults.has(Fault::FewSessions) { sessions } else { 1024 },
             retry: rng.random_range(30..400),
             padding,
+            failing_reducer: Some((rng.random_range(0..processes), rng.random_range(2..60)))
+                // The other processes must be a majority: its state counts as the right one.
+                .filter(|_| faults.has(Fault::Divergence) && !faults.has(Fault::Membership))
+                .filter(|_| processes > 3),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use conflux::formation::Set;
 use conflux::raft::{Entry, HardState, Index, Persist, PersistSeq, Position, Saved, Snapshot};
 use rand::RngExt;
-use rand::rngs::SmallRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 /// Which member a process is, once its cluster has formed.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ impl Disk {
 
     /// The process dies. Of the pending writes, a random number from the front is durable. The next
     /// one may be torn, and the transaction undoes it.
-    pub fn crash(&mut self, rng: &mut SmallRng) -> Lost {
+    pub fn crash(&mut self, rng: &mut Xoshiro256PlusPlus) -> Lost {
         let done = rng.random_range(0..=self.queue.len());
         let lost = self.queue.len() - done;
         for write in self.queue.drain(..done) {

@@ -210,7 +210,7 @@ impl Victim {
         let (log, commit) = (raft.log(), raft.commit_index());
         assert!(log.base().index <= commit && commit <= log.last().index);
         assert!(self.node.store().applied() <= commit);
-        assert!(self.node.store().sessions().len() <= 3 || self.node.store().is_broken());
+        assert!(self.node.store().sessions().len() <= 3 || !self.node.store().is_fit());
     }
 
     fn receive(&mut self, from: u64, term: u64, body: Body) {
@@ -368,17 +368,20 @@ fn store_message(source: &mut Source<'_>) -> store::Message {
         (source.number(), source.number(), verdict)
     };
     let term = source.number();
-    let body = match source.below(8) {
+    let session =
+        |source: &mut Source<'_>| store::SessionRef { id: source.number(), nonce: source.number() };
+    let at = |source: &mut Source<'_>| Position::new(source.number(), source.number());
+    let body = match source.below(12) {
         0 => store::Body::Open { nonce: source.number() },
-        1 => store::Body::Close { session: source.number() },
+        1 => store::Body::Close { session: session(source) },
         2 => store::Body::Perform {
-            session: source.number(),
+            session: session(source),
             ack: source.number(),
             first: source.number(),
             requests: source.list(5, request),
         },
         3 => store::Body::Chunk {
-            session: source.number(),
+            session: session(source),
             ack: source.number(),
             seq: source.number(),
             method: source.text(),
@@ -387,13 +390,22 @@ fn store_message(source: &mut Source<'_>) -> store::Message {
             data: source.bytes().into(),
         },
         4 => store::Body::Received {
-            session: source.number(),
+            session: session(source),
             next: source.number(),
             offset: source.number(),
         },
-        5 => store::Body::Verdicts { session: source.number(), verdicts: source.list(4, verdict) },
+        5 => store::Body::Verdicts { session: session(source), verdicts: source.list(4, verdict) },
         6 => store::Body::Read { id: source.number() },
-        _ => store::Body::ReadAt { id: source.number(), index: source.number() },
+        7 => store::Body::ReadAt { id: source.number(), index: source.number() },
+        8 => store::Body::Hash { check: source.number(), hash: Some(source.number()) },
+        9 => store::Body::Check,
+        10 => store::Body::Fetch { at: Some(at(source)), offset: source.number() },
+        _ => store::Body::State {
+            at: at(source),
+            total: source.number(),
+            offset: source.number(),
+            data: source.bytes().into(),
+        },
     };
     store::Message { term, body }
 }

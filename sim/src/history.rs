@@ -121,8 +121,8 @@ impl History {
             }
             (_, Outcome::Failed(failure)) => match failure.code.as_str() {
                 VALUE => Answer::Value(failure.message.parse().expect("a value")),
-                "TIMEOUT" | "CLOSED" | "OUTCOME_UNKNOWN" => Answer::Unknown,
-                "BUSY" | "TOO_LARGE" | "SESSION_EXPIRED" | "REDUCER_FAILED" => Answer::Refused,
+                "TIMEOUT" | "CLOSED" | "OUTCOME_UNKNOWN" | "DIVERGED" => Answer::Unknown,
+                "BUSY" | "TOO_LARGE" | "REDUCER_FAILED" => Answer::Refused,
                 "CLUSTER_FULL" | "AMNESIA" | "NOT_A_MEMBER" => Answer::Refused,
                 code => return Err(format!("op {op} failed with the unknown code {code}")),
             },

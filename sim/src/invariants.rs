@@ -313,12 +313,17 @@ impl Invariants {
         }
         if applied > last.applied {
             last.applied = applied;
-            if let Some(term) = log.term(applied) {
+            if let Some(term) =
+                log.term(applied).filter(|_| store.release().is_some() && store.is_fit())
+            {
                 self.state(id, Position::new(applied, term), store.committed(), "committed")?;
             }
         }
         if end != last.end {
             last.end = end;
+            if store.provisional_release().is_none() || !store.is_fit() {
+                return Ok(()); // Its state is its own first one, or it knows that it is wrong.
+            }
             self.state(id, end, store.provisional(), "provisional")?;
         }
         Ok(())

@@ -95,6 +95,14 @@ impl Default for State {
 }
 
 impl State {
+    /// The first state of a process. It differs from process to process, and each process must
+    /// replace it by the cluster's.
+    pub fn local(process: usize) -> Self {
+        let mut first = Self::default();
+        Rc::make_mut(&mut first.0).hash = mix(1, process as u64);
+        first
+    }
+
     /// The value of a register.
     pub fn register(&self, key: u8) -> u32 {
         self.0.registers[usize::from(key)]
@@ -123,6 +131,8 @@ pub struct Registers {
     pub notified: Index,
     /// Whether an action was reported twice, or after a newer one.
     pub notified_twice: bool,
+    /// The reducer fails on every so many-th perform, and on no other process.
+    pub fails_on: Option<OpId>,
 }
 
 fn method(name: &str) -> Option<Method> {
@@ -174,7 +184,7 @@ impl Machine for Registers {
     fn reduce(&mut self, state: &State, action: &[u8]) -> Result<State, Failure> {
         let action: Action =
             postcard::from_bytes(action).expect("actions arrive as they were made");
-        if action.poison {
+        if action.poison || self.fails_on.is_some_and(|every| action.op.is_multiple_of(every)) {
             return Err(Failure::new("REDUCER_FAILED", "poison"));
         }
         let mut next = state.0.as_ref().clone();
@@ -201,7 +211,9 @@ impl Machine for Registers {
     }
 
     fn committed(&mut self, index: Index) {
-        self.notified_twice |= index <= self.notified;
+        // A wrong state may be replaced by a right one without a new action.
+        let again = index == self.notified && self.fails_on.is_none();
+        self.notified_twice |= index < self.notified || again;
         self.notified = self.notified.max(index);
     }
 }

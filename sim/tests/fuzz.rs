@@ -2,8 +2,8 @@
 #![allow(missing_docs)]
 
 use conflux_sim::fuzz::TARGETS;
-use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 #[test]
 fn no_input_makes_a_target_panic() {
@@ -11,7 +11,7 @@ fn no_input_makes_a_target_panic() {
         std::env::var("CONFLUX_INPUTS").map_or(20_000, |n| n.parse().expect("a number"));
     for (name, target) in TARGETS {
         for seed in 0..inputs {
-            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
             let mut data = vec![0; rng.random_range(0..300)];
             rng.fill_bytes(&mut data);
             // Small bytes form valid messages more often.

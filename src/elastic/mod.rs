@@ -55,8 +55,8 @@ mod hosts;
 mod registry;
 mod types;
 
-use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 pub use self::types::{Body, Effect, Input, Message, Record, Registry, StopReason, View};
 use crate::raft::{Change, Index, NodeId, Raft, Time};
@@ -134,7 +134,7 @@ pub(super) struct KnownHost {
 /// One host's part in an elastic cluster.
 #[derive(Clone, Debug)]
 pub struct Elastic {
-    rng: SmallRng,
+    rng: Xoshiro256PlusPlus,
     /// This host's random number, drawn anew at every start.
     host: u64,
     /// How many voters the cluster has at most.
@@ -173,7 +173,7 @@ pub struct Elastic {
 impl Elastic {
     /// A host that has not started. `seed` decides every random choice.
     pub fn new(max_voters: usize, visible: bool, now: Time, seed: u64) -> Self {
-        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let host = rng.next_u64();
         Self {
             rng,

@@ -47,8 +47,8 @@ mod types;
 
 use std::hash::{Hash, Hasher};
 
-use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 pub use self::set::{Member, Plan, Set};
 pub use self::types::{Body, Event, Message, Output, Refusal, To};
@@ -115,7 +115,7 @@ pub struct Formation {
     /// Every nonce that this node has had, so that it recognizes its own messages.
     nonces: SortedSet<u64>,
     plan: Plan,
-    rng: SmallRng,
+    rng: Xoshiro256PlusPlus,
     now: Time,
     state: State,
     /// The hash of the set that has formed; 0 before.
@@ -149,7 +149,7 @@ pub struct Formation {
 impl Formation {
     /// A node that has just started. `seed` decides its nonce and every other random choice.
     pub fn new(id: String, plan: Plan, now: Time, seed: u64) -> Self {
-        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let nonce = rng.next_u64().max(1);
         Self {
             me: Member { id, nonce },

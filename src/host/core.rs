@@ -204,8 +204,12 @@ impl<S: Clone> Host<S> {
             chosen.filter_map(|(id, _)| name(id)).collect()
         };
         let matched = raft.and_then(Raft::matched).unwrap_or_default();
+        let has_state = own.store().release().is_some();
         let mut status = Status {
-            phase: self.phase,
+            phase: match self.phase {
+                Phase::Member if !has_state => Phase::Forming,
+                phase => phase,
+            },
             role: raft.map_or(RoleName::Follower, Raft::role),
             term: raft.map_or(0, Raft::term),
             leader: raft.and_then(Raft::leader).and_then(name),

@@ -179,9 +179,9 @@ pub enum Notice {
 /// The phase of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It has no running node of its own yet.
+    /// It has no running node of its own yet, or its node does not know the cluster's first state.
     Forming,
-    /// Its own node runs.
+    /// Its own node runs and has a state of the cluster.
     Member,
     /// The cluster does not accept the node, or its storage has failed.
     Refused,

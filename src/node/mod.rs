@@ -359,8 +359,8 @@ impl<S: Clone> Node<S> {
             if idle && !self.deliver(now, out) {
                 // Leadership is handed over last, because a leader refuses proposals meanwhile.
                 let leads = self.raft.as_ref().is_some_and(Raft::takes_proposals);
-                // A leader that could not load a snapshot cannot judge.
-                let must_not_lead = leads && self.store.is_broken();
+                // A leader whose state is wrong or unknown cannot judge.
+                let must_not_lead = leads && !self.store.is_fit();
                 if !std::mem::take(&mut self.hand_over) && !must_not_lead {
                     return;
                 }
@@ -408,7 +408,8 @@ impl<S: Clone> Node<S> {
     /// When to call [`Self::handle`] next, in ms; `None` when only an input can change anything.
     pub fn deadline(&self) -> Option<Time> {
         let raft = self.raft.as_ref().map(Raft::deadline);
-        [raft, self.store.deadline()].into_iter().flatten().min()
+        let has_leader = self.raft.as_ref().is_some_and(|raft| raft.leader().is_some());
+        [raft, self.store.deadline(has_leader)].into_iter().flatten().min()
     }
 }
 

@@ -94,7 +94,7 @@ mod types;
 use std::collections::VecDeque;
 
 use rand::SeedableRng;
-use rand::rngs::SmallRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 pub use self::config::Config;
 pub use self::entry::{Entry, HardState, Payload, Saved, Snapshot};
@@ -117,7 +117,7 @@ use crate::mistakes::{Mistake, made};
 pub struct Raft {
     config: Config,
     /// Draws the election timeouts.
-    rng: SmallRng,
+    rng: Xoshiro256PlusPlus,
     /// The latest time that the caller has passed, in ms.
     now: Time,
     role: Role,
@@ -172,7 +172,7 @@ impl Raft {
         let log = Log::new(config.members.clone(), saved.snapshot, saved.entries);
         let mut raft = Self {
             config,
-            rng: SmallRng::seed_from_u64(seed),
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             now,
             role: Role::Follower(Follower::default()),
             hard: saved.hard,

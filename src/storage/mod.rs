@@ -67,7 +67,9 @@ struct Kept {
 
 /// The first byte of the value with term and vote, which every record has. The first format had no
 /// such byte: there the value begins with the term, which is small.
-const FORMAT: u8 = 0xC2;
+const FORMAT: u8 = 0xC3;
+/// The format before, which is read as well: it had fewer commands.
+const EARLIER: u8 = 0xC2;
 
 fn bytes(value: &impl Serialize) -> Vec<u8> {
     postcard::to_allocvec(value).expect("memory takes it")
@@ -120,7 +122,8 @@ pub fn restore<'a>(
     snapshot: Option<&[u8]>,
     values: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Saved, Corrupt> {
-    if let Some(format) = hard.and_then(|bytes| bytes.first()).filter(|byte| **byte != FORMAT) {
+    let format = hard.and_then(|bytes| bytes.first());
+    if let Some(format) = format.filter(|byte| ![FORMAT, EARLIER].contains(byte)) {
         return Err(Corrupt::Format(*format));
     }
     let hard = hard.map(postcard::from_bytes::<(u8, HardState)>).transpose();
@@ -208,6 +211,7 @@ mod tests {
         let garbage: &[u8] = &[0xff; 3];
         let hard = |bytes: &[u8]| restore(Some(bytes), None, []).map(|saved| saved.hard.term);
         assert_eq!(hard(&[FORMAT, 7, 0]), Ok(7));
+        assert_eq!(hard(&[EARLIER, 7, 0]), Ok(7));
         assert_eq!(hard(&[FORMAT, 0xff]), Err(Corrupt::Bytes("term")));
         assert_eq!(hard(&[7, 0]), Err(Corrupt::Format(7)), "as the first format had it");
         assert!(matches!(restore(None, Some(garbage), []), Err(Corrupt::Bytes("snapshot"))));

@@ -4,12 +4,12 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::machine::Failure;
 use super::message::{Body, Request};
-use super::sessions::{Recorded, Seq, SessionId, Sessions, Verdict};
+use super::sessions::{Recorded, Seq, Session, SessionId, SessionRef, Sessions, Verdict};
 use crate::raft::{Blob, Index, NodeId, Term, Time};
 use crate::sorted::SortedMap;
 
@@ -52,6 +52,8 @@ pub enum Outcome {
 const MAX_NAME: usize = 1024;
 /// How many performs may be in flight at once.
 const WINDOW: u64 = 4096;
+/// A perform is given up when so many leaders in a row have fallen silent over it.
+const MAX_SILENT: u32 = 3;
 
 #[derive(Debug)]
 struct Pending {
@@ -60,8 +62,17 @@ struct Pending {
     /// has not run the perform, a request without a method takes its number, so that the perform
     /// never runs behind a later one.
     timed_out: bool,
+    /// When the perform times out.
+    deadline: Option<Time>,
     /// The outcome, and the index that this node must have applied before it settles the perform.
     outcome: Option<(Outcome, Index)>,
+}
+
+impl Pending {
+    /// The bytes of the method's name and the arguments.
+    fn size(&self) -> usize {
+        self.perform.args.len() + self.perform.method.len()
+    }
 }
 
 #[derive(Debug)]
@@ -74,7 +85,7 @@ struct PendingRead {
 /// The performs, the reads and the session of one node's handle.
 #[derive(Debug)]
 pub(super) struct Client {
-    rng: SmallRng,
+    rng: Xoshiro256PlusPlus,
     /// The random number under which the session is opened. It tells the client which of the
     /// sessions in the log is its own.
     nonce: u64,
@@ -103,8 +114,19 @@ pub(super) struct Client {
     received: (Seq, u64),
     /// When to send again, if nothing arrives before.
     retry_at: Time,
+    /// This leader was asked to open a session.
+    is_opening: bool,
+    /// The results of this session take so much space that they should be acknowledged.
+    must_acknowledge: bool,
+    /// The first perform without an outcome, and how many leaders in a row were lost after they
+    /// had been sent it and before they answered.
+    silent: (Seq, u32),
     settled: Vec<Settled>,
     limits: Limits,
+    /// Why new performs and reads are refused, if they are.
+    refusal: Option<Failure>,
+    /// Nothing is settled for now, because the state here may be wrong.
+    is_held: bool,
 }
 
 /// Settings of the client, from [`super::Config`].
@@ -118,7 +140,7 @@ pub(super) struct Limits {
 
 impl Client {
     pub(super) fn new(limits: Limits, seed: u64) -> Self {
-        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let nonce = rng.next_u64();
         // Reads are not numbered from 1: if this node was restarted, an answer to a read from
         // before may still arrive in the same term, and must not be taken for the answer to a later
@@ -140,13 +162,43 @@ impl Client {
             send_next: 1,
             received: (1, 0),
             retry_at: Time::MAX,
+            is_opening: false,
+            must_acknowledge: false,
+            silent: (0, 0),
             settled: Vec::new(),
             limits,
+            refusal: None,
+            is_held: false,
         }
+    }
+
+    /// Settles nothing from now on, because the state here may be wrong; or settles again.
+    pub(super) fn hold(&mut self, held: bool) {
+        self.is_held = held;
+    }
+
+    /// Refuses new performs and reads from now on, and settles the pending ones; or, with `None`,
+    /// refuses them no longer.
+    pub(super) fn refuse(&mut self, refusal: Option<Failure>) {
+        if let Some(failure) = &refusal {
+            self.fail_all(failure);
+        }
+        self.refusal = refusal;
     }
 
     pub(super) fn session(&self) -> Option<SessionId> {
         self.session
+    }
+
+    /// The session as messages name it.
+    pub(super) fn session_ref(&self) -> Option<SessionRef> {
+        self.session.map(|id| SessionRef { id, nonce: self.nonce })
+    }
+
+    /// The session in the committed state: whether its results take much space.
+    pub(super) fn set_results(&mut self, session: Option<&Session>) {
+        let ack = self.first_undecided();
+        self.must_acknowledge = session.is_some_and(|session| session.is_worth_acknowledging(ack));
     }
 
     pub(super) fn take_settled(&mut self) -> Vec<Settled> {
@@ -178,6 +230,9 @@ impl Client {
     }
 
     pub(super) fn perform(&mut self, now: Time, perform: Perform) {
+        if let Some(failure) = self.refusal.clone() {
+            return self.settle(perform.ticket, Outcome::Failed(failure));
+        }
         let size = perform.args.len() + perform.method.len();
         if perform.method.len() > MAX_NAME {
             let message = format!(
@@ -205,11 +260,19 @@ impl Client {
         self.pending_bytes += size;
         let deadline = perform.timeout.map(|timeout| now.saturating_add(timeout));
         self.timeouts.extend(deadline.map(|deadline| Reverse((deadline, self.next_seq))));
-        self.pending.push_back(Some(Pending { perform, timed_out: false, outcome: None }));
+        self.pending.push_back(Some(Pending {
+            perform,
+            timed_out: false,
+            deadline,
+            outcome: None,
+        }));
         self.next_seq += 1;
     }
 
     pub(super) fn read(&mut self, ticket: u64) {
+        if let Some(failure) = self.refusal.clone() {
+            return self.settle(ticket, Outcome::Failed(failure));
+        }
         self.reads.insert(self.next_read, PendingRead { ticket, index: None });
         self.next_read += 1;
     }
@@ -245,7 +308,7 @@ impl Client {
 
     fn has_work(&self) -> bool {
         self.leader.is_some()
-            && (self.session.is_none() || !self.pending.is_empty() || !self.reads.is_empty())
+            && !(self.pending.is_empty() && self.reads.is_empty() && !self.must_acknowledge)
     }
 
     /// Settles the performs whose time is over with `TIMEOUT`.
@@ -270,11 +333,48 @@ impl Client {
     /// The leader changed. The new one is sent everything whose outcome is not known.
     pub(super) fn set_leader(&mut self, leader: Option<(NodeId, Term)>) {
         if self.leader != leader {
+            self.count_silent_leader();
             self.leader = leader;
             self.send_next = self.first_undecided();
             self.send_read = 0;
             self.received = (self.send_next, 0);
             self.retry_at = 0;
+            self.is_opening = false;
+        }
+    }
+
+    /// The node stops, so this client has no leader for now. What the node refused, the next one
+    /// may accept.
+    pub(super) fn leave_leader(&mut self) {
+        (self.refusal, self.is_held) = (None, false);
+        self.silent = (0, 0);
+        self.leader = None;
+    }
+
+    /// The leader is lost. If it has said nothing since it was sent the first perform without an
+    /// outcome, that perform's method may be what hangs it. Such a perform is sent to the next
+    /// leader alone, so that no other one is blamed for it; and it must not hang one leader after
+    /// the other, so it is given up in the end.
+    fn count_silent_leader(&mut self) {
+        let seq = self.first_undecided();
+        let was_sent = self.leader.is_some() && self.session.is_some() && self.send_next > seq;
+        let Some(pending) = self.get(seq).filter(|pending| was_sent && !pending.timed_out) else {
+            return;
+        };
+        let (ticket, is_silent) = (pending.perform.ticket, self.received.0 <= seq);
+        let method = pending.perform.method.clone();
+        let count = if self.silent.0 == seq { self.silent.1 } else { 0 };
+        self.silent = (seq, if is_silent { count + 1 } else { 0 });
+        if self.silent.1 < MAX_SILENT {
+            return;
+        }
+        let message = format!(
+            "{MAX_SILENT} leaders in a row fell silent over `{method}`, so it is not tried again; \
+             it may have taken effect"
+        );
+        self.settle(ticket, Outcome::Failed(Failure::new("OUTCOME_UNKNOWN", message)));
+        if let Some(pending) = self.get_mut(seq) {
+            pending.timed_out = true;
         }
     }
 
@@ -293,13 +393,6 @@ impl Client {
         }
         let again = now >= self.retry_at;
         let mut out = Vec::new();
-        let Some(session) = self.session else {
-            if again {
-                out.push(Body::Open { nonce: self.nonce });
-                self.retry_at = now + self.limits.retry;
-            }
-            return out;
-        };
         if again {
             self.send_next = self.received.0.max(self.first_undecided());
             self.send_read = 0;
@@ -308,14 +401,23 @@ impl Client {
         let unread = self.reads.iter_from(&self.send_read).filter(|(_, read)| read.index.is_none());
         out.extend(unread.map(|(id, _)| Body::Read { id: *id }));
         self.send_read = self.next_read;
-        self.take_requests(session, again, &mut out);
+        match self.session_ref() {
+            Some(session) => self.take_requests(session, again, &mut out),
+            // A session is opened by its first perform: whoever only reads or watches needs none.
+            None if !self.pending.is_empty() && (again || !self.is_opening) => {
+                out.push(Body::Open { nonce: self.nonce });
+                self.is_opening = true;
+            }
+            None => {}
+        }
         out
     }
 
     /// Adds the requests that the window allows, in as few messages as their size allows.
-    fn take_requests(&mut self, session: SessionId, again: bool, out: &mut Vec<Body>) {
+    fn take_requests(&mut self, session: SessionRef, again: bool, out: &mut Vec<Body>) {
         let ack = self.first_undecided();
-        let (max, end) = (self.limits.max_message_bytes, ack.saturating_add(WINDOW));
+        let window = if self.silent.0 == ack && self.silent.1 > 0 { 1 } else { WINDOW };
+        let (max, end) = (self.limits.max_message_bytes, ack.saturating_add(window));
         let mut first = self.send_next;
         let mut requests = Vec::new();
         let mut bytes = 0;
@@ -350,7 +452,8 @@ impl Client {
         }
         self.send_next = end;
         let nothing = out.iter().all(|body| matches!(body, Body::Read { .. }));
-        if !requests.is_empty() || (again && nothing && !self.pending.is_empty()) {
+        let is_owed = !self.pending.is_empty() || self.must_acknowledge;
+        if !requests.is_empty() || (again && nothing && is_owed) {
             out.push(Body::Perform { session, ack, first, requests });
         }
     }
@@ -379,13 +482,27 @@ impl Client {
         }
     }
 
-    /// This node has applied the entry that closed its session, and every entry before that one. A
-    /// perform that has no outcome by now never ran and never will.
-    pub(super) fn handle_session_closed(&mut self) {
-        self.reset_session(&Failure::new(
-            "SESSION_EXPIRED",
-            "the session of this node was closed, and the perform was not run: perform it again",
-        ));
+    /// This node has applied the entry that closed its session, up to `applied`, and every entry
+    /// before that one. A perform that has no outcome by now had no effect and will have none: it
+    /// is performed again in the next session, and so is every later one, to keep their order. A
+    /// later one may have a verdict, which the user does not know yet; it cannot have an action,
+    /// whose entry would tell the outcome of all performs before it.
+    pub(super) fn handle_session_closed(&mut self, applied: Index) {
+        self.settle_in_order(applied);
+        let performs = std::mem::take(&mut self.pending).into_iter().flatten();
+        self.pending = performs
+            .filter(|pending| !pending.timed_out)
+            .map(|pending| Some(Pending { outcome: None, ..pending }))
+            .collect();
+        self.empty_slots = 0;
+        self.new_session();
+        let sizes = self.pending.iter().flatten().map(|pending| pending.size());
+        self.pending_bytes = sizes.sum();
+        self.next_seq += self.pending.len() as Seq;
+        let timeouts = (1..).zip(&self.pending).filter_map(|(seq, pending)| {
+            pending.as_ref().and_then(|pending| pending.deadline).map(|at| Reverse((at, seq)))
+        });
+        self.timeouts = timeouts.collect();
     }
 
     /// The session is closed, and this node has not applied the entries before that, because a
@@ -410,12 +527,19 @@ impl Client {
 
     fn reset_session(&mut self, failure: &Failure) {
         self.fail_performs(failure);
+        self.new_session();
+    }
+
+    /// Forgets the session. The next perform opens another one.
+    fn new_session(&mut self) {
+        self.silent = (0, 0);
         self.nonce = self.rng.next_u64();
         self.session = None;
         self.next_seq = 1;
         self.send_next = 1;
         self.received = (1, 0);
         self.retry_at = 0;
+        self.is_opening = false;
     }
 
     /// A session was opened at `index`. It belongs to this client if its nonce does.
@@ -465,6 +589,9 @@ impl Client {
     /// Settles the performs whose outcome is known and applied here, in the order in which they
     /// were issued. Performs that timed out do not block those behind them. Settles reads likewise.
     pub(super) fn settle_in_order(&mut self, applied: Index) {
+        if self.is_held {
+            return;
+        }
         for at in 0..self.pending.len() {
             let slot = &mut self.pending[at];
             let Some(pending) = slot else { continue };
@@ -475,7 +602,7 @@ impl Client {
             }
             let Some(pending) = slot.take() else { continue };
             self.empty_slots += 1;
-            self.pending_bytes -= pending.perform.args.len() + pending.perform.method.len();
+            self.pending_bytes -= pending.size();
             if let Some((outcome, _)) = pending.outcome
                 && !pending.timed_out
             {
@@ -524,7 +651,7 @@ fn outcome_of(recorded: Recorded) -> Outcome {
 /// Cuts a request that is larger than a message into chunks of at most `max` bytes, beginning at
 /// byte `from` of its arguments.
 fn push_chunks(
-    session: SessionId,
+    session: SessionRef,
     ack: Seq,
     seq: Seq,
     perform: &Perform,

@@ -1,11 +1,12 @@
 //! What every node does: reduces entries when they arrive in its log, applies them when they are
 //! committed, and saves and loads snapshots.
 
+use super::check::Health;
 use super::machine::{Call, Committed, Failure};
-use super::replica::TailEntry;
-use super::sessions::{Command, Recorded, Session, SessionId, Sessions};
-use super::snapshot::{decode_snapshot, encode_snapshot};
-use super::{Fault, MAX_FOLLOWED, OngoingCall, Step, Store};
+use super::replica::{Meta, TailEntry};
+use super::sessions::{Command, Recorded, Session, SessionId};
+use super::snapshot::decode_snapshot;
+use super::{MAX_FOLLOWED, OngoingCall, Store};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Index, Payload, Position, Raft};
 
@@ -14,37 +15,40 @@ impl<S: Clone> Store<S> {
     pub(super) fn load(&mut self) -> Option<Call<S>> {
         let snapshot = self.incoming_snapshot.take()?;
         match decode_snapshot(snapshot.data.as_slice()) {
-            Some((sessions, state)) => {
-                self.snapshot_bytes = snapshot.data.len();
-                let sessions = sessions.limited(self.config.max_sessions);
-                self.ongoing = OngoingCall::Loading(snapshot.last, sessions);
-                Some(Call::Load(state))
+            Some(contents) => {
+                self.checks.snapshot_bytes = snapshot.data.len();
+                let meta = contents.meta(self.config.max_sessions, snapshot.last.index);
+                self.ongoing = OngoingCall::Loading(snapshot.last, meta);
+                Some(Call::Load(contents.state))
             }
             None => {
-                self.cannot_load(Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read"));
+                self.cannot_load(&Failure::new("BAD_SNAPSHOT", "the snapshot cannot be read"));
                 None
             }
         }
     }
 
-    /// A snapshot could not be loaded, so this node does not know the state. It still keeps its log
+    /// A state could not be loaded, so this node does not know the state. It still keeps its log
     /// and votes, but it judges nothing.
-    pub(super) fn cannot_load(&mut self, failure: Failure) {
-        self.broken = true;
-        self.faults.push(Fault::CannotLoad(failure));
+    pub(super) fn cannot_load(&mut self, failure: &Failure) {
+        let message = format!("the state of the cluster cannot be loaded: {}", failure.message);
+        self.stop(Failure::new("CANNOT_LOAD", message));
     }
 
-    /// Whether this node is unfit to lead, because it could not load a snapshot.
-    pub fn is_broken(&self) -> bool {
-        self.broken
+    /// A snapshot was loaded.
+    pub(super) fn loaded(&mut self, last: Position, meta: Meta, state: S) {
+        self.checks.log_bytes = 0;
+        self.fetch = None;
+        self.load_state(last, meta, state);
     }
 
-    pub(super) fn loaded(&mut self, last: Position, sessions: Sessions, state: S) {
-        self.broken = false;
-        self.log_bytes = 0;
-        self.client.handle_snapshot(&sessions, last.index);
-        self.replica.load(last.index, state, sessions);
-        self.ongoing = OngoingCall::Idle;
+    /// Replaces the state by a good one.
+    pub(super) fn load_state(&mut self, last: Position, meta: Meta, state: S) {
+        self.checks.forget_states();
+        self.set_health(Health::Sound);
+        self.client.refuse(None);
+        self.client.handle_snapshot(&meta.sessions, last.index);
+        self.replica.load(last.index, state, meta);
     }
 
     /// Applies the committed entries whose states are known, up to one for which subscribers must
@@ -53,34 +57,58 @@ impl<S: Clone> Store<S> {
         while let Some(entry) = self.replica.apply_next(commit) {
             let TailEntry { at, command, has_effect, size, failure, .. } = entry;
             let index = at.index;
-            self.log_bytes += size;
+            self.checks.applied(size);
+            if let Some(failure) = failure {
+                self.failed_entry(index, command.as_ref(), failure);
+            }
             let Some(command) = command.filter(|_| has_effect) else { continue };
             self.settle_own(index, &command);
             // A new node of an old handle may not have reached the entry that opened the session.
             // Until then a missing session does not mean that it was closed.
             let is_closed =
-                |mine: SessionId| mine <= index && self.replica.sessions.get(mine).is_none();
+                |mine: SessionId| mine <= index && self.replica.meta.sessions.get(mine).is_none();
             if self.client.session().is_some_and(is_closed) {
-                self.client.handle_session_closed();
+                self.client.handle_session_closed(index);
             }
             self.client.settle_in_order(index);
-            if let Some(failure) = failure {
-                self.faults.push(Fault::ReducerFailed(failure));
-            }
-            if let Command::Action { session, action, .. } = command {
-                let by = self
-                    .replica
-                    .sessions
-                    .get(session)
-                    .map(Session::by)
-                    .cloned()
-                    .unwrap_or_default();
-                self.ongoing = OngoingCall::Notifying;
-                return Some(Call::Committed(Committed { at, action: Some((by, action)) }));
+            if let Some(call) = self.applied_command(at, command) {
+                return Some(call);
             }
         }
         self.client.settle_in_order(self.replica.applied);
         None
+    }
+
+    /// A command with an effect is applied. Returns the user code to run because of it.
+    fn applied_command(&mut self, at: Position, command: Command) -> Option<Call<S>> {
+        let action = match command {
+            Command::Action { session, action, .. } => {
+                let session = self.replica.meta.sessions.get(session);
+                Some((session.map(Session::by).cloned().unwrap_or_default(), action))
+            }
+            Command::Found { .. } => None,
+            Command::Check { version } => return self.check_state(at, version),
+            Command::Checked { check, hash } => {
+                self.checked(check, hash);
+                return None;
+            }
+            Command::Open { .. } | Command::Close { .. } | Command::Acknowledge { .. } => {
+                return None;
+            }
+        };
+        self.ongoing = OngoingCall::Notifying;
+        Some(Call::Committed(Committed { at, action }))
+    }
+
+    /// A committed entry could not be read, or user code failed on it. The state did not change.
+    fn failed_entry(&mut self, index: Index, command: Option<&Command>, failure: Failure) {
+        match command {
+            Some(Command::Found { .. }) => self.cannot_load(&failure),
+            Some(Command::Action { action, .. }) => {
+                self.suspect(index, Some(action.clone()), failure);
+            }
+            _ => self.suspect(index, None, failure),
+        }
     }
 
     /// Reports to the client what a command in the entry at `index` means for its session and its
@@ -123,48 +151,28 @@ impl<S: Clone> Store<S> {
             if let Payload::Command(data) = &logged.payload {
                 match postcard::from_bytes::<Command>(data.as_slice()) {
                     Ok(command) => {
-                        entry.has_effect = self.replica.tip_sessions.apply(next, &command);
+                        entry.has_effect = self.replica.tip_meta.apply(next, &command);
                         entry.command = Some(command);
                     }
-                    Err(_) => self.faults.push(Fault::BadEntry(next)),
+                    Err(_) => {
+                        let failure = Failure::new("BAD_ENTRY", "the entry is damaged");
+                        self.replica.push(entry, Err(failure));
+                        continue;
+                    }
                 }
+            }
+            if let Some(state) = entry.loads().filter(|_| !made(Mistake::FirstStateLocal)).cloned()
+            {
+                self.ongoing = OngoingCall::Reducing(entry);
+                return Some(Call::Load(state));
             }
             let state = self.replica.tip.clone();
             if let Some(action) = entry.action().cloned() {
                 self.ongoing = OngoingCall::Reducing(entry);
-                return Some(Call::Reduce { state, action });
+                return Some(Call::Reduce { state, action, proposed: false });
             }
             self.replica.push(entry, Ok(state));
         }
         None
-    }
-
-    /// Begins to save the committed state, if the log has grown enough since the last snapshot.
-    pub(super) fn save(&mut self, raft: &Raft) -> Option<Call<S>> {
-        let threshold = self.config.compact_bytes.max(self.snapshot_bytes);
-        if self.log_bytes < threshold || self.replica.applied <= raft.log().base().index {
-            return None;
-        }
-        let term = raft.log().term(self.replica.applied)?;
-        self.ongoing = OngoingCall::Saving(Position::new(self.replica.applied, term));
-        Some(Call::Save(self.replica.committed.clone()))
-    }
-
-    /// The state was saved: the log up to `last` can be replaced by a snapshot.
-    pub(super) fn saved(&mut self, last: Position, result: Result<Vec<u8>, Failure>) -> Step<S> {
-        self.log_bytes = 0;
-        let none = made(Mistake::SessionsNotInSnapshot).then(Sessions::default);
-        let sessions = none.as_ref().unwrap_or(&self.replica.sessions);
-        let encoded = result.map(|bytes| encode_snapshot(self.config.version, sessions, &bytes));
-        match encoded {
-            Ok(data) => {
-                self.snapshot_bytes = data.len();
-                Step::Compact { last, data }
-            }
-            Err(failure) => {
-                self.faults.push(Fault::CannotSave(failure));
-                Step::Idle
-            }
-        }
     }
 }

@@ -10,10 +10,14 @@ use std::collections::VecDeque;
 
 use super::machine::Failure;
 use super::message::{Body, Request};
-use super::sessions::{MAX_SEQ, Seq, Session, SessionId, Sessions, Verdict};
+use super::sessions::{MAX_SEQ, Seq, Session, SessionId, SessionRef, Sessions, Verdict};
 use crate::mistakes::{Mistake, made};
-use crate::raft::{Blob, Index, NodeId};
+use crate::raft::{Blob, Index, NodeId, Time};
 use crate::sorted::SortedMap;
+
+/// For how long a leader keeps a session that it has opened, in ms, before another one may take
+/// its place.
+const SHORTEST_SESSION: Time = 2_000;
 
 /// A perform that is next in its session.
 #[derive(Debug)]
@@ -48,6 +52,10 @@ struct PendingVerdict {
 struct ActiveSession {
     /// The node of the client.
     client: NodeId,
+    /// The nonce of the session, which messages to the client carry.
+    nonce: u64,
+    /// When this leader opened the session, if it did.
+    opened: Option<Time>,
     /// The client knows the outcome of every perform before this one.
     ack: Seq,
     /// The next perform to take. Every perform before it is in the log, in `verdicts` or in the
@@ -78,9 +86,10 @@ enum Unconfirmed {
     Read(NodeId, u64),
 }
 
-/// The sessions of which this leader has received a request.
+/// The sessions of which this leader has received a request; and those whose outcomes are to be
+/// acknowledged by an entry of its own, each with the first perform that is not acknowledged.
 #[derive(Debug, Default)]
-struct ActiveSessions(SortedMap<SessionId, ActiveSession>);
+struct ActiveSessions(SortedMap<SessionId, ActiveSession>, SortedMap<SessionId, Seq>);
 
 impl ActiveSessions {
     /// What the leader knows of a session, brought up to date with the log (`sessions`) and the
@@ -90,10 +99,10 @@ impl ActiveSessions {
         &mut self,
         sessions: &Sessions,
         from: NodeId,
-        id: SessionId,
+        SessionRef { id, nonce }: SessionRef,
         ack: Seq,
     ) -> Option<&mut ActiveSession> {
-        let session = sessions.get(id);
+        let session = sessions.find(SessionRef { id, nonce });
         if session.is_none() && !made(Mistake::ExpiredSessionRuns) {
             self.0.remove(&id);
             return None;
@@ -102,7 +111,7 @@ impl ActiveSessions {
             return None; // No client performs so often.
         }
         let active = self.0.get_or_insert_with(id, ActiveSession::default);
-        active.client = from;
+        (active.client, active.nonce) = (from, nonce);
         active.ack = active.ack.max(ack);
         // The next perform is the one after those in the log. But the client may have acknowledged
         // more: an earlier leader's verdicts, which are in no log.
@@ -111,6 +120,9 @@ impl ActiveSessions {
         let recorded = session.filter(right).map_or(1, Session::next);
         active.next = active.next.max(recorded).max(ack);
         active.verdicts.remove_before(&ack);
+        if session.is_some_and(|session| session.is_worth_acknowledging(active.ack)) {
+            self.1.insert(id, active.ack);
+        }
         Some(active)
     }
 }
@@ -145,6 +157,29 @@ impl Judge {
         self.queue.pop_front()
     }
 
+    /// The sessions whose outcomes are to be acknowledged by an entry, each with the first perform
+    /// that is not acknowledged.
+    pub(super) fn take_acknowledged(&mut self) -> SortedMap<SessionId, Seq> {
+        std::mem::take(&mut self.active_sessions.1)
+    }
+
+    /// Whether a session may be closed because another one needs its place. One that this leader
+    /// has just opened may not: when there are more clients than places, they would close each
+    /// other's sessions before any perform could run.
+    pub(super) fn may_close(&self, session: SessionId, now: Time) -> bool {
+        let opened = self.active_sessions.0.get(&session).and_then(|active| active.opened);
+        opened.is_none_or(|at| now >= at.saturating_add(SHORTEST_SESSION))
+    }
+
+    /// A session was opened in place of another one.
+    pub(super) fn opened(&mut self, session: SessionId, now: Time, closed: Option<SessionId>) {
+        if let Some(closed) = closed {
+            self.active_sessions.0.remove(&closed);
+        }
+        let active = ActiveSession { opened: Some(now), next: 1, ..ActiveSession::default() };
+        self.active_sessions.0.insert(session, active);
+    }
+
     pub(super) fn handle_read(&mut self, from: NodeId, id: u64) {
         self.unconfirmed.push(Unconfirmed::Read(from, id));
     }
@@ -156,13 +191,14 @@ impl Judge {
         &mut self,
         sessions: &Sessions,
         from: NodeId,
-        session: SessionId,
+        session: SessionRef,
         (ack, first): (Seq, Seq),
         requests: Vec<Request>,
     ) {
         let Some(active) = self.active_sessions.activate(sessions, from, session, ack) else {
             return;
         };
+        let session = session.id;
         // The limit prevents an overflow of numbers that no real client uses.
         for (seq, request) in (first.min(MAX_SEQ)..).zip(requests) {
             if seq == active.next {
@@ -179,13 +215,14 @@ impl Judge {
         &mut self,
         sessions: &Sessions,
         from: NodeId,
-        session: SessionId,
+        session: SessionRef,
         chunk: Chunk,
         max: u64,
     ) {
         let Some(active) = self.active_sessions.activate(sessions, from, session, chunk.ack) else {
             return;
         };
+        let session = session.id;
         if chunk.seq == active.next && chunk.total > max {
             active.next += 1;
             active.partial = None;
@@ -219,20 +256,21 @@ impl Judge {
     fn answer(&mut self, id: SessionId) {
         let Some(active) = self.active_sessions.0.get(&id) else { return };
         let offset = active.partial.as_ref().map_or(0, |partial| partial.data.len() as u64);
-        let received = Body::Received { session: id, next: active.next, offset };
+        let session = SessionRef { id, nonce: active.nonce };
+        let received = Body::Received { session, next: active.next, offset };
         self.out.push((active.client, received));
         let released = active.verdicts.iter().filter(|(_, pending)| pending.released);
         let verdicts: Vec<_> =
             released.map(|(seq, pending)| (*seq, pending.index, pending.verdict.clone())).collect();
         let client = active.client;
-        self.send_verdicts(client, id, verdicts);
+        self.send_verdicts(client, session, verdicts);
     }
 
     /// Sends verdicts, split into messages of at most `max_message_bytes`.
     fn send_verdicts(
         &mut self,
         client: NodeId,
-        session: SessionId,
+        session: SessionRef,
         released: Vec<(Seq, Index, Verdict)>,
     ) {
         let mut verdicts = Vec::new();
@@ -264,6 +302,7 @@ impl Judge {
             && let Some(active) = self.active_sessions.0.get(&session)
         {
             let verdicts = vec![(seq, 0, verdict.clone())];
+            let session = SessionRef { id: session, nonce: active.nonce };
             self.out.push((active.client, Body::Verdicts { session, verdicts }));
         }
         if let Some(active) = self.active_sessions.0.get_mut(&session) {
@@ -323,8 +362,9 @@ impl Judge {
                 }
             }
         }
-        for (session, verdicts) in verdicts {
-            if let Some(client) = self.active_sessions.0.get(&session).map(|active| active.client) {
+        for (id, verdicts) in verdicts {
+            if let Some(active) = self.active_sessions.0.get(&id) {
+                let (client, session) = (active.client, SessionRef { id, nonce: active.nonce });
                 self.send_verdicts(client, session, verdicts);
             }
         }

@@ -53,6 +53,14 @@ pub trait Machine {
     /// When the reducer throws. Then the state does not change.
     fn reduce(&mut self, state: &Self::State, action: &[u8]) -> Result<Self::State, Failure>;
 
+    /// Checks whether a state that the reducer has made can be saved and loaded without a change.
+    ///
+    /// # Errors
+    /// When it contains something that would be lost. Then the perform fails.
+    fn check(&mut self, _state: &Self::State) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// The state as bytes.
     ///
     /// # Errors
@@ -107,6 +115,10 @@ pub enum Call<S> {
         state: S,
         /// The action.
         action: Blob,
+        /// The action is not in the log yet: a state that [`Machine::check`] refuses is a failure
+        /// of the perform. A state behind an entry is never refused, because nodes that check
+        /// differently would have different states.
+        proposed: bool,
     },
     /// [`Machine::save`].
     Save(S),
@@ -134,8 +146,12 @@ impl<S> Call<S> {
     pub fn run<M: Machine<State = S>>(self, machine: &mut M) -> Return<S> {
         match self {
             Self::Judge { method, args } => Return::Judged(machine.judge(&method, args.as_slice())),
-            Self::Reduce { state, action } => {
-                Return::State(machine.reduce(&state, action.as_slice()))
+            Self::Reduce { state, action, proposed } => {
+                let next = machine.reduce(&state, action.as_slice());
+                Return::State(next.and_then(|next| match proposed {
+                    true => machine.check(&next).map(|()| next),
+                    false => Ok(next),
+                }))
             }
             Self::Save(state) => Return::Saved(machine.save(&state)),
             Self::Load(bytes) => Return::State(machine.load(bytes.as_slice())),

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::sessions::{Seq, SessionId, Verdict};
-use crate::raft::{Blob, Index, Term};
+use super::sessions::{Seq, SessionRef, Verdict};
+use crate::raft::{Blob, Index, Position, Term};
 
 /// A message, and the term for which it is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,13 +39,13 @@ pub enum Body {
     /// From a client: close this session.
     Close {
         /// The client's session.
-        session: SessionId,
+        session: SessionRef,
     },
     /// From a client: judge these requests, which are numbered from `first` on. Without requests
-    /// the client only asks for the leader's answer.
+    /// the client only asks for the leader's answer, or only acknowledges outcomes.
     Perform {
         /// The client's session.
-        session: SessionId,
+        session: SessionRef,
         /// The client knows the outcome of every perform before this one.
         ack: Seq,
         /// The number of the first request.
@@ -56,7 +56,7 @@ pub enum Body {
     /// From a client: a chunk of the arguments of a request that is larger than a message.
     Chunk {
         /// The client's session.
-        session: SessionId,
+        session: SessionRef,
         /// As in `Perform`.
         ack: Seq,
         /// The number of the perform.
@@ -73,7 +73,7 @@ pub enum Body {
     /// From the leader: it has every request before `next`, and `offset` bytes of `next` itself.
     Received {
         /// The client's session.
-        session: SessionId,
+        session: SessionRef,
         /// The first request that has not arrived completely.
         next: Seq,
         /// How many bytes of the arguments of `next` have arrived.
@@ -83,7 +83,7 @@ pub enum Body {
     /// when it has applied everything up to the verdict's index, which is committed.
     Verdicts {
         /// The client's session.
-        session: SessionId,
+        session: SessionRef,
         /// For each perform: its number, the index and the verdict.
         verdicts: Vec<(Seq, Index, Verdict)>,
     },
@@ -98,5 +98,32 @@ pub enum Body {
         id: u64,
         /// The index that the client must have applied.
         index: Index,
+    },
+    /// From a voter: the hash of its state before the `Check` at this index.
+    Hash {
+        /// The index of the check.
+        check: Index,
+        /// The hash; `None` from a node that has no such state.
+        hash: Option<u64>,
+    },
+    /// From a member that suspects its state to be wrong: check the states now.
+    Check,
+    /// From a member whose state is wrong to one whose state may be right: send a chunk of yours.
+    Fetch {
+        /// The entry behind which it is the state; `None` for the first chunk of any state.
+        at: Option<Position>,
+        /// The byte at which the chunk begins.
+        offset: u64,
+    },
+    /// The answer to `Fetch`.
+    State {
+        /// The entry behind which it is the state.
+        at: Position,
+        /// The length of the state, as a snapshot, in bytes.
+        total: u64,
+        /// The byte at which the chunk begins.
+        offset: u64,
+        /// The bytes of the chunk.
+        data: Blob,
     },
 }

@@ -48,30 +48,41 @@
 //! - `client`: the performs and the session of one node's handle
 //! - `judge`: the leader's side of sessions; orders performs and holds verdicts back
 //! - `propose`: runs the methods, stages what was judged and proposes it
-//! - `follow`: reduces and applies entries, saves and loads snapshots
+//! - `follow`: reduces and applies entries, loads snapshots
+//! - `check`, `divergence`: find out whether the nodes' states differ, and make snapshots of states
+//!   that do not
+//! - `fetch`, `mend`: replace a wrong state by another node's
 //! - `replica`: the state behind each entry
 //! - `sessions`: the replicated table of sessions, and the commands in the log
 //! - `snapshot`: the bytes of a snapshot
 //! - `machine`: user code, and how it is called
 //! - `message`: what stores send to each other
 
+mod check;
 mod client;
+mod divergence;
+mod fetch;
 mod follow;
 mod judge;
 mod machine;
+mod mend;
 mod message;
 mod propose;
 mod replica;
 mod sessions;
 mod snapshot;
 
+use self::check::{Checks, Health};
 use self::client::{Client, Limits};
 pub use self::client::{Outcome, Perform, Settled};
+use self::fetch::{Asked, Fetch, Giving};
 use self::judge::{Chunk, Job, Judge};
 pub use self::machine::{Call, Committed, Failure, Machine, Performer, Return};
 pub use self::message::{Body, Message, Request};
-use self::replica::{Replica, TailEntry};
-pub use self::sessions::{Command, Recorded, Seq, Session, SessionId, Sessions, Verdict};
+use self::replica::{Meta, Replica, TailEntry};
+pub use self::sessions::{
+    Command, Recorded, Seq, Session, SessionId, SessionRef, Sessions, Verdict,
+};
 pub use self::snapshot::encode_snapshot;
 use crate::raft::{Blob, Confirmed, Index, NodeId, Payload, Position, Raft, Snapshot, Time};
 
@@ -161,14 +172,20 @@ pub enum Step<S> {
 /// A fault of user code or of the data, to report to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The reducer failed on a committed action, which stays in the log. The state does not change.
-    ReducerFailed(Failure),
+    /// The state here may differ from the other nodes' state.
+    Diverged {
+        /// The index of the committed entry at fault; or, if none is known, of the check that found
+        /// the divergence.
+        index: Index,
+        /// The action at fault, if one is known.
+        action: Option<Blob>,
+        /// What is wrong with the action or the entry.
+        failure: Failure,
+    },
+    /// The state here is wrong or unknown for good. Performs and reads fail with this failure.
+    Stopped(Failure),
     /// The state cannot be saved, so the log cannot be compacted.
     CannotSave(Failure),
-    /// A snapshot cannot be loaded.
-    CannotLoad(Failure),
-    /// A log entry cannot be read.
-    BadEntry(Index),
 }
 
 /// A command that will be proposed at the end of the turn, with the state that it leads to.
@@ -191,10 +208,16 @@ enum OngoingCall {
     /// The reducer, on an action that a method returned here and that is not proposed yet. With it
     /// the command and its bytes.
     Staging(Job, Command, Blob),
-    /// The serialization of the state behind this entry.
-    Saving(Position),
-    /// The deserialization of a snapshot that ends with this entry; its sessions are read already.
-    Loading(Position, Sessions),
+    /// The serialization of the cluster's first state.
+    Founding,
+    /// The serialization of the state behind this entry, which is a check.
+    Checking(Position),
+    /// The deserialization of a snapshot that ends with this entry; the rest of it is read already.
+    Loading(Position, Meta),
+    /// The serialization of the state behind this entry, for a node that has diverged.
+    Giving(Position),
+    /// The deserialization of another node's state behind this entry.
+    Mending(Position, Meta),
     /// The subscribers.
     Notifying,
 }
@@ -214,20 +237,21 @@ pub struct Store<S> {
     ongoing: OngoingCall,
     /// A snapshot that is not loaded yet.
     incoming_snapshot: Option<Snapshot>,
-    /// A snapshot could not be loaded.
-    broken: bool,
-    /// The bytes of the entries that were applied since the last snapshot.
-    log_bytes: usize,
-    /// The size of the last snapshot in bytes.
-    snapshot_bytes: usize,
+    checks: Checks,
+    /// A good state on its way to this node.
+    fetch: Option<Fetch>,
+    /// The state for nodes that have diverged.
+    giving: Giving,
     /// The number of the next [`Step::Confirm`].
     next_confirmation: u64,
     outbox: Vec<(NodeId, Message)>,
     faults: Vec<Fault>,
     /// Sessions that clients asked this leader to close.
-    close_requests: Vec<SessionId>,
+    close_requests: Vec<SessionRef>,
     /// Sessions that clients asked this leader to open: the client's nonce and its node.
     open_requests: Vec<(u64, NodeId)>,
+    /// The time of the last input that had one.
+    now: Time,
 }
 
 impl<S: Clone> Store<S> {
@@ -245,7 +269,7 @@ impl<S: Clone> Store<S> {
     /// A store in its first state that continues with the client of an earlier store.
     pub fn attach(config: Config, initial: S, client: DetachedClient) -> Self {
         let mut client = client.0;
-        client.set_leader(None);
+        client.leave_leader();
         Self::with_client(config, initial, client)
     }
 
@@ -264,14 +288,15 @@ impl<S: Clone> Store<S> {
             staged_bytes: 0,
             ongoing: OngoingCall::Idle,
             incoming_snapshot: None,
-            broken: false,
-            log_bytes: 0,
-            snapshot_bytes: 0,
+            checks: Checks::new(),
+            fetch: None,
+            giving: Giving::default(),
             next_confirmation: 1,
             outbox: Vec::new(),
             faults: Vec::new(),
             close_requests: Vec::new(),
             open_requests: Vec::new(),
+            now: 0,
         }
     }
 
@@ -296,9 +321,14 @@ impl<S: Clone> Store<S> {
         self.client.session()
     }
 
+    /// The same session as messages name it.
+    pub fn session_ref(&self) -> Option<SessionRef> {
+        self.client.session_ref()
+    }
+
     /// The sessions in the committed state.
     pub fn sessions(&self) -> &Sessions {
-        &self.replica.sessions
+        &self.replica.meta.sessions
     }
 
     /// How many performs and reads of this node are not settled yet.
@@ -306,9 +336,23 @@ impl<S: Clone> Store<S> {
         self.client.waiting()
     }
 
-    /// When to call [`Store::handle_tick`] and [`Store::take_messages`] at the latest.
-    pub fn deadline(&self) -> Option<Time> {
-        self.client.deadline()
+    /// The version of the application whose code made the committed state. `None` until the first
+    /// state of the cluster is known here.
+    pub fn release(&self) -> Option<u32> {
+        self.replica.meta.release
+    }
+
+    /// The same for the provisional state.
+    pub fn provisional_release(&self) -> Option<u32> {
+        self.replica.tip_meta.release
+    }
+
+    /// When to call [`Store::handle_tick`] and [`Store::take_messages`] at the latest, while the
+    /// node has a leader or not.
+    pub fn deadline(&self, has_leader: bool) -> Option<Time> {
+        let others = [self.check_deadline(), self.fetch_deadline()];
+        let others = others.into_iter().flatten().filter(|_| has_leader);
+        others.chain(self.client.deadline()).min()
     }
 
     /// Performs and reads that were settled since the last call.
@@ -321,10 +365,14 @@ impl<S: Clone> Store<S> {
     #[must_use]
     pub fn take_messages(&mut self, now: Time, raft: &Raft) -> Vec<(NodeId, Message)> {
         let term = raft.term();
+        let mine = self.client.session_ref().and_then(|mine| self.replica.meta.sessions.find(mine));
+        self.client.set_results(mine);
         if let Some(leader) = raft.leader() {
             let bodies = self.client.take_messages(now);
             self.outbox.extend(bodies.into_iter().map(|body| (leader, Message { term, body })));
         }
+        self.take_check_messages(now, raft);
+        self.take_fetch_messages(now, raft);
         if let Some(judge) = &mut self.judge {
             let bodies = judge.take_messages();
             self.outbox.extend(bodies.into_iter().map(|(to, body)| (to, Message { term, body })));
@@ -359,7 +407,7 @@ impl<S: Clone> Store<S> {
     /// Asks the leader, if there is one, to close this node's session. Nothing waits for the
     /// answer: if the message is lost, the session stays until newer ones need its place.
     pub fn handle_close(&mut self, raft: &Raft) {
-        if let (Some(session), Some(leader)) = (self.client.session(), raft.leader()) {
+        if let (Some(session), Some(leader)) = (self.client.session_ref(), raft.leader()) {
             let body = Body::Close { session };
             self.outbox.push((leader, Message { term: raft.term(), body }));
         }
@@ -367,6 +415,7 @@ impl<S: Clone> Store<S> {
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Time) {
+        self.now = now;
         self.client.expire(now, self.replica.applied);
     }
 
@@ -378,6 +427,8 @@ impl<S: Clone> Store<S> {
         let max = self.config.max_message_bytes;
         self.judge = raft.is_leader().then(|| Judge::new(max));
         self.unstage();
+        self.checks.new_leader();
+        self.forget_given();
         self.close_requests.clear();
         self.open_requests.clear();
     }
@@ -427,12 +478,18 @@ impl<S: Clone> Store<S> {
                     self.client.handle_read_at(id, index, self.replica.applied);
                 }
             }
+            Body::State { at, total, offset, data } => {
+                if raft.leader() == Some(from) || raft.is_leader() {
+                    self.handle_state(at, total, offset, &data);
+                }
+            }
+            Body::Fetch { at, offset } => self.giving.asked.push(Asked { from, at, offset }),
             body => self.handle_request(raft, from, body),
         }
     }
 
-    fn is_mine(&self, raft: &Raft, from: NodeId, session: SessionId) -> bool {
-        raft.leader() == Some(from) && self.client.session() == Some(session)
+    fn is_mine(&self, raft: &Raft, from: NodeId, session: SessionRef) -> bool {
+        raft.leader() == Some(from) && self.client.session_ref() == Some(session)
     }
 
     /// A client's message to the leader.
@@ -445,20 +502,28 @@ impl<S: Clone> Store<S> {
         let Some(judge) = &mut self.judge else { return };
         match body {
             Body::Open { nonce } => self.open_requests.push((nonce, from)),
-            Body::Close { session } => self.close_requests.push(session),
+            Body::Close { session } => {
+                if self.replica.tip_meta.sessions.find(session).is_some() {
+                    self.close_requests.push(session);
+                }
+            }
             Body::Perform { session, ack, first, requests } => {
-                let sessions = &self.replica.tip_sessions;
+                let sessions = &self.replica.tip_meta.sessions;
                 judge.handle_perform(sessions, from, session, (ack, first), requests);
             }
             Body::Chunk { session, ack, seq, method, total, offset, data } => {
                 let chunk = Chunk { ack, seq, method, total, offset, data };
                 let max = self.config.max_action_bytes as u64;
-                judge.handle_chunk(&self.replica.tip_sessions, from, session, chunk, max);
+                judge.handle_chunk(&self.replica.tip_meta.sessions, from, session, chunk, max);
             }
             Body::Read { id } => judge.handle_read(from, id),
-            Body::Received { .. } | Body::Verdicts { .. } | Body::ReadAt { .. } => {
-                unreachable!("the leader's own messages are handled before")
-            }
+            Body::Hash { check, hash } => self.checks.handle_hash(from, check, hash),
+            Body::Check => self.checks.handle_ask(),
+            Body::Received { .. }
+            | Body::Verdicts { .. }
+            | Body::ReadAt { .. }
+            | Body::Fetch { .. }
+            | Body::State { .. } => unreachable!("they are handled before"),
         }
     }
 
@@ -466,8 +531,12 @@ impl<S: Clone> Store<S> {
     pub fn step(&mut self, raft: &Raft) -> Step<S> {
         debug_assert!(matches!(self.ongoing, OngoingCall::Idle), "user code has not returned");
         loop {
-            if let Some(call) = self.load().or_else(|| self.apply(raft.commit_index())) {
+            let load = self.load().or_else(|| self.load_fetched(raft));
+            if let Some(call) = load.or_else(|| self.apply(raft.commit_index())) {
                 return Step::Call(call);
+            }
+            if self.incoming_snapshot.is_none() && self.checks.health == Health::Stopped {
+                return Step::Idle;
             }
             let from = self.replica.followed();
             if let Some(call) = self.follow_log(raft) {
@@ -481,10 +550,13 @@ impl<S: Clone> Store<S> {
                 break;
             }
         }
-        if let Some(call) = self.save(raft) {
-            return Step::Call(call);
+        if let Some(compact) = self.take_confirmed() {
+            return compact;
         }
-        self.lead(raft)
+        match self.give_state(raft) {
+            Some(call) => Step::Call(call),
+            None => self.lead(raft),
+        }
     }
 
     /// User code returned.
@@ -505,27 +577,42 @@ impl<S: Clone> Store<S> {
                 // the client sends the perform to the next leader.
                 Ok(_) if self.judge.is_none() => {}
                 Ok(state) => {
-                    let has_effect =
-                        self.replica.tip_sessions.apply(self.next_index(raft), &command);
+                    let has_effect = self.replica.tip_meta.apply(self.next_index(raft), &command);
                     debug_assert!(has_effect, "it was judged against these sessions");
                     self.stage(Staged { command, encoded, state });
                 }
                 Err(failure) => self.add_verdict(raft, &job, Verdict::Failed(failure)),
             },
-            (OngoingCall::Saving(last), Return::Saved(result)) => return self.saved(last, result),
-            (OngoingCall::Loading(last, sessions), Return::State(result)) => match result {
-                Ok(state) => {
-                    self.loaded(last, sessions, state);
-                    // Subscribers must learn of the new state.
-                    self.ongoing = OngoingCall::Notifying;
-                    return Step::Call(Call::Committed(Committed { at: last, action: None }));
-                }
-                Err(failure) => self.cannot_load(failure),
-            },
+            (OngoingCall::Founding, Return::Saved(result)) => {
+                return self.first_state_saved(raft, result);
+            }
+            (OngoingCall::Checking(at), Return::Saved(result)) => {
+                return self.state_saved(at, result);
+            }
+            (OngoingCall::Giving(at), Return::Saved(result)) => self.given(raft, at, result),
+            (OngoingCall::Loading(at, meta), Return::State(Ok(state))) => {
+                self.loaded(at, meta, state);
+                return self.notify_of_state(at);
+            }
+            (OngoingCall::Mending(at, meta), Return::State(Ok(state))) => {
+                self.fetched(at, state, meta);
+                return self.notify_of_state(at);
+            }
+            (OngoingCall::Loading(..) | OngoingCall::Mending(..), Return::State(Err(failure))) => {
+                self.cannot_load(&failure)
+            }
             (OngoingCall::Notifying, Return::Done) => {}
             (ongoing, _) => panic!("{} got another call's result", ongoing.name()),
         }
         Step::Idle
+    }
+}
+
+impl<S: Clone> Store<S> {
+    /// Subscribers must learn of a state that was loaded.
+    fn notify_of_state(&mut self, at: Position) -> Step<S> {
+        self.ongoing = OngoingCall::Notifying;
+        Step::Call(Call::Committed(Committed { at, action: None }))
     }
 }
 
@@ -542,8 +629,8 @@ impl OngoingCall {
             Self::Reducing(_) => "an entry",
             Self::Judging(_) => "a perform",
             Self::Staging(..) => "an action",
-            Self::Saving(_) => "a snapshot to save",
-            Self::Loading(..) => "a snapshot to load",
+            Self::Founding | Self::Checking(_) | Self::Giving(_) => "a state to save",
+            Self::Loading(..) | Self::Mending(..) => "a state to load",
             Self::Notifying => "a notice",
         }
     }

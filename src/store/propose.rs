@@ -1,9 +1,10 @@
 //! What a leader does: runs methods, stages the resulting actions, and proposes them as one append.
 
-use super::judge::{Job, Task};
+use super::check::Health;
+use super::judge::{Job, Judge, Task};
 use super::machine::{Call, Failure, Performer};
 use super::message::Request;
-use super::sessions::{Command, Session, Verdict};
+use super::sessions::{Command, Session, SessionRef, Verdict};
 use super::{MAX_TAIL, OngoingCall, Staged, Step, Store, encode};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, Payload, Position, Raft, Refused};
@@ -13,13 +14,23 @@ impl<S: Clone> Store<S> {
     /// confirmed. Performs are judged first, so that one turn makes one append and one
     /// confirmation.
     pub(super) fn lead(&mut self, raft: &Raft) -> Step<S> {
-        let is_able = !self.broken && self.has_followed(raft);
-        let Some(judge) = self.judge.as_mut().filter(|_| is_able) else { return Step::Idle };
+        if !self.has_followed(raft) || self.checks.health == Health::Stopped {
+            return Step::Idle;
+        }
+        if raft.takes_proposals()
+            && self.is_fit()
+            && let Some(call) = self.found(raft)
+        {
+            return Step::Call(call);
+        }
+        let may_judge = self.may_judge();
+        let Some(judge) = self.judge.as_mut() else { return Step::Idle };
         if raft.takes_proposals() {
-            while self.replica.tail_len() + self.staged.len() < MAX_TAIL
+            while may_judge
+                && self.replica.tail_len() + self.staged.len() < MAX_TAIL
                 && let Some(job) = judge.take_job()
             {
-                match self.replica.tip_sessions.get(job.session) {
+                match self.replica.tip_meta.sessions.get(job.session) {
                     Some(session) if session.has_run(job.seq) => continue,
                     None if !made(Mistake::ExpiredSessionRuns) => continue,
                     _ => {}
@@ -40,7 +51,10 @@ impl<S: Clone> Store<S> {
                     }
                 }
             }
-            self.stage_sessions(raft);
+            if may_judge {
+                self.stage_sessions(raft);
+            }
+            self.stage_checks(raft);
             if !self.staged.is_empty() {
                 let commands = self.staged.iter().map(|staged| staged.encoded.clone()).collect();
                 return Step::Propose(commands);
@@ -54,27 +68,84 @@ impl<S: Clone> Store<S> {
         Step::Idle
     }
 
-    /// Stages the sessions to open and to close.
-    pub(super) fn stage_sessions(&mut self, raft: &Raft) {
-        let opens = std::mem::take(&mut self.open_requests);
-        let closes = std::mem::take(&mut self.close_requests);
-        let name =
-            |id| raft.members().get(id).map_or_else(Blob::default, |m| m.name.as_str().into());
-        let opens = opens
-            .into_iter()
-            .map(|(nonce, id)| Command::Open { nonce, by: Performer { id, name: name(id) } });
-        let closes = closes.into_iter().map(|session| Command::Close { session });
-        for command in opens.chain(closes) {
-            let encoded = encode(&command);
-            let size = Payload::Command(encoded.clone()).size();
-            // A command too many would make Raft refuse all that is staged. Clients ask again.
-            if raft.has_room(self.staged_bytes + size)
-                && self.replica.tip_sessions.apply(self.next_index(raft), &command)
-            {
-                let state = self.replica.tip.clone();
-                self.stage(Staged { command, encoded, state });
+    /// Whether this node may judge performs while it leads: it knows the cluster's state.
+    fn may_judge(&self) -> bool {
+        self.is_fit() && self.replica.meta.release.is_some()
+    }
+
+    /// Begins to save the first state of the cluster, if the log has none. The state of a log that
+    /// an earlier build began is the one so far.
+    fn found(&mut self, raft: &Raft) -> Option<Call<S>> {
+        // A state of any size has room behind a log that is committed to its end.
+        let is_committed = raft.commit_index() == raft.log().last().index;
+        if self.replica.tip_meta.release.is_some() || !is_committed {
+            return None;
+        }
+        self.ongoing = OngoingCall::Founding;
+        Some(Call::Save(self.replica.tip.clone()))
+    }
+
+    /// The first state of the cluster was saved.
+    pub(super) fn first_state_saved(
+        &mut self,
+        raft: &Raft,
+        saved: Result<Vec<u8>, Failure>,
+    ) -> Step<S> {
+        match saved {
+            Ok(state) if raft.takes_proposals() => {
+                let (version, state) = (self.config.version, state.into());
+                // It is followed like any entry, so this node, too, has the state as it is loaded.
+                Step::Propose(vec![encode(&Command::Found { version, state })])
+            }
+            Ok(_) => Step::Idle,
+            Err(failure) => {
+                let message = format!("the first state cannot be saved: {}", failure.message);
+                self.stop(Failure::new("CANNOT_SAVE", message));
+                Step::Idle
             }
         }
+    }
+
+    /// Stages the sessions to open and to close, and outcomes that need not be kept any more.
+    pub(super) fn stage_sessions(&mut self, raft: &Raft) {
+        for (nonce, id) in std::mem::take(&mut self.open_requests) {
+            let closed = self.replica.tip_meta.sessions.next_to_close();
+            let may_close = |judge: &Judge| closed.is_none_or(|id| judge.may_close(id, self.now));
+            if !self.judge.as_ref().is_some_and(may_close) {
+                continue; // The client asks again.
+            }
+            let name =
+                raft.members().get(id).map_or_else(Blob::default, |m| m.name.as_str().into());
+            let session = self.next_index(raft);
+            let command = Command::Open { nonce, by: Performer { id, name } };
+            if self.stage_unreduced(raft, command)
+                && let Some(judge) = &mut self.judge
+            {
+                judge.opened(session, self.now, closed);
+            }
+        }
+        for SessionRef { id, .. } in std::mem::take(&mut self.close_requests) {
+            self.stage_unreduced(raft, Command::Close { session: id });
+        }
+        let acknowledged = self.judge.as_mut().map(Judge::take_acknowledged);
+        for (session, ack) in acknowledged.into_iter().flatten() {
+            self.stage_unreduced(raft, Command::Acknowledge { session, ack });
+        }
+    }
+
+    /// Stages a command that does not change the state, if it has an effect and there is room for
+    /// it: a command too many would make Raft refuse all that is staged. Returns whether it is
+    /// staged.
+    pub(super) fn stage_unreduced(&mut self, raft: &Raft, command: Command) -> bool {
+        let encoded = encode(&command);
+        let size = Payload::Command(encoded.clone()).size();
+        let is_staged = raft.has_room(self.staged_bytes + size)
+            && self.replica.tip_meta.apply(self.next_index(raft), &command);
+        if is_staged {
+            let state = self.replica.tip.clone();
+            self.stage(Staged { command, encoded, state });
+        }
+        is_staged
     }
 
     /// The index that the next staged command will get.
@@ -99,9 +170,10 @@ impl<S: Clone> Store<S> {
         let length = action.len();
         let Some(judge) = &self.judge else { return Step::Idle };
         let (session, seq) = (job.session, job.seq);
-        let recorded = self.replica.tip_sessions.get(session).map_or(seq, Session::next);
+        let recorded = self.replica.tip_meta.sessions.get(session).map_or(seq, Session::next);
         let (ack, verdicts) = judge.carried(session, recorded, seq);
-        let call = Call::Reduce { state: self.replica.tip.clone(), action: action.clone() };
+        let state = self.replica.tip.clone();
+        let call = Call::Reduce { state, action: action.clone(), proposed: true };
         let version = self.config.version;
         let command = Command::Action { version, session, seq, ack, verdicts, action };
         let encoded = encode(&command);

@@ -7,6 +7,52 @@ use super::machine::Failure;
 use super::sessions::{Command, Sessions};
 use crate::raft::{Blob, Index, Position};
 
+/// What is replicated besides the state.
+#[derive(Clone, Debug)]
+pub(super) struct Meta {
+    pub(super) sessions: Sessions,
+    /// The version of the application whose code made the state. `None` before the first state of
+    /// the cluster.
+    pub(super) release: Option<u32>,
+    /// The newest check; of a state from a snapshot, the end of the snapshot.
+    pub(super) check: Index,
+    /// The newest check, while the right hash is not known.
+    pub(super) open_check: Option<Index>,
+}
+
+impl Meta {
+    /// What is replicated before the first entry.
+    pub(super) fn new(sessions: Sessions) -> Self {
+        Self { sessions, release: None, check: 0, open_check: None }
+    }
+
+    /// What is replicated in a snapshot that ends at `last`.
+    pub(super) fn loaded(sessions: Sessions, release: u32, last: Index) -> Self {
+        Self { sessions, release: Some(release), check: last, open_check: None }
+    }
+
+    /// Applies the command of the entry at `index`. Returns whether it has an effect.
+    pub(super) fn apply(&mut self, index: Index, command: &Command) -> bool {
+        match command {
+            Command::Found { version, .. } => {
+                let is_first = self.release.is_none();
+                self.release.get_or_insert(*version);
+                is_first
+            }
+            Command::Check { .. } => {
+                (self.check, self.open_check) = (index, Some(index));
+                true
+            }
+            Command::Checked { check, .. } => {
+                let is_open = self.open_check == Some(*check);
+                self.open_check = self.open_check.filter(|_| !is_open);
+                is_open
+            }
+            command => self.sessions.apply(index, command),
+        }
+    }
+}
+
 /// An entry of the log that is not applied yet.
 #[derive(Debug)]
 pub(super) struct TailEntry<S> {
@@ -32,6 +78,14 @@ impl<S> TailEntry<S> {
             _ => None,
         }
     }
+
+    /// The state to load, if the entry replaces the state.
+    pub(super) fn loads(&self) -> Option<&Blob> {
+        match &self.command {
+            Some(Command::Found { state, .. }) if self.has_effect => Some(state),
+            _ => None,
+        }
+    }
 }
 
 /// The states of one node.
@@ -41,33 +95,39 @@ pub(super) struct Replica<S> {
     pub(super) committed: S,
     /// The last entry that the committed state contains.
     pub(super) applied: Index,
-    /// The sessions in the committed state.
-    pub(super) sessions: Sessions,
+    /// What is replicated besides the committed state.
+    pub(super) meta: Meta,
     /// The entries after `applied` whose states are known.
     tail: VecDeque<TailEntry<S>>,
     /// The provisional state: the state behind the last entry of `tail` and behind everything that
     /// the store has staged.
     pub(super) tip: S,
-    /// The sessions in the provisional state.
-    pub(super) tip_sessions: Sessions,
+    /// What is replicated besides the provisional state.
+    pub(super) tip_meta: Meta,
 }
 
 impl<S: Clone> Replica<S> {
     /// The replica before any entry.
     pub(super) fn new(initial: S, max_sessions: usize) -> Self {
+        let meta = Meta::new(Sessions::with_limit(max_sessions));
         Self {
             tip: initial.clone(),
             committed: initial,
             applied: 0,
-            sessions: Sessions::with_limit(max_sessions),
+            tip_meta: meta.clone(),
             tail: VecDeque::new(),
-            tip_sessions: Sessions::with_limit(max_sessions),
+            meta,
         }
     }
 
     /// How many entries have a state and are not applied.
     pub(super) fn tail_len(&self) -> usize {
         self.tail.len()
+    }
+
+    /// Whether an entry that is not applied could not be read, or user code failed on it.
+    pub(super) fn has_failed(&self) -> bool {
+        self.tail.iter().any(|entry| entry.failure.is_some())
     }
 
     /// The last entry whose state is known.
@@ -104,7 +164,7 @@ impl<S: Clone> Replica<S> {
         self.applied = at.index;
         self.committed = state;
         if let Some(command) = command.as_ref().filter(|_| has_effect) {
-            self.sessions.apply(at.index, command);
+            self.meta.apply(at.index, command);
         }
         Some(TailEntry { at, command, has_effect, size, state: (), failure })
     }
@@ -128,20 +188,19 @@ impl<S: Clone> Replica<S> {
     /// behind that entry is discarded.
     pub(super) fn rewind(&mut self) {
         self.tip = self.tail.back().map_or(&self.committed, |entry| &entry.state).clone();
-        self.tip_sessions = self.sessions.clone();
+        self.tip_meta = self.meta.clone();
         for entry in &self.tail {
             if let Some(command) = &entry.command {
-                self.tip_sessions.apply(entry.at.index, command);
+                self.tip_meta.apply(entry.at.index, command);
             }
         }
     }
 
-    /// Replaces everything with the state and the sessions of a snapshot whose last entry is
-    /// `last`.
-    pub(super) fn load(&mut self, last: Index, state: S, sessions: Sessions) {
+    /// Replaces everything with the state of a snapshot whose last entry is `last`.
+    pub(super) fn load(&mut self, last: Index, state: S, meta: Meta) {
         self.committed = state;
         self.applied = last;
-        self.sessions = sessions;
+        self.meta = meta;
         self.tail.clear();
         self.rewind();
     }
@@ -162,7 +221,7 @@ mod tests {
         let mut replica = Replica::new(String::new(), 8);
         let open = Command::Open { nonce: 7, by: Performer::default() };
         for (index, command) in (1..).zip([open, action(1), action(2), action(3)]) {
-            let has_effect = replica.tip_sessions.apply(index, &command);
+            let has_effect = replica.tip_meta.apply(index, &command);
             let at = Position::new(index, 1);
             let entry = TailEntry {
                 at,
@@ -193,7 +252,10 @@ mod tests {
             std::iter::from_fn(|| replica.apply_next(3)).map(|entry| entry.at.index).collect();
         assert_eq!(applied, [1, 2, 3]);
         assert_eq!((replica.committed.as_str(), replica.applied), ("+1+2", 3));
-        assert_eq!((next_seq(&replica.sessions), next_seq(&replica.tip_sessions)), (3, 4));
+        assert_eq!(
+            (next_seq(&replica.meta.sessions), next_seq(&replica.tip_meta.sessions)),
+            (3, 4)
+        );
     }
 
     #[test]
@@ -204,11 +266,11 @@ mod tests {
         assert!(replica.truncate(3));
         replica.rewind();
         assert_eq!((replica.tip.as_str(), replica.followed()), ("+1", 2));
-        assert_eq!(next_seq(&replica.tip_sessions), 2);
+        assert_eq!(next_seq(&replica.tip_meta.sessions), 2);
         replica.push_staged(Position::new(3, 2), action(2), 10, "+1+2'".into());
         replica.tip = "staged".into();
         replica.rewind();
-        assert_eq!((replica.tip.as_str(), next_seq(&replica.tip_sessions)), ("+1+2'", 3));
+        assert_eq!((replica.tip.as_str(), next_seq(&replica.tip_meta.sessions)), ("+1+2'", 3));
         replica.clear_tail();
         assert_eq!((replica.tip.as_str(), replica.followed()), ("", 1));
     }
@@ -230,9 +292,11 @@ mod tests {
         let mut replica = replica();
         let mut sessions = Sessions::with_limit(8);
         sessions.apply(9, &Command::Open { nonce: 8, by: Performer::default() });
-        replica.load(20, "loaded".into(), sessions);
+        replica.load(20, "loaded".into(), Meta::loaded(sessions, 1, 20));
         assert_eq!((replica.committed.as_str(), replica.tip.as_str()), ("loaded", "loaded"));
         assert_eq!((replica.applied, replica.followed(), replica.tail_len()), (20, 20, 0));
-        assert!(replica.sessions.get(9).is_some() && replica.tip_sessions.get(9).is_some());
+        assert!(
+            replica.meta.sessions.get(9).is_some() && replica.tip_meta.sessions.get(9).is_some()
+        );
     }
 }

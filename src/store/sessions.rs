@@ -12,6 +12,16 @@ use crate::sorted::SortedMap;
 
 /// A session's number: the index of the entry that opened it.
 pub type SessionId = Index;
+/// A session as messages name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRef {
+    /// The session's number.
+    pub id: SessionId,
+    /// The nonce with which the session was opened. A cluster that was founded anew may give the
+    /// same number to the session of another client.
+    pub nonce: u64,
+}
+
 /// The number of a perform in its session. Performs are numbered from 1, in the order in which they
 /// were issued.
 pub type Seq = u64;
@@ -70,6 +80,36 @@ pub enum Command {
         /// The action.
         action: Blob,
     },
+    /// The client knows the outcome of every perform of the session before this one. Actions carry
+    /// the same; this command is for a client whose outcomes take much space and who performs
+    /// nothing more for now.
+    Acknowledge {
+        /// The session.
+        session: SessionId,
+        /// The first perform whose outcome is kept.
+        ack: Seq,
+    },
+    /// The first state of the cluster. Every node loads it, whatever its own first state is.
+    Found {
+        /// The version of the application whose state it is.
+        version: u32,
+        /// The state, as [`super::Machine::save`] wrote it.
+        state: Blob,
+    },
+    /// Every node of this version computes the hash of its state before this entry and sends it to
+    /// the leader.
+    Check {
+        /// The version of the application whose nodes have the state.
+        version: u32,
+    },
+    /// The hash of the right state before a [`Command::Check`]. A node with another one has
+    /// diverged.
+    Checked {
+        /// The index of the `Check`.
+        check: Index,
+        /// The hash.
+        hash: u64,
+    },
 }
 
 /// The outcome of a perform, which the table keeps until the client has acknowledged it.
@@ -81,6 +121,16 @@ pub enum Recorded {
     Verdict(Verdict),
 }
 
+impl Recorded {
+    /// About how many bytes the outcome takes in a snapshot.
+    fn size(&self) -> usize {
+        16 + match self {
+            Self::Action(action) => action.len(),
+            Self::Verdict(verdict) => verdict.size(),
+        }
+    }
+}
+
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
@@ -90,12 +140,23 @@ pub struct Session {
     next: Seq,
     /// The outcomes that the client has not acknowledged.
     results: SortedMap<Seq, Recorded>,
+    /// About how many bytes `results` takes.
+    #[serde(skip)]
+    bytes: usize,
     /// The index of the session's newest entry. When there are too many sessions, the one with the
     /// lowest index is closed.
     active: Index,
 }
 
 impl Session {
+    /// Outcomes that take more bytes than this are acknowledged by an entry of their own, if no
+    /// action does it.
+    pub const MAX_BYTES: usize = 64 << 10;
+
+    fn new(nonce: u64, by: Performer, active: Index) -> Self {
+        Self { nonce, by, next: 1, results: SortedMap::new(), bytes: 0, active }
+    }
+
     /// The node of the client when it opened the session.
     pub fn by(&self) -> &Performer {
         &self.by
@@ -112,6 +173,24 @@ impl Session {
             return self.results.contains_key(&seq);
         }
         seq < self.next && !made(Mistake::RetryAppliedTwice)
+    }
+
+    /// Whether a client that acknowledges everything before `ack` frees so much that it is worth
+    /// an entry of its own.
+    pub(super) fn is_worth_acknowledging(&self, ack: Seq) -> bool {
+        self.bytes > Self::MAX_BYTES && self.results.keys().next().is_some_and(|seq| *seq < ack)
+    }
+
+    fn record(&mut self, seq: Seq, recorded: Recorded) {
+        self.bytes += recorded.size();
+        self.results.insert(seq, recorded);
+    }
+
+    /// Forgets the outcomes before `ack`.
+    fn acknowledge(&mut self, ack: Seq) {
+        let known = self.results.iter().take_while(|(seq, _)| **seq < ack);
+        self.bytes -= known.map(|(_, recorded)| recorded.size()).sum::<usize>();
+        self.results.remove_before(&ack);
     }
 
     /// The outcomes that the client has not acknowledged.
@@ -147,7 +226,10 @@ impl Sessions {
     }
 
     /// The table, which was read from a snapshot, with a limit.
-    pub(super) fn limited(self, limit: usize) -> Self {
+    pub(super) fn limited(mut self, limit: usize) -> Self {
+        for session in self.open.values_mut() {
+            session.bytes = session.results.values().map(Recorded::size).sum();
+        }
         Self { limit, ..self }
     }
 
@@ -166,6 +248,23 @@ impl Sessions {
         self.open.get(&id)
     }
 
+    /// A session as a message names it. `None` if it is not open; another client's session with
+    /// the same number is not it.
+    pub fn find(&self, session: SessionRef) -> Option<&Session> {
+        let is_same =
+            |found: &&Session| found.nonce == session.nonce || made(Mistake::SessionWithoutNonce);
+        self.open.get(&session.id).filter(is_same)
+    }
+
+    /// The session that is closed when one more is opened: the one whose newest entry is the
+    /// oldest. `None` while there is room.
+    pub(super) fn next_to_close(&self) -> Option<SessionId> {
+        if self.open.len() < self.limit {
+            return None;
+        }
+        self.open.iter().min_by_key(|(id, session)| (session.active, **id)).map(|(id, _)| *id)
+    }
+
     /// The session that was opened with this nonce.
     pub fn with_nonce(&self, nonce: u64) -> Option<SessionId> {
         self.open.iter().find(|(_, session)| session.nonce == nonce).map(|(id, _)| *id)
@@ -180,32 +279,17 @@ impl Sessions {
                 if self.with_nonce(*nonce).is_some() {
                     return false;
                 }
-                if self.open.len() >= self.limit {
-                    let quiet = self.open.iter().min_by_key(|(id, s)| (s.active, **id));
-                    let quiet = quiet.map(|(id, _)| *id).expect("there are many");
+                if let Some(quiet) = self.next_to_close() {
                     self.open.remove(&quiet);
                 }
-                let results = SortedMap::new();
-                self.open.insert(
-                    index,
-                    Session { nonce: *nonce, by: by.clone(), next: 1, results, active: index },
-                );
+                self.open.insert(index, Session::new(*nonce, by.clone(), index));
                 true
             }
             Command::Close { session } => self.open.remove(session).is_some(),
             Command::Action { session, seq, ack, verdicts, action, .. } => {
                 if made(Mistake::ExpiredSessionRuns) && !self.open.contains_key(session) {
-                    let (nonce, results) = (*session, SortedMap::new());
-                    self.open.insert(
-                        *session,
-                        Session {
-                            nonce,
-                            by: Performer::default(),
-                            next: 1,
-                            results,
-                            active: index,
-                        },
-                    );
+                    let forgotten = Session::new(*session, Performer::default(), index);
+                    self.open.insert(*session, forgotten);
                 }
                 let Some(session) = self.open.get_mut(session) else { return false };
                 if session.has_run(*seq) || *seq > MAX_SEQ {
@@ -218,13 +302,24 @@ impl Sessions {
                 }
                 session.active = index;
                 session.next = session.next.max(seq + 1);
-                session
-                    .results
-                    .extend(verdicts.iter().map(|(seq, v)| (*seq, Recorded::Verdict(v.clone()))));
-                session.results.insert(*seq, Recorded::Action(action.clone()));
-                session.results.remove_before(ack);
+                for (seq, verdict) in verdicts {
+                    session.record(*seq, Recorded::Verdict(verdict.clone()));
+                }
+                session.record(*seq, Recorded::Action(action.clone()));
+                session.acknowledge(*ack);
                 true
             }
+            Command::Acknowledge { session, ack } => {
+                let Some(session) = self.open.get_mut(session) else { return false };
+                let first = session.results.keys().next();
+                let is_new = *ack <= session.next && first.is_some_and(|seq| seq < ack);
+                if is_new {
+                    session.active = index;
+                    session.acknowledge(*ack);
+                }
+                is_new
+            }
+            Command::Found { .. } | Command::Check { .. } | Command::Checked { .. } => false,
         }
     }
 }

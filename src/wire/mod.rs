@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 3] = *b"Cfx";
 /// The version of the format of frames and messages. A node refuses other versions.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// The largest frame, in bytes. A relay passes on no larger one.
 pub const MAX_FRAME: usize = 1 << 20;
 /// A frame is complete once it has this size, in bytes. It is so far below [`MAX_FRAME`] that one

@@ -154,6 +154,7 @@ pub struct Hosts {
     pub starts: u64,
     pub seed: u64,
     pub compact_bytes: Option<usize>,
+    pub max_sessions: Option<usize>,
     pub max_message_bytes: Option<usize>,
     pub max_action_bytes: Option<usize>,
     /// Shortest and longest election timeout, in ms; (300, 500) unless it is set.
@@ -177,6 +178,7 @@ impl Hosts {
     pub fn settings(&self, id: &str, plan: Plan) -> Settings {
         let mut store = store::Config::default();
         store.compact_bytes = self.compact_bytes.unwrap_or(store.compact_bytes);
+        store.max_sessions = self.max_sessions.unwrap_or(store.max_sessions);
         store.max_message_bytes = self.max_message_bytes.unwrap_or(store.max_message_bytes);
         store.max_action_bytes = self.max_action_bytes.unwrap_or(store.max_action_bytes);
         Settings {
@@ -228,6 +230,13 @@ impl Hosts {
         }
         self.run(2000);
         assert!(self.leader().is_some(), "a leader is there");
+        // The first perform of each opens its session.
+        for id in ["a", "b", "c"] {
+            let ticket = self.perform(id, "nothing", "");
+            self.run(200);
+            assert_eq!(self.host(id).outcome(ticket), Some(&Outcome::Nothing));
+            self.hosts.get_mut(id).expect("a host").settled.clear();
+        }
         self
     }
 

@@ -120,6 +120,13 @@ impl Rig {
         self.handle(Input::Perform(vec![perform]));
     }
 
+    /// Node 2 answers a round of confirmations.
+    pub fn confirm(&mut self, round: u64) {
+        let matched = self.node.raft().expect("started").log().last().index;
+        let result = AppendResult::Accepted { matched };
+        self.receive(2, 1, Body::AppendReply { round, result });
+    }
+
     pub fn wait(&mut self, ms: Time) {
         self.now += ms;
         self.handle(Input::Tick);
@@ -172,8 +179,17 @@ pub fn leading(limit: fn(&mut store::Config)) -> Rig {
     rig.wait(600);
     rig.receive(2, 1, Body::PreVoteReply { granted: true });
     rig.receive(2, 1, Body::VoteReply { granted: true });
+    // The no-op, and the first state.
     accept(&mut rig);
     accept(&mut rig);
+    // The first perform opens the session.
+    rig.perform(u64::MAX, "nothing", "");
+    for round in 1..=2 {
+        accept(&mut rig);
+        rig.confirm(round);
+    }
+    assert_eq!(rig.outcome(u64::MAX), Some(&Outcome::Nothing));
+    rig.settled.clear();
     rig
 }
 

@@ -89,7 +89,7 @@ fn main() -> ExitCode {
 fn print_stats(stats: &Stats, busy: Option<Duration>) {
     println!(
         "{} runs, {} events, {:.1} h simulated; {} performs and reads, {} entries committed, {} \
-         leaders elected, {} crashes, {} snapshots, {} membership changes requested; {} \
+         leaders elected, {} crashes, {} snapshots, {} divergences reported, {} membership changes requested; {} \
          clusters lost while forming",
         stats.runs,
         stats.events,
@@ -99,6 +99,7 @@ fn print_stats(stats: &Stats, busy: Option<Duration>) {
         stats.elections,
         stats.crashes,
         stats.snapshots,
+        stats.divergences,
         stats.changes,
         stats.lost,
     );

@@ -31,8 +31,8 @@ use conflux::node::Durability;
 use conflux::raft::{Blob, Members, NodeId, Raft, Time};
 use conflux::store::{self, Perform};
 use conflux::wire;
-use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 pub use self::plan::{Plan, Report, Stats};
 use crate::browser::{Answer, Browser, Database, Page};
@@ -129,7 +129,7 @@ struct Conditions {
 }
 
 struct World {
-    rng: SmallRng,
+    rng: Xoshiro256PlusPlus,
     plan: Plan,
     trace: Vec<String>,
     conditions: Conditions,
@@ -163,7 +163,7 @@ pub fn run(plan: &Plan) -> Report {
 
 impl World {
     fn new(plan: &Plan) -> Self {
-        let mut rng = SmallRng::seed_from_u64(plan.seed ^ 0x7ab5);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(plan.seed ^ 0x7ab5);
         let all = rng.random_ratio(1, 6);
         let mut may = |of: u32| all || rng.random_ratio(of, 5);
         let (loss, duplication) = (may(1), may(2));

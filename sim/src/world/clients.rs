@@ -148,6 +148,13 @@ impl World {
             node::Event::Invalid { from, error } => {
                 Err(format!("{} rejects a message of n{from}: {error}", name(process)))
             }
+            node::Event::Fault(fault @ (Reported::Diverged { .. } | Reported::Stopped(_)))
+                if self.processes[process].machine.fails_on.is_some() =>
+            {
+                note!(self, "{} reports {fault:?}", name(process));
+                self.stats.divergences += 1;
+                Ok(())
+            }
             node::Event::Fault(fault) => {
                 Err(format!("{} reports a fault: {fault:?}", name(process)))
             }

@@ -25,10 +25,11 @@ use conflux::formation::{self, Formation, Plan as MemberPlan, Set, To};
 use conflux::host::transport::Message;
 use conflux::node::{self, Durability, Node, Packet};
 use conflux::raft::{self, Blob, Change, Members, Time};
+use conflux::store::Fault as Reported;
 use conflux::store::{self, Failure, Perform};
 use conflux::wire::{self, FrameWriter, Header};
-use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 
 pub use self::plan::{Plan, Report, Stats};
 use self::trace::Entries;
@@ -167,7 +168,7 @@ pub fn run(plan: &Plan) -> Report {
 }
 
 struct World {
-    rng: SmallRng,
+    rng: Xoshiro256PlusPlus,
     steps: u64,
     tracing: bool,
     trace: Vec<String>,
@@ -224,7 +225,7 @@ fn name(process: usize) -> char {
 
 impl World {
     fn new(plan: &Plan) -> Self {
-        let mut rng = SmallRng::seed_from_u64(plan.seed);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(plan.seed);
         let drawn = [1, 2, 3, 3, 3, 4, 5, 5, 6, 7][rng.random_range(0..10)];
         let size = plan.nodes.unwrap_or(drawn);
         let conditions = Conditions::draw(&mut rng, size + 1, plan.without);
@@ -296,6 +297,8 @@ impl World {
                 Formation::resume(id, nonce, set, self.member_plan.clone(), now, seed)
             }
         };
+        let failing = self.conditions.failing_reducer.filter(|(failing, _)| *failing == process);
+        let fails_on = failing.map(|(_, every)| every);
         let config = store::Config {
             max_action_bytes: 100_000,
             max_message_bytes: self.conditions.max_message_bytes,
@@ -312,8 +315,13 @@ impl World {
             clock,
             disk,
             formation,
-            node: Node::new(config, State::default(), Durability::Durable, seed.wrapping_add(1)),
-            machine: Registers::default(),
+            node: Node::new(
+                config,
+                State::local(process),
+                Durability::Durable,
+                seed.wrapping_add(1),
+            ),
+            machine: Registers { fails_on, ..Registers::default() },
             membership: None,
             last: Last::default(),
             refused: false,

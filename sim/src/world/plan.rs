@@ -49,6 +49,8 @@ pub struct Stats {
     pub changes: u64,
     /// Snapshots that were taken or installed.
     pub snapshots: u64,
+    /// How often a node reported that its state may be wrong.
+    pub divergences: u64,
     /// Runs whose cluster lost its majority for good while it formed. Nothing is required of them
     /// then.
     pub lost: u64,
@@ -66,6 +68,7 @@ impl Stats {
         self.crashes += other.crashes;
         self.changes += other.changes;
         self.snapshots += other.snapshots;
+        self.divergences += other.divergences;
         self.lost += other.lost;
     }
 }

@@ -1,0 +1,145 @@
+//! Checks: how nodes whose states differ find out.
+//!
+//! Reducers should be deterministic, but user code may not be: it may read a clock, or one tab may
+//! run other code than the rest. So from time to time the leader appends a [`super::Command::Check`]. When
+//! a node applies the entry, it computes a hash of its own state and sessions and sends it to the
+//! leader. The leader counts the hashes of the voters and appends the one that a majority has
+//! ([`super::Command::Checked`]). A node that has another hash has *diverged*: it hands leadership over
+//! and asks the leader for a good state ([`super::mend`]). Term, vote, log and commit index are
+//! not touched: they are right, and other nodes count on them.
+//!
+//! Each node keeps its state of a check until the right hash is known. Snapshots are made of these
+//! states only, so that no wrong state gets into a snapshot.
+//!
+//! A leader proposes no action that its own reducer refuses. So a reducer that fails on a committed
+//! action is a sign of a divergence: such a node does not judge, and asks for a check at once. The
+//! check may find that most nodes have the same state, for example because the reducer fails on all
+//! of them since it was edited. Then the node goes on.
+
+use crate::raft::{Blob, Index, NodeId, Position, Raft, Time};
+use crate::sorted::SortedMap;
+
+/// A leader checks the states after at most so many entries. A node that diverges again within so
+/// many entries stops.
+pub(super) const MAX_UNCHECKED: Index = 1024;
+
+/// Whether the state of a node can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// As far as this node knows.
+    Sound,
+    /// The reducer failed on a committed action, or an entry is damaged; the newest such entry is
+    /// at this index. The first check behind it decides.
+    Suspect(Index),
+    /// The state is wrong, and a good one is on its way.
+    Diverged,
+    /// The state is wrong or unknown, and will not be mended.
+    Stopped,
+}
+
+/// The node's own state at a check.
+#[derive(Debug)]
+pub(super) struct OwnState {
+    pub(super) at: Position,
+    /// The hash. `None` when this node has no state of this version, or cannot save it.
+    pub(super) hash: Option<u64>,
+    /// The state as a snapshot.
+    pub(super) data: Blob,
+    /// The value of [`Checks::log_bytes`] at the check.
+    pub(super) log_bytes: usize,
+}
+
+/// What a node knows of checks.
+#[derive(Debug)]
+pub(super) struct Checks {
+    pub(super) health: Health,
+    pub(super) own: Option<OwnState>,
+    /// When to send the own hash, or to ask for a check, again.
+    pub(super) send_at: Time,
+    /// On a leader: the hashes that members sent for the check with this index.
+    hashes: (Index, SortedMap<NodeId, Option<u64>>),
+    /// On a leader: a member asks for a check.
+    pub(super) wanted: bool,
+    /// The bytes of the entries that were applied since the last snapshot.
+    pub(super) log_bytes: usize,
+    /// The bytes of the entries that were applied since the last check.
+    pub(super) unchecked_bytes: usize,
+    /// The size of the last snapshot in bytes.
+    pub(super) snapshot_bytes: usize,
+    /// A state that was found right and that is to become the snapshot.
+    pub(super) confirmed: Option<(Position, Blob)>,
+    /// The index at which the state was mended last.
+    pub(super) mended: Option<Index>,
+}
+
+impl Checks {
+    pub(super) fn new() -> Self {
+        Self {
+            health: Health::Sound,
+            own: None,
+            send_at: 0,
+            hashes: (0, SortedMap::new()),
+            wanted: false,
+            log_bytes: 0,
+            unchecked_bytes: 0,
+            snapshot_bytes: 0,
+            confirmed: None,
+            mended: None,
+        }
+    }
+
+    /// An entry of so many bytes was applied.
+    pub(super) fn applied(&mut self, bytes: usize) {
+        self.log_bytes += bytes;
+        self.unchecked_bytes += bytes;
+    }
+
+    /// The states of earlier checks do not count any more.
+    pub(super) fn forget_states(&mut self) {
+        (self.own, self.confirmed) = (None, None);
+    }
+
+    /// The term or the leader changed. The new leader needs the hashes again.
+    pub(super) fn new_leader(&mut self) {
+        (self.hashes, self.wanted, self.send_at) = ((0, SortedMap::new()), false, 0);
+    }
+
+    /// A member sent the hash of its state at a check.
+    pub(super) fn handle_hash(&mut self, from: NodeId, check: Index, hash: Option<u64>) {
+        if self.hashes.0 != check {
+            self.hashes = (check, SortedMap::new());
+        }
+        self.hashes.1.insert(from, hash);
+    }
+
+    /// A member asks for a check.
+    pub(super) fn handle_ask(&mut self) {
+        self.wanted = true;
+    }
+
+    /// The right hash, once it is known: the one that a majority of the voters has. If there is
+    /// none, the one that most have, once every voter has answered, or a majority and the check is
+    /// `overdue`. Of several that equally many have the leader's own counts, unless the leader has
+    /// reason to suspect it.
+    pub(super) fn right_hash(&self, check: Index, raft: &Raft, overdue: bool) -> Option<u64> {
+        let voters = raft.members().iter().filter(|(_, member)| member.voter);
+        let voters: Vec<_> = voters.map(|(id, _)| id).collect();
+        let quorum = raft.members().quorum();
+        let hashes =
+            Some(&self.hashes).filter(|hashes| hashes.0 == check).map(|hashes| &hashes.1)?;
+        let mut counts: SortedMap<u64, usize> = SortedMap::new();
+        let answers = voters.iter().filter_map(|voter| hashes.get(voter));
+        let answered = answers.clone().count();
+        for hash in answers.flatten() {
+            *counts.get_or_insert_with(*hash, || 0) += 1;
+        }
+        let own = hashes.get(&raft.id()).copied().flatten();
+        let prefers_own = self.health == Health::Sound;
+        let (hash, count) = counts
+            .iter()
+            .max_by_key(|(hash, count)| (**count, (Some(**hash) == own) == prefers_own))?;
+        let is_decided =
+            *count >= quorum || answered == voters.len() || (overdue && answered >= quorum);
+        is_decided.then_some(*hash)
+    }
+}
