@@ -74,6 +74,10 @@ fn shown(effects: &[Effect]) -> Vec<String> {
     effects.iter().map(|effect| format!("{effect:?}")).collect()
 }
 
+fn register(node: NodeId, incarnation: u64) -> String {
+    format!("{:?}", Effect::Register { node, incarnation })
+}
+
 fn hello(own: NodeId, nodes: &[NodeId]) -> Body {
     Body::Hello { own: Some(own), nodes: nodes.to_vec(), visible: true, ask: false }
 }
@@ -97,6 +101,25 @@ fn the_first_host_founds_a_cluster_with_a_node_of_its_own() {
 }
 
 #[test]
+fn a_host_whose_storage_was_deleted_before_it_founds_a_cluster_begins_again() {
+    let mut rig = Rig::new(1);
+    rig.give(Input::Start);
+    let asked = rig.give(Input::Registry(None));
+    let [Effect::TryLock(node)] = asked[..] else { panic!("{asked:?}") };
+    rig.granted(node);
+    rig.give(Input::Created(node));
+    // The node's record may be gone, too, and nobody else could lead.
+    let effects = shown(&rig.give(Input::Registry(None)));
+    assert_eq!(effects, ["ReadRegistry".to_string(), format!("Delete({node})")]);
+    let asked = rig.give(Input::Registry(None));
+    let [Effect::TryLock(other)] = asked[..] else { panic!("{asked:?}") };
+    assert_ne!(other, node);
+    assert_eq!(shown(&rig.give(Input::Deleted(node))), [format!("Unlock({node})")]);
+    let made = rig.granted(other);
+    assert!(matches!(&made[..], [Effect::Create { saved, .. }] if saved.entries.len() == 1));
+}
+
+#[test]
 fn a_host_that_founds_too_late_joins_the_existing_cluster() {
     let mut rig = Rig::new(1);
     rig.give(Input::Start);
@@ -114,8 +137,58 @@ fn a_host_that_founds_too_late_joins_the_existing_cluster() {
     let made = rig.granted(fresh);
     let [Effect::Create { incarnation: 9, saved, .. }] = &made[..] else { panic!("{made:?}") };
     assert!(saved.entries.is_empty());
-    assert_eq!(shown(&rig.give(Input::Created(fresh))), [format!("Register({fresh})")]);
+    assert_eq!(shown(&rig.give(Input::Created(fresh))), [register(fresh, 9)]);
     assert!(matches!(rig.give(Input::Registered(fresh))[0], Effect::Run { own: true, .. }));
+}
+
+#[test]
+fn a_host_that_hears_another_incarnation_looks_into_the_registry_but_not_for_each_message() {
+    let reads =
+        |effects: Vec<Effect>| shown(&effects).iter().any(|effect| effect == "ReadRegistry");
+    let mut rig = Rig::settled(&[3]);
+    rig.now = 5_000;
+    rig.give(Input::Tick);
+    assert!(rig.give(Input::Foreign).is_empty() && rig.give(Input::Foreign).is_empty());
+    assert_eq!(rig.elastic.deadline(), Some(5_000));
+    assert!(reads(rig.give(Input::Tick)) && !reads(rig.give(Input::Tick)));
+    // The other cluster is over, and its hosts must hear this one.
+    rig.give(Input::Registry(Some(Registry { incarnation: 7, nodes: vec![3] })));
+    assert_eq!(broadcasts(&rig.give(Input::Tick)).len(), 1);
+    rig.give(Input::Foreign);
+    rig.now = 6_999;
+    assert!(!reads(rig.give(Input::Tick)));
+    rig.now = 7_000;
+    assert!(reads(rig.give(Input::Tick)));
+    assert!(Rig::new(1).give(Input::Foreign).is_empty(), "it has not started");
+}
+
+#[test]
+fn a_host_that_finds_another_cluster_in_the_registry_starts_anew() {
+    let registry = |incarnation| Some(Registry { incarnation, nodes: vec![8] });
+    let mut rig = Rig::settled(&[3]);
+    assert!(rig.give(Input::Registry(registry(7))).is_empty(), "it is still there");
+    // The site's data were deleted, and another host has founded a cluster.
+    let effects = shown(&rig.give(Input::Registry(registry(9))));
+    assert_eq!(effects, ["Stop(3)", "UnlockAll", "ReadRegistry"]);
+    assert_eq!(shown(&rig.give(Input::Registry(registry(9)))), ["TryLock(8)"]);
+    assert_eq!(rig.elastic.incarnation(), 9);
+
+    let mut rig = Rig::settled(&[3]);
+    let effects = rig.give(Input::Registry(None));
+    assert!(matches!(effects[..], [.., Effect::Stopped(StopReason::StorageLost)]), "{effects:?}");
+}
+
+#[test]
+fn a_host_whose_cluster_is_over_before_its_node_is_registered_starts_anew() {
+    let mut rig = Rig::new(1);
+    rig.give(Input::Start);
+    let asked = rig.give(Input::Registry(Some(Registry { incarnation: 7, nodes: vec![] })));
+    let [Effect::TryLock(node)] = asked[..] else { panic!("{asked:?}") };
+    rig.granted(node);
+    assert_eq!(shown(&rig.give(Input::Created(node))), [register(node, 7)]);
+    // Site data were deleted, and another host has founded a cluster. A node of the earlier one
+    // would wait in the later one for ever.
+    assert_eq!(shown(&rig.give(Input::Lost(node))), ["UnlockAll", "ReadRegistry"]);
 }
 
 #[test]

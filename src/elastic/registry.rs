@@ -3,7 +3,7 @@
 
 use rand::{Rng, RngExt};
 
-use super::types::{Effect, Registry, View};
+use super::types::{Effect, Registry, StopReason, View};
 use super::{Elastic, LockState, Phase};
 use crate::raft::{Entry, HardState, Member, Members, NodeId, Payload, Position, Saved};
 
@@ -39,6 +39,25 @@ impl Elastic {
                 self.incarnation = registry.incarnation;
                 self.delete(node);
                 self.try_locks(registry.nodes);
+            }
+            // Storage was deleted since this host read the registry. A cluster whose first node has
+            // no record would never have a leader, so this host begins again.
+            (Phase::Choosing, None) if self.founding => {
+                self.founding = false;
+                self.phase = Phase::Reading;
+                self.out.push(Effect::ReadRegistry);
+                if let Some(node) = self.new_node.take() {
+                    self.delete(node);
+                }
+            }
+            (Phase::Running, None) => self.stop_for(StopReason::StorageLost),
+            // If another cluster is still heard, its hosts must hear this one.
+            (Phase::Running, Some(registry)) if registry.incarnation == self.incarnation => {
+                self.announce_soon();
+            }
+            (Phase::Running, Some(_)) => {
+                self.release_all();
+                self.start();
             }
             _ => {}
         }
@@ -118,7 +137,8 @@ impl Elastic {
             let registry = Registry { incarnation: self.incarnation, nodes: vec![node] };
             self.out.push(Effect::Found(registry));
         } else {
-            self.out.push(Effect::Register(node));
+            let incarnation = self.incarnation;
+            self.out.push(Effect::Register { node, incarnation });
         }
     }
 

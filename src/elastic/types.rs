@@ -112,6 +112,8 @@ pub enum Input {
     Failed(StopReason),
     /// A message from another host arrived.
     Message(Message),
+    /// A message of another incarnation of the cluster arrived: one of the two is over.
+    Foreign,
     /// The leader or the configuration has changed in a node here, or [`Elastic::is_review_due`].
     ///
     /// [`Elastic::is_review_due`]: super::Elastic::is_review_due
@@ -143,10 +145,18 @@ pub enum Effect {
     /// Read the registry.
     ReadRegistry,
     /// In one transaction: write this registry if there is none, and return the one that is there
-    /// then.
+    /// then. Return none if storage was deleted since this host read the registry: the record of
+    /// the first node may be gone.
     Found(Registry),
-    /// Add a node to the registry.
-    Register(NodeId),
+    /// Add a node to the registry, if the registry has this incarnation. If not, the node's record
+    /// is of no use and is deleted, and the answer is [`Input::Lost`], or [`Input::Failed`] when
+    /// there is no registry.
+    Register {
+        /// The node.
+        node: NodeId,
+        /// The cluster's incarnation.
+        incarnation: u64,
+    },
     /// Ask for a lock if it is free.
     TryLock(NodeId),
     /// Queue for a lock.
