@@ -11,9 +11,10 @@ use conflux::host::transport;
 use conflux::host::types::Kind;
 use conflux::node::{Durability, Input, Node, Packet};
 use conflux::raft::{
-    AppendResult, Blob, Body, Chunked, Config, Entry, Index, Members, Message, Payload, Position,
-    Saved, Time, Wants,
+    self, AppendResult, Blob, Body, Chunked, Config, Entry, HardState, Index, Members, Message,
+    Payload, Persist, Position, Saved, Snapshot, Time, Wants,
 };
+use conflux::storage::{Batch, file, restore};
 use conflux::store::{self, Failure, Machine, Perform, Request, Verdict};
 use conflux::wire::{self, FrameWriter, Header, relay};
 use serde::ser::{Serialize, SerializeTuple as _, Serializer};
@@ -22,12 +23,13 @@ use serde::ser::{Serialize, SerializeTuple as _, Serializer};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("frame", frame),
     ("node", node),
     ("forming", forming),
     ("envelope", envelope),
     ("options", options),
+    ("storage", storage),
 ];
 
 /// The bytes of an input, from which values are made. After the last byte come zeros.
@@ -181,7 +183,7 @@ impl Victim {
         Self { node, now: 1_000 }
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, saved: Saved) {
         let config = Config {
             max_message_bytes: 100,
             max_inflight: 3,
@@ -189,7 +191,7 @@ impl Victim {
             max_transfer_bytes: 10_000,
             ..Config::new(1, Members::voters([1, 2, 3]))
         };
-        self.handle(Input::Start { config, saved: Saved::default() });
+        self.handle(Input::Start { config, saved });
     }
 
     fn handle(&mut self, input: Input<Rc<Vec<u8>>>) {
@@ -227,7 +229,7 @@ impl Victim {
         if role == 0 {
             return; // Its cluster has not formed.
         }
-        self.start();
+        self.start(Saved::default());
         let entry = |index| Entry { at: Position::new(index, 1), payload: Payload::Noop };
         match role {
             1 => {}
@@ -271,6 +273,10 @@ pub fn node(data: &[u8]) {
     let mut source = Source(data);
     let mut victim = Victim::new();
     victim.become_role(source.below(8));
+    besiege(&mut victim, &mut source);
+}
+
+fn besiege(victim: &mut Victim, source: &mut Source<'_>) {
     let mut ticket = 100;
     while !source.is_over() {
         match source.below(16) {
@@ -292,12 +298,12 @@ pub fn node(data: &[u8]) {
             3 => victim.handle(Input::Transfer(Some(source.number()))),
             4..12 => {
                 let from = source.number();
-                let packet = Packet::Raft(raft_message(&mut source));
+                let packet = Packet::Raft(raft_message(source));
                 victim.handle(Input::Receive { from, packet });
             }
             _ => {
                 let from = source.number();
-                let packet = Packet::Store(store_message(&mut source));
+                let packet = Packet::Store(store_message(source));
                 victim.handle(Input::Receive { from, packet });
             }
         }
@@ -532,4 +538,76 @@ fn value(source: &mut Source<'_>, depth: u8) -> Value {
             Value::Object(object.into_iter().collect())
         }
     }
+}
+
+/// What storage has of a node, in a browser or in a file: it is refused, or a node starts with it
+/// and goes on as any other. The first byte says which values are bytes that nobody wrote.
+pub fn storage(data: &[u8]) {
+    let mut source = Source(data);
+    let kind = source.byte();
+    let writes = source.list(4, persist);
+    let saved = if kind & 1 == 0 {
+        let batches: Vec<_> = writes.iter().map(Batch::new).collect();
+        let newest = |value: fn(&Batch) -> &Option<Vec<u8>>, raw: Option<Vec<u8>>| {
+            raw.or_else(|| batches.iter().rev().find_map(|batch| value(batch).clone()))
+        };
+        let raw = |source: &mut Source<'_>, bit: u8| (kind & bit != 0).then(|| source.bytes());
+        let hard = newest(|batch| &batch.hard, raw(&mut source, 2));
+        let snapshot = newest(|batch| &batch.snapshot, raw(&mut source, 4));
+        let more = raw(&mut source, 8);
+        let values = batches.iter().filter_map(|batch| batch.entries.as_deref());
+        restore(hard.as_deref(), snapshot.as_deref(), values.chain(more.as_deref())).ok()
+    } else {
+        let owner = |nth| (nth == 0).then(|| vec![1]);
+        let records = (0..).zip(&writes);
+        let mut file: Vec<u8> =
+            records.flat_map(|(nth, write)| file::record(nth, nth, owner(nth), write)).collect();
+        if kind & 2 != 0 {
+            file.extend(source.bytes());
+        }
+        file::read(&file).ok().map(|contents| contents.saved)
+    };
+    let Some(saved) = saved else { return };
+    let mut victim = Victim::new();
+    victim.start(saved);
+    victim.wait();
+    besiege(&mut victim, &mut source);
+}
+
+/// A write, mostly one that follows from those before it.
+fn persist(source: &mut Source<'_>) -> Persist {
+    let members = |source: &mut Source<'_>| {
+        let member = |source: &mut Source<'_>| {
+            (source.number(), raft::Member { voter: source.below(3) > 0, name: source.text() })
+        };
+        match source.below(4) {
+            0 => Members::new(source.list(4, member)),
+            n => Members::voters(1..=u64::from(n)),
+        }
+    };
+    let mut at = match source.below(4) {
+        0 => source.position(),
+        _ => Position::default(),
+    };
+    let hard = HardState { term: source.number(), vote: Some(source.number()) };
+    let snapshot = (source.below(4) == 0).then(|| Snapshot {
+        last: at,
+        members: members(source),
+        data: source.bytes().into(),
+    });
+    let entry = |source: &mut Source<'_>| {
+        at = match source.below(20) {
+            0 => source.position(),
+            n => Position::new(at.index.wrapping_add(1), at.term.max(u64::from(n % 3))),
+        };
+        let payload = match source.below(4) {
+            0 => Payload::Noop,
+            1 => Payload::Members(members(source)),
+            _ => Payload::Command(source.bytes().into()),
+        };
+        Entry { at, payload }
+    };
+    let entries = source.list(6, entry);
+    let hard = (source.below(4) > 0).then_some(hard);
+    Persist { seq: 0, hard, snapshot, reset: false, entries }
 }

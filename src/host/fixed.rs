@@ -52,6 +52,13 @@ struct Owner {
     set: Set,
 }
 
+impl Owner {
+    /// Whether a node can go on with this record, which deserializing does not check.
+    fn is_possible(&self) -> bool {
+        self.nonce != 0 && self.set.members().iter().any(|member| member.id == self.id)
+    }
+}
+
 impl FixedCluster {
     /// The cluster of a host whose node has not joined any set. `seed` determines every random
     /// choice.
@@ -148,8 +155,9 @@ impl FixedCluster {
         let Some(bytes) = file else { return };
         let read = file::read(bytes).map_err(|error| error.to_string());
         let owner = read.and_then(|contents| {
-            let owner: Result<Owner, _> = postcard::from_bytes(&contents.owner);
-            Ok((owner.map_err(|_| "it does not say whose it is")?, contents.saved))
+            let owner = postcard::from_bytes::<Owner>(&contents.owner).ok();
+            let owner = owner.filter(Owner::is_possible).ok_or("it does not say whose it is")?;
+            Ok((owner, contents.saved))
         });
         let (owner, saved) = match owner {
             Ok(read) => read,

@@ -46,6 +46,16 @@ impl CoreNode {
         self.0.enqueue(Input::Read { ticket: ticket as u64 });
     }
 
+    /// A frame has arrived.
+    pub fn receive(&self, frame: Vec<u8>) {
+        self.0.receive(frame);
+    }
+
+    /// The channel was connected or disconnected.
+    pub fn changed(&self) {
+        self.0.changed();
+    }
+
     /// Hands leadership over and closes. The notice `closed` says when that is done.
     pub fn close(&self) {
         self.0.close();
@@ -77,8 +87,9 @@ impl CoreNode {
     }
 
     /// Whether a file begins with a complete record. A file that does not was never finished.
+    /// A method although it needs no node, so that it is called like everything else of the core.
     #[wasm_bindgen(js_name = isWhole)]
-    pub fn is_whole(file: &[u8]) -> bool {
+    pub fn is_whole(&self, file: &[u8]) -> bool {
         crate::storage::file::is_whole(file)
     }
 
@@ -118,9 +129,10 @@ impl CoreNode {
         self.0.enqueue(Input::Destroy);
     }
 
-    /// The timer that was set with [`Hooks::wake`] has fired.
-    pub fn tick(&self) {
-        self.0.tick();
+    /// What [`Hooks::turn`] asked for, or a timer that was set with [`Hooks::wake`] has fired
+    /// (`due`).
+    pub fn turn(&self, due: bool) {
+        self.0.turn(due);
     }
 
     /// The committed state.

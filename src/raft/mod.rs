@@ -108,8 +108,7 @@ pub use self::output::{
 use self::progress::{Progress, ProgressState};
 pub use self::role::RoleName;
 use self::role::{Follower, Role};
-use self::types::MAX_TERM;
-pub use self::types::{Blob, Index, NodeId, PersistSeq, Position, Term, Time};
+pub use self::types::{Blob, Index, MAX_INDEX, MAX_TERM, NodeId, PersistSeq, Position, Term, Time};
 use crate::mistakes::{Mistake, made};
 
 /// One node of a cluster.

@@ -17,11 +17,11 @@ pub type Time = u64;
 /// The number of a write that Raft asks for, from 1 on; 0 stands for no write.
 pub type PersistSeq = u64;
 
-/// The largest term that is accepted from a peer. A cluster that held an election every millisecond
+/// The largest term that is accepted from a peer or from storage. A cluster that held an election every millisecond
 /// would need 8,900 years to reach it.
-pub(super) const MAX_TERM: Term = 1 << 48;
-/// The largest index that is accepted from a peer.
-pub(super) const MAX_INDEX: Index = 1 << 48;
+pub const MAX_TERM: Term = 1 << 48;
+/// The largest index that is accepted from a peer or from storage.
+pub const MAX_INDEX: Index = 1 << 48;
 
 /// Immutable bytes, cheap to clone: the same entry can be in the log, in flight to every follower
 /// and in a write at once.

@@ -225,6 +225,6 @@ mod tests {
         // The entries of the records leave a gap.
         let gap = record(9, 3, None, &write(9, 2, entries(12, 12, 2)));
         let file = [records[0].as_slice(), &gap].concat();
-        assert_eq!(read(&file).map(|_| ()), Err(Corrupt::Record(super::super::Corrupt::Gap(12))));
+        assert_eq!(read(&file).map(|_| ()), Err(Corrupt::Record(super::super::Corrupt::Log(12))));
     }
 }

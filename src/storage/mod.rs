@@ -21,7 +21,9 @@ pub mod file;
 use serde::{Deserialize, Serialize};
 
 use crate::mistakes::{Mistake, made};
-use crate::raft::{Entry, HardState, Index, Persist, Position, Saved, Snapshot};
+use crate::raft::{
+    Entry, HardState, Index, MAX_INDEX, MAX_TERM, Persist, Position, Saved, Snapshot,
+};
 
 /// One atomic write.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,16 +109,18 @@ pub enum Corrupt {
     /// Its bytes cannot be decoded.
     #[error("the bytes of its {0} are not what was written")]
     Bytes(&'static str),
-    /// Entries are missing before this index.
-    #[error("its log has a gap before index {0}")]
-    Gap(Index),
+    /// The entry at this index does not follow the one before it, its term is below that one's, or
+    /// its term is above the node's own.
+    #[error("its log cannot be right at index {0}")]
+    Log(Index),
 }
 
 /// The saved state of a node's Raft, from the values in storage: term and vote, the snapshot, and
 /// the values of the log in the order of their keys.
 ///
 /// # Errors
-/// When the values cannot be what [`Batch`] wrote. Such a node must not run.
+/// When the values cannot be what [`Batch`] wrote. Such a node must not run. Whatever the values
+/// are: a node starts with everything that is returned, without a panic.
 pub fn restore<'a>(
     hard: Option<&[u8]>,
     snapshot: Option<&[u8]>,
@@ -128,13 +132,18 @@ pub fn restore<'a>(
     }
     let hard = hard.map(postcard::from_bytes::<(u8, HardState)>).transpose();
     let (_, hard) = hard.map_err(|_| Corrupt::Bytes("term"))?.unwrap_or_default();
+    if hard.term > MAX_TERM {
+        return Err(Corrupt::Bytes("term"));
+    }
     let unpack = |bytes: &[u8]| {
         let kept: Kept = postcard::from_bytes(bytes).ok()?;
-        Snapshot::unpack(kept.last, &kept.data)
+        let Position { index, term } = kept.last;
+        let possible = (1..=MAX_INDEX).contains(&index) && (1..=hard.term).contains(&term);
+        if possible { Snapshot::unpack(kept.last, &kept.data) } else { None }
     };
     let snapshot = snapshot.map(|bytes| unpack(bytes).ok_or(Corrupt::Bytes("snapshot")));
     let snapshot = snapshot.transpose()?;
-    let base = snapshot.as_ref().map_or(0, |snapshot| snapshot.last.index);
+    let mut last = snapshot.as_ref().map_or(Position::default(), |snapshot| snapshot.last);
     let mut entries: Vec<Entry> = Vec::new();
     for value in values {
         let more: Vec<Entry> = postcard::from_bytes(value).map_err(|_| Corrupt::Bytes("log"))?;
@@ -142,11 +151,14 @@ pub fn restore<'a>(
         entries.retain(|entry| entry.at.index < first.at.index);
         entries.extend(more);
     }
-    entries.retain(|entry| entry.at.index > base);
-    for (entry, index) in entries.iter().zip(base + 1..) {
-        if entry.at.index != index {
-            return Err(Corrupt::Gap(entry.at.index));
+    entries.retain(|entry| entry.at.index > last.index);
+    for Entry { at, .. } in &entries {
+        let follows = at.index == last.index + 1 && at.index <= MAX_INDEX;
+        // A node knows every term before it writes an entry of it.
+        if !follows || at.term < last.term || at.term > hard.term {
+            return Err(Corrupt::Log(at.index));
         }
+        last = *at;
     }
     Ok(Saved { hard, snapshot, entries })
 }
@@ -164,6 +176,17 @@ mod tests {
         Persist { seq, hard: None, snapshot: None, reset: false, entries }
     }
 
+    /// Term and vote as they are stored.
+    fn hard(term: u64) -> Vec<u8> {
+        bytes(&(FORMAT, HardState { term, vote: None }))
+    }
+
+    /// The values of a log with one write of these positions.
+    fn log(at: &[(Index, u64)]) -> Vec<u8> {
+        let entries = at.iter().map(|(index, term)| entry(*index, *term)).collect();
+        Batch::new(&write(1, entries)).entries.expect("some")
+    }
+
     #[test]
     fn a_restored_log_is_the_result_of_all_its_writes() {
         let writes = [
@@ -177,7 +200,7 @@ mod tests {
             [Some(1), Some(3), Some(4)]
         );
         let values = batches.iter().filter_map(|batch| batch.entries.as_deref());
-        let saved = restore(None, None, values).expect("what was written");
+        let saved = restore(Some(&hard(2)), None, values).expect("what was written");
         let at: Vec<_> = saved.entries.iter().map(|e| (e.at.index, e.at.term)).collect();
         assert_eq!(at, [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)]);
     }
@@ -207,15 +230,53 @@ mod tests {
         let value = |entries: Vec<Entry>| Batch::new(&write(1, entries)).entries.expect("some");
         let (one, three) = (value(vec![entry(1, 1)]), value(vec![entry(3, 1)]));
         let both = [one.as_slice(), three.as_slice()];
-        assert_eq!(restore(None, None, both).map(|_| ()), Err(Corrupt::Gap(3)));
+        assert_eq!(restore(Some(&hard(1)), None, both).map(|_| ()), Err(Corrupt::Log(3)));
         let garbage: &[u8] = &[0xff; 3];
-        let hard = |bytes: &[u8]| restore(Some(bytes), None, []).map(|saved| saved.hard.term);
-        assert_eq!(hard(&[FORMAT, 7, 0]), Ok(7));
-        assert_eq!(hard(&[EARLIER, 7, 0]), Ok(7));
-        assert_eq!(hard(&[FORMAT, 0xff]), Err(Corrupt::Bytes("term")));
-        assert_eq!(hard(&[7, 0]), Err(Corrupt::Format(7)), "as the first format had it");
+        let term = |bytes: &[u8]| restore(Some(bytes), None, []).map(|saved| saved.hard.term);
+        assert_eq!(term(&[FORMAT, 7, 0]), Ok(7));
+        assert_eq!(term(&[EARLIER, 7, 0]), Ok(7));
+        assert_eq!(term(&[FORMAT, 0xff]), Err(Corrupt::Bytes("term")));
+        assert_eq!(term(&[7, 0]), Err(Corrupt::Format(7)), "as the first format had it");
         assert!(matches!(restore(None, Some(garbage), []), Err(Corrupt::Bytes("snapshot"))));
         assert!(matches!(restore(None, None, [garbage]), Err(Corrupt::Bytes("log"))));
         assert!(restore(None, None, []).expect("nothing").entries.is_empty());
+    }
+
+    #[test]
+    fn terms_and_indexes_that_no_node_writes_are_errors() {
+        let read = |term: u64, at: &[(Index, u64)]| {
+            restore(Some(&hard(term)), None, [log(at).as_slice()]).map(|saved| saved.entries.len())
+        };
+        assert_eq!(read(3, &[(1, 1), (2, 1), (3, 3)]), Ok(3));
+        assert_eq!(read(3, &[(1, 2), (2, 1)]), Err(Corrupt::Log(2)), "terms go back");
+        assert_eq!(read(2, &[(1, 1), (2, 3)]), Err(Corrupt::Log(2)), "above the node's term");
+        let forgotten = restore(None, None, [log(&[(1, 1)]).as_slice()]);
+        assert_eq!(forgotten.map(|_| ()), Err(Corrupt::Log(1)), "no term is stored");
+        assert_eq!(read(1, &[(1, 1), (1, 1)]), Err(Corrupt::Log(1)));
+        assert_eq!(read(1, &[(u64::MAX, 1)]), Err(Corrupt::Log(u64::MAX)));
+        assert_eq!(read(MAX_TERM, &[(1, MAX_TERM)]), Ok(1));
+        assert_eq!(read(MAX_TERM + 1, &[(1, 1)]), Err(Corrupt::Bytes("term")));
+    }
+
+    #[test]
+    fn a_snapshot_whose_end_no_node_writes_is_an_error() {
+        let read = |index: Index, term: u64, at: &[(Index, u64)]| {
+            let last = Position::new(index, term);
+            let snapshot = Snapshot { last, members: Members::voters([1]), data: "x".into() };
+            let persist = Persist { snapshot: Some(snapshot), ..write(1, Vec::new()) };
+            let kept = Batch::new(&persist).snapshot;
+            let values = [log(at)];
+            restore(Some(&hard(3)), kept.as_deref(), values.iter().map(Vec::as_slice))
+                .map(|saved| saved.entries.len())
+        };
+        assert_eq!(read(4, 3, &[(5, 3)]), Ok(1));
+        assert_eq!(read(4, 3, &[(3, 9), (4, 1)]), Ok(0), "what the snapshot covers does not count");
+        assert_eq!(read(4, 3, &[(5, 2)]), Err(Corrupt::Log(5)));
+        assert_eq!(read(4, 3, &[(6, 3)]), Err(Corrupt::Log(6)));
+        for (index, term) in [(0, 1), (1, 0), (1, 4), (MAX_INDEX + 1, 1), (u64::MAX, 1)] {
+            let error = Err(Corrupt::Bytes("snapshot"));
+            assert_eq!(read(index, term, &[(1, 1)]), error, "{index}, {term}");
+        }
+        assert_eq!(read(MAX_INDEX, 3, &[(MAX_INDEX + 1, 3)]), Err(Corrupt::Log(MAX_INDEX + 1)));
     }
 }

@@ -72,7 +72,6 @@ class Files {
   #folder
   #strict
   #core
-  #isWhole
   #server
   #number = 0
   #file
@@ -84,11 +83,10 @@ class Files {
   /** `close` was called: nothing is reported to the core any more. */
   #closed = false
 
-  constructor({ storage, durability }, core, isWhole) {
+  constructor({ storage, durability }, core) {
     this.#folder = path.resolve(storage.path)
     this.#strict = durability !== 'relaxed'
     this.#core = core
-    this.#isWhole = isWhole
     this.#work(async () => {
       const file = await this.#open()
       if (!this.#closed) core.restored(file)
@@ -149,7 +147,7 @@ class Files {
     const newest = Math.max(0, ...(await this.#numbers()).log)
     if (newest === 0) return undefined
     const file = await fs.readFile(this.#name(newest, 'log'))
-    if (!this.#isWhole(file)) {
+    if (!this.#core.isWhole(file)) {
       const message = `${this.#name(newest, 'log')} is damaged: restore it from a copy, or delete the folder, and the node comes back as one that has lost its memory`
       throw fail('STORAGE_CORRUPT', message)
     }

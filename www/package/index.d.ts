@@ -37,7 +37,7 @@ export type Methods = { [name: string]: Method }
  *
  * `conflux()` throws `INVALID_OPTIONS`, `UNSUPPORTED` (this platform or this kind of cluster lacks what an option
  * needs), `MISSING_PEER` (the channel's npm package is not installed, or too old), `CANNOT_LOAD` (the WebAssembly module cannot be
- * loaded), `NOT_JSON` or `REDUCER_FAILED` (both for the first state). Calls with wrong arguments fail with
+ * loaded), `CRASHED` (a node of this page or process has crashed, below), `NOT_JSON` or `REDUCER_FAILED` (both for the first state). Calls with wrong arguments fail with
  * `INVALID_ARGUMENT`.
  *
  * An `error` event that stops the node (`status().phase` is then `refused`):
@@ -55,6 +55,9 @@ export type Methods = { [name: string]: Method }
  * - `STORAGE_TAKEN`: another process took over the folder while the node ran.
  * - `STORAGE_CORRUPT`: the stored log is damaged.
  * - `STORAGE_MISMATCH`: the folder belongs to another node or cluster.
+ * - `CRASHED`: the WebAssembly module has crashed, which is a bug of Conflux or a stack that was full. All nodes of the
+ *   page or process end, because they share its memory, and the others take over. Reload the page, or start the process
+ *   anew; what is stored is kept. `cause` is what was thrown: please report it.
  *
  * An `error` event after which the node keeps running:
  *

@@ -20,7 +20,7 @@ const load = () => {
 const conflux = createConflux(load, {
   require,
   missing: () => 'a browser, and this is none',
-  files: (options, core) => new Files(options, core, load().isWhole),
+  files: (options, core) => new Files(options, core),
 })
 module.exports = conflux
 module.exports.conflux = conflux

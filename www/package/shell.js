@@ -136,6 +136,22 @@ const report = (error) => {
   else console.error(error)
 }
 
+/** The error of a node whose core has crashed; `cause` is what was thrown. */
+const crashed = (cause) => {
+  const message = `the core has crashed (${cause?.message ?? cause}), and all nodes here with it: reload the page, or start the process anew; what is stored is kept, and other nodes go on`
+  return Object.assign(fail('CRASHED', message), { cause })
+}
+
+/** Disconnects a channel, if this is one, and makes the object's functions do nothing from now on. */
+const mute = (object) => {
+  try {
+    object.disconnect?.()
+  } catch {
+    // It was never connected.
+  }
+  for (const name in object) if (name !== 'connected') object[name] = () => {}
+}
+
 /**
  * Makes the function `conflux`.
  * @param load returns the core's class; called when a node is made
@@ -154,6 +170,18 @@ export const createConflux = (load, platform) => {
     #closing
     #closed
     #destroying = false
+    /** The last values that the core has given, which stay readable if it crashes. */
+    #state
+    #provisional
+    #status
+    /** What the nodes of one WebAssembly instance share: how to end each of them, and why the instance crashed. */
+    #instance
+    /** Kept, because to collect it would be to call a core that may have crashed. */
+    #kept
+    /** What the channel threw when it was connected. */
+    #unopened
+    /** The error with which the node has crashed. */
+    #error
     #tabs
     #files
     #page
@@ -211,7 +239,32 @@ export const createConflux = (load, platform) => {
       }
       const hidden = platform.hidden?.() ?? false
       const CoreNode = load()
-      this.#core = new CoreNode(checked, transport, this.#hooks(reduceOnce), initial, hidden)
+      // At the class, because this file may have been loaded twice, and the class is there once for each instance.
+      this.#instance = CoreNode.instance ??= { ends: new Map() }
+      const hooks = this.#hooks(reduceOnce)
+      let refusal
+      const core = this.#guard(
+        () => {
+          try {
+            return new CoreNode(checked, transport, hooks, initial, hidden)
+          } catch (error) {
+            // Wrong options have a code, and what a channel throws was thrown on purpose, too.
+            if (error instanceof Error && error.code === undefined && error !== this.#unopened) throw error
+            refusal = [error]
+          }
+        },
+        () => {
+          refusal = [crashed(this.#instance.cause)]
+          mute(transport)
+        },
+      )()
+      if (refusal) throw refusal[0]
+      this.#kept = core
+      this.#core = new Proxy(core, {
+        get: (_, name) => this.#guard((...args) => core[name](...args), (...args) => this.#core[name]?.(...args)),
+      })
+      ;[this.#state, this.#provisional, this.#status] = [initial, initial, core.status()]
+      this.#instance.ends.set(this, () => this.#crash(hooks, transport))
       if (elastic) this.#tabs = platform.tabs(checked, this.#core, (code, message) => this.#notice('error', code, message))
       if (inFiles) this.#files = platform.files(checked, this.#core)
       this.#page = platform.watchPage?.(this.#core, elastic)
@@ -233,7 +286,74 @@ export const createConflux = (load, platform) => {
       }
       const channel = make(options, platform, (code, message) => this.#notice('error', code, message))
       for (const name of ['listen', 'unlisten', 'pause', 'resume']) channel[name] ??= () => {}
+      const { connect } = channel
+      channel.connect = (id, room) => {
+        try {
+          // While it connects there is no core yet, and once the node has ended what arrives is ignored.
+          connect(id, (frame) => this.#core?.receive?.(frame), () => this.#core?.changed?.(), room)
+        } catch (error) {
+          this.#unopened = error
+          throw error
+        }
+      }
       return channel
+    }
+
+    /**
+     * Makes a function that enters the core through `enter`. What the core throws is a trap, a full stack or the like,
+     * which may have left the memory anyhow: nothing enters this instance again, all its nodes end, and `instead` is
+     * called. A stack that is full may not suffice for that; then the next one that would enter does it.
+     */
+    #guard(enter, instead) {
+      return (...args) => {
+        const instance = this.#instance
+        if (!instance.cause) {
+          try {
+            return enter(...args)
+          } catch (error) {
+            instance.cause = error ?? 'unknown'
+          }
+        }
+        for (const end of instance.ends.values()) end()
+        return instead?.(...args)
+      }
+    }
+
+    /** Ends the node because the core has crashed: releases everything, so that others take over, and tells the user. */
+    #crash(hooks, channel) {
+      if (this.#error) return
+      const error = crashed(this.#instance.cause)
+      // If user code entered the core, then what called that code is still running, and must not do any more harm.
+      mute(hooks)
+      mute(channel)
+      this.#page?.end()
+      this.#tabs?.close()
+      const released = Promise.resolve(this.#files?.close()).catch(report)
+      const status = () => {
+        const phase = this.#closing ? 'closed' : 'refused'
+        return { ...this.#status, phase, role: 'follower', leaderId: null, connected: false }
+      }
+      this.#replace(error, status, () => released.then(() => this.#closed?.()))
+      queueMicrotask(() => {
+        this.#notice('error', error.code, error.message)
+        for (const ticket of [...this.#tickets.keys()]) this.#settle(ticket, error)
+        this.#core.close()
+      })
+      this.#error = error
+    }
+
+    /** Replaces the core of a node that has ended. The last state stays readable. */
+    #replace(error, status, close) {
+      const refuse = (ticket) => queueMicrotask(() => this.#settle(ticket, error))
+      this.#core = {
+        state: () => this.#state,
+        provisional: () => this.#provisional,
+        status,
+        perform: refuse,
+        read: refuse,
+        destroy: refuse,
+        close,
+      }
     }
 
     /** Called when the node has closed. Keeps the last state readable and frees the core's memory. */
@@ -241,21 +361,10 @@ export const createConflux = (load, platform) => {
       const core = this.#core
       this.#page?.end()
       this.#tabs?.close()
-      const [state, provisional, status] = [core.state(), core.provisional(), core.status()]
-      const refuse = (ticket) => {
-        queueMicrotask(() => this.#settle(ticket, fail('CLOSED', 'the node is closed')))
-      }
-      this.#core = {
-        state: () => state,
-        provisional: () => provisional,
-        status: () => status,
-        perform: refuse,
-        read: refuse,
-        simulate() {},
-        watch() {},
-        destroy() {},
-        close() {},
-      }
+      this.#look()
+      const status = this.status()
+      this.#instance.ends.delete(this)
+      this.#replace(fail('CLOSED', 'the node is closed'), () => status, () => {})
       // Not at once: the core is calling this function and is still in use.
       queueMicrotask(() => core.free())
     }
@@ -303,11 +412,19 @@ export const createConflux = (load, platform) => {
         write: (...batch) => this.#tabs.write(...batch),
         record: (...record) => this.#files.write(...record),
         wake: (ms) => this.#page?.wake(ms),
+        turn: (due) => queueMicrotask(() => this.#core?.turn?.(due)),
       }
+    }
+
+    /** Reads the states, so that they are the newest ones if the core crashes. */
+    #look() {
+      this.getState()
+      this.getProvisionalState()
     }
 
     /** Calls all subscribers. One that is removed by another one is not called any more. */
     #notifySubscribers() {
+      this.#look()
       for (const subscriber of [...this.#subscribers]) {
         if (this.#subscribers.includes(subscriber)) this.#call(subscriber.callback)
       }
@@ -388,15 +505,15 @@ export const createConflux = (load, platform) => {
     }
 
     getState() {
-      return this.#core.state()
+      return (this.#state = this.#core.state())
     }
 
     getProvisionalState() {
-      return this.#core.provisional()
+      return (this.#provisional = this.#core.provisional())
     }
 
     status() {
-      return this.#core.status()
+      return (this.#status = this.#core.status())
     }
 
     on(event, callback) {
@@ -411,7 +528,7 @@ export const createConflux = (load, platform) => {
       const change = (listeners) => {
         this.#listeners.set(event, listeners)
         // The core passes committed actions to the shell only while there are listeners for them.
-        if (event === 'commit') this.#core.watch(listeners.length > 0)
+        if (event === 'commit') this.#core.watch?.(listeners.length > 0)
       }
       change([...(this.#listeners.get(event) ?? []), listener])
       return () => change(this.#listeners.get(event).filter((other) => other !== listener))
@@ -419,7 +536,7 @@ export const createConflux = (load, platform) => {
 
     simulate({ paused, isolated } = {}) {
       const now = this.status()
-      this.#core.simulate(paused ?? now.paused, isolated ?? now.isolated)
+      this.#core.simulate?.(paused ?? now.paused, isolated ?? now.isolated)
       this.#emit('status', this.status())
     }
 
@@ -440,8 +557,10 @@ export const createConflux = (load, platform) => {
         throw fail('UNSUPPORTED', message)
       }
       this.#destroying = true
-      this.#core.destroy()
-      return this.#tabs.destroyed.then(() => this.close())
+      const [ticket, destroyed] = this.#ticket()
+      this.#tabs.destroyed.then(() => this.#settle(ticket, null))
+      this.#core.destroy(ticket)
+      return destroyed.then(() => this.close())
     }
 
     #emit(event, value) {
@@ -452,7 +571,8 @@ export const createConflux = (load, platform) => {
       const status = this.status()
       if (kind === 'error') {
         if (code === 'DESTROYED' && this.#destroying) return
-        const error = fail(code, message)
+        if (this.#error && code !== this.#error.code) return
+        const error = this.#error ?? fail(code, message)
         if (this.#listeners.get('error')?.length) this.#emit('error', error)
         else console.warn(`conflux: ${message} (${code})`)
       } else if (kind === 'leader') {

@@ -175,10 +175,10 @@ class Tabs {
     this.#registry = new Database(this.#name, REGISTRY, 'strict', this.#blocked)
   }
 
-  /** Called when the page's node has closed: nothing is reported to the core any more. */
+  /** Called when the page's node has ended: releases everything, and reports nothing to the core any more. */
   close() {
     this.#closed = true
-    this.#registry.close()
+    this.ask('unlockAll')
   }
 
   #answer(what, generation, node, value) {
@@ -499,7 +499,7 @@ const wake = (id, ms) => {
 const watchPage = (core, suspends) => {
   if (typeof document === 'undefined') return { wake() {}, end() {} }
   const id = ++nextPage
-  timers.set(id, () => core.tick())
+  timers.set(id, () => core.turn(true))
   const listeners = [[document, 'visibilitychange', () => core.visible(!document.hidden)]]
   if (suspends) {
     listeners.push(

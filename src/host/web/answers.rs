@@ -11,10 +11,14 @@ use crate::storage;
 pub(super) fn read_answer(what: &str, node: &str, value: &JsValue) -> Option<elastic::Input> {
     let node = number(node)?;
     Some(match what {
-        "registry" => elastic::Input::Registry(match value.is_object() {
-            true => Some(read_registry(value)?),
-            false => None,
-        }),
+        "registry" => match (value.is_object(), read_registry(value)) {
+            (false, _) => elastic::Input::Registry(None),
+            (true, Some(registry)) => elastic::Input::Registry(Some(registry)),
+            (true, None) => {
+                let why = "the registry cannot be read".into();
+                elastic::Input::Failed(StopReason::StorageFailed(why))
+            }
+        },
         "lock" => elastic::Input::Lock { node, granted: value.is_truthy() },
         "lost" => elastic::Input::Lost(node),
         "loaded" => match value.is_object() {
@@ -42,13 +46,18 @@ fn get(object: &JsValue, key: &str) -> JsValue {
     js_sys::Reflect::get(object, &key.into()).unwrap_or_default()
 }
 
+/// `None` when there is no list. (`Array::from` would throw, right through the core.)
+fn list(object: &JsValue, key: &str) -> Option<Vec<JsValue>> {
+    Some(get(object, key).dyn_ref::<js_sys::Array>()?.iter().collect())
+}
+
 fn bytes(value: &JsValue) -> Option<Vec<u8>> {
     value.dyn_ref::<js_sys::Uint8Array>().map(js_sys::Uint8Array::to_vec)
 }
 
 fn read_registry(value: &JsValue) -> Option<Registry> {
     let incarnation = u64::from_str_radix(&get(value, "incarnation").as_string()?, 16).ok()?;
-    let nodes = js_sys::Array::from(&get(value, "nodes"));
+    let nodes = list(value, "nodes")?;
     let nodes = nodes.iter().filter_map(|id| number(&id.as_string()?)).collect();
     Some(Registry { incarnation, nodes })
 }
@@ -61,7 +70,7 @@ fn read_record(value: &JsValue) -> Result<Record, String> {
         return Err("a node's record has no epoch".into());
     };
     let (hard, snapshot) = (bytes(&get(value, "hard")), bytes(&get(value, "snapshot")));
-    let log: Vec<_> = js_sys::Array::from(&get(value, "log")).iter().collect();
+    let log = list(value, "log").unwrap_or_default();
     let log: Vec<_> = log.iter().filter_map(bytes).collect();
     let values = log.iter().map(Vec::as_slice);
     let saved = storage::restore(hard.as_deref(), snapshot.as_deref(), values);

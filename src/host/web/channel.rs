@@ -7,20 +7,14 @@ use wasm_bindgen::prelude::*;
 extern "C" {
     /// A channel, as `www/package/channels.js` describes it.
     pub type Channel;
-    /// Begins to receive frames for the node with this id (empty: for no node yet), and calls
-    /// `changed` when `connected` may have changed. `room` is the name under which the nodes find
-    /// each other.
+    /// Begins to receive frames for the node with this id (empty: for no node yet). `room` is the
+    /// name under which the nodes find each other. Frames go to `CoreNode.receive`, and
+    /// `CoreNode.changed` is called when `connected` may have changed.
     #[wasm_bindgen(method, catch)]
-    fn connect(
-        this: &Channel,
-        id: &str,
-        receive: &js_sys::Function,
-        changed: &js_sys::Function,
-        room: &str,
-    ) -> Result<(), JsValue>;
+    pub fn connect(this: &Channel, id: &str, room: &str) -> Result<(), JsValue>;
     /// Whether frames can travel now. A channel without this property always counts as connected.
-    #[wasm_bindgen(method, getter)]
-    fn connected(this: &Channel) -> JsValue;
+    #[wasm_bindgen(method, getter, catch)]
+    fn connected(this: &Channel) -> Result<JsValue, JsValue>;
     /// Sends a frame to the node with this id.
     #[wasm_bindgen(method, catch)]
     fn send(this: &Channel, to: &str, frame: js_sys::Uint8Array) -> Result<(), JsValue>;
@@ -45,25 +39,6 @@ extern "C" {
 }
 
 impl Channel {
-    /// Connects the channel of a node.
-    ///
-    /// # Errors
-    /// When the channel is not available here, or the user's own throws.
-    pub fn open(
-        self,
-        id: &str,
-        room: &str,
-        receive: impl Fn(Vec<u8>) + 'static,
-        changed: impl Fn() + 'static,
-    ) -> Result<Self, JsValue> {
-        let receive = Closure::<dyn Fn(Vec<u8>)>::new(receive).into_js_value();
-        let changed = Closure::<dyn Fn()>::new(changed).into_js_value();
-        // The channel may call these functions even after it was disconnected, so JavaScript owns
-        // them.
-        self.connect(id, receive.unchecked_ref(), changed.unchecked_ref(), room)?;
-        Ok(self)
-    }
-
     /// Sends a frame to the node with this id, or to everyone else.
     pub fn post(&self, to: Option<&str>, frame: &[u8]) {
         let frame = js_sys::Uint8Array::from(frame);
@@ -76,6 +51,7 @@ impl Channel {
 
     /// Whether frames can travel now.
     pub fn is_open(&self) -> bool {
-        self.connected() != JsValue::FALSE
+        // A getter of the user's own channel may throw.
+        self.connected().is_ok_and(|connected| connected != JsValue::FALSE)
     }
 }

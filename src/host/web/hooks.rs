@@ -71,7 +71,12 @@ extern "C" {
     /// `CoreNode.recorded`.
     #[wasm_bindgen(method, catch)]
     pub fn record(this: &Hooks, seq: f64, begins: bool, bytes: Vec<u8>) -> Result<(), JsValue>;
-    /// Asks for a call of `CoreNode.tick` after so many ms, by a timer that is not slow in a hidden
+    /// Asks for a call of `CoreNode.turn`: at the end of this turn, or, if a timer has fired
+    /// (`due`), once its function has returned. JavaScript enters the core only through functions
+    /// of the shell, because these catch what a trap throws.
+    #[wasm_bindgen(method, catch)]
+    pub fn turn(this: &Hooks, due: bool) -> Result<(), JsValue>;
+    /// Asks for a call of `CoreNode.turn` after so many ms, by a timer that is not slow in a hidden
     /// page.
     #[wasm_bindgen(method, catch)]
     pub fn wake(this: &Hooks, ms: f64) -> Result<(), JsValue>;

@@ -34,8 +34,6 @@ use crate::store::{Call, Committed, Failure, Outcome, Perform, Settled};
 extern "C" {
     #[wasm_bindgen(js_namespace = performance, js_name = now)]
     fn performance_now() -> f64;
-    #[wasm_bindgen(js_name = queueMicrotask)]
-    fn queue_microtask(callback: &js_sys::Function);
 }
 
 /// Milliseconds on a clock that never goes back.
@@ -61,9 +59,8 @@ pub struct WebHost {
     inbox: RefCell<Vec<Input<JsValue>>>,
     /// [`WebHost::pump`] runs now.
     pumping: Cell<bool>,
-    /// The microtask that calls [`WebHost::pump`] is queued.
+    /// The shell was asked to call [`WebHost::turn`].
     scheduled: Cell<bool>,
-    microtask: js_sys::Function,
     /// The timer, and the deadline for which it was set.
     timer: RefCell<Option<(Time, Timeout)>>,
     paused: Cell<bool>,
@@ -94,58 +91,41 @@ impl WebHost {
         let (now, seed) = (now(), u64::from_le_bytes(seed));
         let core = Host::new(options.settings, initial, !hidden, now, seed);
         let id = core.id();
-        let host = Rc::new_cyclic(|this: &Weak<Self>| {
-            let weak = this.clone();
-            let microtask = Closure::<dyn FnMut()>::new(move || {
-                if let Some(host) = weak.upgrade() {
-                    host.scheduled.set(false);
-                    host.pump();
-                }
-            });
-            Self {
-                this: this.clone(),
-                core: RefCell::new(core),
-                effects: RefCell::default(),
-                hooks,
-                channel: RefCell::default(),
-                inbox: RefCell::default(),
-                pumping: Cell::new(false),
-                scheduled: Cell::new(false),
-                // JavaScript owns the function, because it may call it even after the host is
-                // dropped.
-                microtask: microtask.into_js_value().unchecked_into(),
-                timer: RefCell::default(),
-                paused: Cell::new(false),
-                isolated: Cell::new(false),
-                closing: Cell::new(false),
-                hidden: Cell::new(hidden),
-                moved: Cell::new(false),
-                watched: Cell::new(false),
-            }
+        let host = Rc::new_cyclic(|this: &Weak<Self>| Self {
+            this: this.clone(),
+            core: RefCell::new(core),
+            effects: RefCell::default(),
+            hooks,
+            channel: RefCell::default(),
+            inbox: RefCell::default(),
+            pumping: Cell::new(false),
+            scheduled: Cell::new(false),
+            timer: RefCell::default(),
+            paused: Cell::new(false),
+            isolated: Cell::new(false),
+            closing: Cell::new(false),
+            hidden: Cell::new(hidden),
+            moved: Cell::new(false),
+            watched: Cell::new(false),
         });
-        host.connect(channel, &id, &options.room)?;
+        channel.connect(&id, &options.room)?;
+        host.channel.replace(Some(channel));
         LIVE.with_borrow_mut(|live| live.push(host.clone()));
         host.enqueue(Input::Start);
         Ok(host)
     }
 
-    fn connect(&self, channel: Channel, id: &str, room: &str) -> Result<(), JsValue> {
-        let (receiver, mover) = (self.this.clone(), self.this.clone());
-        let receive = move |frame| {
-            if let Some(host) = receiver.upgrade()
-                && !host.isolated.get()
-            {
-                host.enqueue(Input::Frame(frame));
-            }
-        };
-        let changed = move || {
-            if let Some(host) = mover.upgrade() {
-                host.moved.set(true);
-                host.schedule();
-            }
-        };
-        self.channel.replace(Some(channel.open(id, room, receive, changed)?));
-        Ok(())
+    /// A frame has arrived.
+    pub fn receive(&self, frame: Vec<u8>) {
+        if !self.isolated.get() {
+            self.enqueue(Input::Frame(frame));
+        }
+    }
+
+    /// The channel was connected or disconnected.
+    pub fn changed(&self) {
+        self.moved.set(true);
+        self.schedule();
     }
 
     /// The core, for reading.
@@ -202,9 +182,24 @@ impl WebHost {
     }
 
     fn schedule(&self) {
-        if !self.pumping.get() && !self.scheduled.replace(true) {
-            queue_microtask(&self.microtask);
+        if !self.pumping.get() && !self.scheduled.get() {
+            // If the shell throws (its stack may be full), the next input or timer asks again.
+            self.scheduled.set(self.hooks.turn(false).is_ok());
         }
+    }
+
+    /// What [`Hooks::turn`] asked for, or a timer that was set with [`Hooks::wake`] has fired
+    /// (`due`).
+    pub fn turn(&self, due: bool) {
+        if due {
+            // Also when the page's own timer is late: while it is set, `arm` would not ask for
+            // another.
+            self.timer.take();
+            self.inbox.borrow_mut().push(Input::Tick);
+        } else {
+            self.scheduled.set(false);
+        }
+        self.pump();
     }
 
     /// Handles everything in the inbox, and sends the frames and carries out the effects of that.
@@ -425,14 +420,6 @@ impl WebHost {
         self.enqueue(Input::Start);
     }
 
-    /// The timer that was set with [`Hooks::wake`] has fired.
-    pub fn tick(&self) {
-        // The page's own timer is late. While it is set, `arm` would not ask for another.
-        self.timer.take();
-        self.inbox.borrow_mut().push(Input::Tick);
-        self.pump();
-    }
-
     fn settle(&self, settled: Settled) {
         let ticket = settled.ticket as f64;
         // User code runs here. The shell reports what it throws.
@@ -472,13 +459,10 @@ impl WebHost {
         }
         let weak = self.this.clone();
         let timeout = Timeout::new(pause, move || {
+            // Nothing more is done here: nobody would catch a trap. And the timer owns this
+            // closure, so it must not be dropped before the closure returns.
             if let Some(host) = weak.upgrade() {
-                // The timer owns this closure, so it must not be dropped before the closure
-                // returns.
-                let fired = host.timer.take();
-                host.inbox.borrow_mut().push(Input::Tick);
-                host.pump();
-                drop(fired);
+                let _ = host.hooks.turn(true);
             }
         });
         self.timer.replace(Some((deadline, timeout)));
