@@ -89,11 +89,15 @@ pub enum Mistake {
     DivergedLeads,
     /// A node makes a snapshot of its state before a majority has found it right.
     SnapshotUnconfirmed,
+    /// A node whose code is older than the state reduces and judges.
+    OutdatedJudges,
+    /// Every node runs `migrate` itself instead of loading the state that one of them has made.
+    MigrationRecomputed,
 }
 
 impl Mistake {
     /// Every deliberate bug.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 41] = [
         Self::MajorityOffByOne,
         Self::VoteNotPersisted,
         Self::VoteNotReset,
@@ -133,6 +137,8 @@ impl Mistake {
         Self::FirstStateLocal,
         Self::DivergedLeads,
         Self::SnapshotUnconfirmed,
+        Self::OutdatedJudges,
+        Self::MigrationRecomputed,
     ];
 }
 

@@ -82,12 +82,14 @@ fn messages() -> Vec<Message> {
         },
         store::Body::Read { id: 5 },
         store::Body::ReadAt { id: 5, index: 20 },
-        store::Body::Hash { check: 9, hash: Some(10) },
+        store::Body::Hash { check: 9, hash: Some(store::Hash { hash: 10, suspect: true }) },
         store::Body::Hash { check: 9, hash: None },
         store::Body::Check,
-        store::Body::Fetch { at: None, offset: 0 },
-        store::Body::Fetch { at: Some(at(9, 2)), offset: 30 },
+        store::Body::Fetch { at: None, offset: 0, snapshot: true },
+        store::Body::Fetch { at: Some(at(9, 2)), offset: 30, snapshot: false },
         store::Body::State { at: at(9, 2), total: 31, offset: 30, data: "x".into() },
+        store::Body::Offer { version: 2 },
+        store::Body::Seek,
     ];
     let me = |id: &str, nonce| formation::Member { id: id.into(), nonce };
     let set = formation::Set::new(vec![me("a", 1), me("b", 2)]).expect("a set");
@@ -142,6 +144,7 @@ fn commands() -> Vec<Command> {
         Command::Found { version: 1, state: "{}".into() },
         Command::Check { version: 1 },
         Command::Checked { check: 9, hash: 77 },
+        Command::Upgrade { version: 2, state: "{}".into() },
     ]);
     commands
 }

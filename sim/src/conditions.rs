@@ -60,11 +60,13 @@ pub enum Fault {
     Membership,
     /// The reducer of one process fails on some actions, and on no other process.
     Divergence,
+    /// Processes that start again run newer code.
+    Release,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Loss,
         Self::Duplication,
         Self::Delay,
@@ -87,6 +89,7 @@ impl Fault {
         Self::Crowd,
         Self::Membership,
         Self::Divergence,
+        Self::Release,
     ];
 
     /// The kinds that are injected at random times. The others change what happens to messages,

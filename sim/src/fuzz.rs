@@ -377,7 +377,7 @@ fn store_message(source: &mut Source<'_>) -> store::Message {
     let session =
         |source: &mut Source<'_>| store::SessionRef { id: source.number(), nonce: source.number() };
     let at = |source: &mut Source<'_>| Position::new(source.number(), source.number());
-    let body = match source.below(12) {
+    let body = match source.below(14) {
         0 => store::Body::Open { nonce: source.number() },
         1 => store::Body::Close { session: session(source) },
         2 => store::Body::Perform {
@@ -403,9 +403,18 @@ fn store_message(source: &mut Source<'_>) -> store::Message {
         5 => store::Body::Verdicts { session: session(source), verdicts: source.list(4, verdict) },
         6 => store::Body::Read { id: source.number() },
         7 => store::Body::ReadAt { id: source.number(), index: source.number() },
-        8 => store::Body::Hash { check: source.number(), hash: Some(source.number()) },
+        8 => store::Body::Hash {
+            check: source.number(),
+            hash: Some(store::Hash { hash: source.number(), suspect: source.below(2) > 0 }),
+        },
         9 => store::Body::Check,
-        10 => store::Body::Fetch { at: Some(at(source)), offset: source.number() },
+        10 => store::Body::Fetch {
+            at: Some(at(source)),
+            offset: source.number(),
+            snapshot: source.below(2) > 0,
+        },
+        11 => store::Body::Offer { version: u32::from(source.byte()) },
+        12 => store::Body::Seek,
         _ => store::Body::State {
             at: at(source),
             total: source.number(),

@@ -141,7 +141,7 @@ impl History {
                 VALUE => Answer::Value(failure.message.parse().expect("a value")),
                 "TIMEOUT" | "CLOSED" | "OUTCOME_UNKNOWN" | "DIVERGED" => Answer::Unknown,
                 "DESTROYED" | "STORAGE_LOST" => Answer::Unknown,
-                "BUSY" | "TOO_LARGE" | "REDUCER_FAILED" => Answer::Refused,
+                "BUSY" | "TOO_LARGE" | "REDUCER_FAILED" | "OUTDATED" => Answer::Refused,
                 "CLUSTER_FULL" | "AMNESIA" | "NOT_A_MEMBER" => Answer::Refused,
                 code => return Err(format!("op {op} failed with the unknown code {code}")),
             },

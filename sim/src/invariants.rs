@@ -313,16 +313,18 @@ impl Invariants {
         }
         if applied > last.applied {
             last.applied = applied;
-            if let Some(term) =
-                log.term(applied).filter(|_| store.release().is_some() && store.is_fit())
+            if let Some(term) = log
+                .term(applied)
+                .filter(|_| store.release() == Some(store.version()) && store.is_fit())
             {
                 self.state(id, Position::new(applied, term), store.committed(), "committed")?;
             }
         }
         if end != last.end {
             last.end = end;
-            if store.provisional_release().is_none() || !store.is_fit() {
-                return Ok(()); // Its state is its own first one, or it knows that it is wrong.
+            if store.provisional_release() != Some(store.version()) || !store.is_fit() {
+                // It shows another state than the cluster's, or knows that its state is wrong.
+                return Ok(());
             }
             self.state(id, end, store.provisional(), "provisional")?;
         }

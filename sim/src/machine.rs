@@ -85,21 +85,24 @@ struct Inner {
     hash: u64,
     /// See [`State::wrong`].
     wrong: Option<(OpId, OpId)>,
+    /// The version of the application whose code made the state.
+    release: u32,
 }
 
 impl Default for State {
     fn default() -> Self {
         let registers = [0; KEYS];
-        Self(Rc::new(Inner { registers, newest: Vec::new(), hash: 1, wrong: None }))
+        Self(Rc::new(Inner { registers, newest: Vec::new(), hash: 1, wrong: None, release: 1 }))
     }
 }
 
 impl State {
     /// The first state of a process. It differs from process to process, and each process must
     /// replace it by the cluster's.
-    pub fn local(process: usize) -> Self {
+    pub fn local(process: usize, release: u32) -> Self {
         let mut first = Self::default();
-        Rc::make_mut(&mut first.0).hash = mix(1, process as u64);
+        let inner = Rc::make_mut(&mut first.0);
+        (inner.hash, inner.release) = (mix(1, process as u64), release);
         first
     }
 
@@ -121,7 +124,7 @@ impl State {
 }
 
 /// The state machine of one process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registers {
     /// The client of a page, in the simulator of tabs.
     pub client: u16,
@@ -133,6 +136,24 @@ pub struct Registers {
     pub notified_twice: bool,
     /// The reducer fails on every so many-th perform, and on no other process.
     pub fails_on: Option<OpId>,
+    /// The version of the application that the process runs.
+    pub version: u32,
+    /// What this process adds to each state that it migrates: `migrate` is not deterministic.
+    pub salt: u64,
+}
+
+impl Default for Registers {
+    fn default() -> Self {
+        Self {
+            client: 0,
+            provisional: State::default(),
+            notified: 0,
+            notified_twice: false,
+            fails_on: None,
+            version: 1,
+            salt: 0,
+        }
+    }
 }
 
 fn method(name: &str) -> Option<Method> {
@@ -167,6 +188,8 @@ impl Machine for Registers {
     fn judge(&mut self, name: &str, args: &[u8]) -> Result<Option<Blob>, Failure> {
         let args: Args = postcard::from_bytes(args).expect("arguments arrive as they were sent");
         let method = method(name).expect("only known methods are performed");
+        let release = self.provisional.0.release;
+        assert_eq!(release, self.version, "a state of another version is judged");
         let found = self.provisional.register(args.key);
         let is_expected = found == args.expected;
         let value = || Failure::new(VALUE, found.to_string());
@@ -187,6 +210,7 @@ impl Machine for Registers {
         if action.poison || self.fails_on.is_some_and(|every| action.op.is_multiple_of(every)) {
             return Err(Failure::new("REDUCER_FAILED", "poison"));
         }
+        assert!(state.0.release <= self.version, "a state of a newer version is reduced");
         let mut next = state.0.as_ref().clone();
         next.registers[usize::from(action.key)] = action.op;
         let client = usize::from(action.client);
@@ -199,6 +223,13 @@ impl Machine for Registers {
         }
         next.hash = mix(next.hash, u64::from(action.op));
         Ok(State(Rc::new(next)))
+    }
+
+    fn migrate(&mut self, state: &State, _from: u32) -> Result<Vec<u8>, Failure> {
+        assert!(state.0.release < self.version, "a state of an older version is migrated");
+        let mut next = state.0.as_ref().clone();
+        (next.release, next.hash) = (self.version, mix(next.hash, self.salt));
+        self.save(&State(Rc::new(next)))
     }
 
     fn save(&mut self, state: &State) -> Result<Vec<u8>, Failure> {

@@ -21,7 +21,7 @@ use crate::formation::Set;
 use crate::node::{self, Node, Packet};
 use crate::raft::{self, Index, Members, NodeId, Raft, RoleName, Saved, Time};
 use crate::sorted::SortedMap;
-use crate::store::{Call, DetachedClient, Failure, Outcome, Return, Settled};
+use crate::store::{Call, DetachedClient, Failure, Fault, Outcome, Return, Settled};
 use crate::wire::Header;
 
 /// After how many ms a node campaigns for the first time when this host runs a majority of the
@@ -204,9 +204,11 @@ impl<S: Clone> Host<S> {
             chosen.filter_map(|(id, _)| name(id)).collect()
         };
         let matched = raft.and_then(Raft::matched).unwrap_or_default();
-        let has_state = own.store().release().is_some();
+        let has_state = own.store().release() == Some(self.settings.store.version);
+        let is_outdated = own.store().is_outdated();
         let mut status = Status {
             phase: match self.phase {
+                Phase::Member if is_outdated => Phase::Outdated,
                 Phase::Member if !has_state => Phase::Forming,
                 phase => phase,
             },
@@ -533,7 +535,7 @@ impl<S: Clone> Host<S> {
         match self.phase {
             Phase::Closed => return out.notices.push(Notice::Closed),
             Phase::Closing => return,
-            Phase::Forming | Phase::Member | Phase::Refused => {}
+            Phase::Forming | Phase::Member | Phase::Outdated | Phase::Refused => {}
         }
         self.phase = Phase::Closing;
         self.stopped = Some(closed());
@@ -632,9 +634,25 @@ impl<S: Clone> Host<S> {
                     let who = self.cluster.label(from);
                     self.transport.invalid(&who, &error.to_string(), &mut out.notices);
                 }
-                node::Event::Fault(fault) => out.notices.push(Notice::Error(describe(fault))),
+                node::Event::Fault(fault) => self.report_fault(id, fault, out),
             }
         }
+    }
+}
+
+impl<S: Clone> Host<S> {
+    fn report_fault(&self, id: NodeId, fault: Fault, out: &mut Output<S>) {
+        match &fault {
+            // A release concerns the host, and so does the state that the user sees.
+            Fault::Outdated { .. } if id != self.own => return,
+            Fault::Outdated { release } => return out.notices.push(Notice::Outdated(*release)),
+            Fault::Diverged { index, action, failure } if id == self.own => {
+                let (index, action, failure) = (*index, action.clone(), failure.clone());
+                out.notices.push(Notice::Diverged { index, action, failure });
+            }
+            _ => {}
+        }
+        out.notices.push(Notice::Error(describe(fault)));
     }
 }
 

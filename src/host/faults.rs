@@ -11,6 +11,10 @@ pub(super) fn describe(fault: Fault) -> Failure {
                 "the state here may differ from the other nodes', since entry {index}: {failure}"
             ),
         ),
+        Fault::Outdated { release } => Failure::new(
+            "OUTDATED",
+            format!("the cluster runs version {release} of the application"),
+        ),
         Fault::Stopped(failure) => failure,
         Fault::CannotSave(failure) => Failure::new(
             "CANNOT_SAVE",

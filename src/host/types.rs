@@ -3,7 +3,7 @@
 use crate::elastic;
 use crate::formation::Plan;
 use crate::node::Durability;
-use crate::raft::{NodeId, Persist, PersistSeq, RoleName, Time};
+use crate::raft::{Blob, NodeId, Persist, PersistSeq, RoleName, Time};
 use crate::store::{self, Call, Failure, Perform, Return, Settled};
 
 /// The settings of a host.
@@ -170,6 +170,17 @@ pub enum Notice {
     State,
     /// Something else in the status changed.
     Status,
+    /// The cluster's state was made by this newer version of the application.
+    Outdated(u32),
+    /// The state here may differ from the other nodes' state.
+    Diverged {
+        /// The index of the entry at fault, or of the check that found the divergence.
+        index: u64,
+        /// The action at fault, if one is known.
+        action: Option<Blob>,
+        /// What is wrong.
+        failure: Failure,
+    },
     /// An error.
     Error(Failure),
     /// The host is closed and does nothing any more.
@@ -179,10 +190,13 @@ pub enum Notice {
 /// The phase of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It has no running node of its own yet, or its node does not know the cluster's first state.
+    /// It has no running node of its own yet, or its node has no state of this version of the
+    /// application yet.
     Forming,
     /// Its own node runs and has a state of the cluster.
     Member,
+    /// The cluster's state is of a newer version of the application than this host.
+    Outdated,
     /// The cluster does not accept the node, or its storage has failed.
     Refused,
     /// The host is closing and hands leadership over.

@@ -153,6 +153,7 @@ impl CoreNode {
         let phase = match status.phase {
             Phase::Forming => "forming",
             Phase::Member => "member",
+            Phase::Outdated => "outdated",
             Phase::Refused => "refused",
             Phase::Closing => "closing",
             Phase::Closed => "closed",

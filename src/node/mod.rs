@@ -235,7 +235,7 @@ impl<S: Clone> Node<S> {
         self.store.handle_tick(now);
         self.drive(now, &mut out);
         // The leader's silence must count while performs or reads wait for it.
-        if self.store.waiting() > 0 && self.raft.as_ref().is_some_and(Raft::is_quiesced) {
+        if self.store.awaits_leader() && self.raft.as_ref().is_some_and(Raft::is_quiesced) {
             self.feed(now, raft::Input::Wake, &mut out);
         }
         out.settled.extend(self.store.take_settled());
@@ -382,6 +382,7 @@ impl<S: Clone> Node<S> {
             Step::Confirm { id, at_least } => {
                 self.feed(now, raft::Input::Confirm { id, at_least }, out);
             }
+            Step::Transfer(to) => self.feed(now, raft::Input::Transfer(Some(to)), out),
             Step::Compact { last, data } => {
                 self.feed(now, raft::Input::Compact { last, data }, out);
             }

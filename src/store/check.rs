@@ -16,6 +16,7 @@
 //! check may find that most nodes have the same state, for example because the reducer fails on all
 //! of them since it was edited. Then the node goes on.
 
+use super::message::Hash;
 use crate::raft::{Blob, Index, NodeId, Position, Raft, Time};
 use crate::sorted::SortedMap;
 
@@ -57,7 +58,7 @@ pub(super) struct Checks {
     /// When to send the own hash, or to ask for a check, again.
     pub(super) send_at: Time,
     /// On a leader: the hashes that members sent for the check with this index.
-    hashes: (Index, SortedMap<NodeId, Option<u64>>),
+    hashes: (Index, SortedMap<NodeId, Option<Hash>>),
     /// On a leader: a member asks for a check.
     pub(super) wanted: bool,
     /// The bytes of the entries that were applied since the last snapshot.
@@ -105,39 +106,48 @@ impl Checks {
     }
 
     /// A member sent the hash of its state at a check.
-    pub(super) fn handle_hash(&mut self, from: NodeId, check: Index, hash: Option<u64>) {
-        if self.hashes.0 != check {
+    pub(super) fn handle_hash(&mut self, from: NodeId, check: Index, hash: Option<Hash>) {
+        if self.hashes.0 < check {
             self.hashes = (check, SortedMap::new());
         }
-        self.hashes.1.insert(from, hash);
+        // A member that is behind may still send its hash of an earlier check.
+        if self.hashes.0 == check {
+            self.hashes.1.insert(from, hash);
+        }
     }
 
-    /// A member asks for a check.
-    pub(super) fn handle_ask(&mut self) {
+    /// A member asks for a check. If it has not said anything of the `open` one, it has no state of
+    /// that: its state was replaced since.
+    pub(super) fn handle_ask(&mut self, from: NodeId, open: Option<Index>) {
         self.wanted = true;
+        if let Some(check) = open
+            && (self.hashes.0 < check || !self.hashes.1.contains_key(&from))
+        {
+            self.handle_hash(from, check, None);
+        }
     }
 
     /// The right hash, once it is known: the one that a majority of the voters has. If there is
     /// none, the one that most have, once every voter has answered, or a majority and the check is
-    /// `overdue`. Of several that equally many have the leader's own counts, unless the leader has
-    /// reason to suspect it.
+    /// `overdue`. Of several that equally many have, the one that fewer voters suspect; and of
+    /// those the leader's own.
     pub(super) fn right_hash(&self, check: Index, raft: &Raft, overdue: bool) -> Option<u64> {
         let voters = raft.members().iter().filter(|(_, member)| member.voter);
         let voters: Vec<_> = voters.map(|(id, _)| id).collect();
         let quorum = raft.members().quorum();
         let hashes =
             Some(&self.hashes).filter(|hashes| hashes.0 == check).map(|hashes| &hashes.1)?;
-        let mut counts: SortedMap<u64, usize> = SortedMap::new();
+        // By hash: how many voters have it, and how many of them do not suspect it.
+        let mut counts: SortedMap<u64, (usize, usize)> = SortedMap::new();
         let answers = voters.iter().filter_map(|voter| hashes.get(voter));
         let answered = answers.clone().count();
-        for hash in answers.flatten() {
-            *counts.get_or_insert_with(*hash, || 0) += 1;
+        for Hash { hash, suspect } in answers.flatten() {
+            let (count, sound) = counts.get_or_insert_with(*hash, || (0, 0));
+            (*count, *sound) = (*count + 1, *sound + usize::from(!suspect));
         }
-        let own = hashes.get(&raft.id()).copied().flatten();
-        let prefers_own = self.health == Health::Sound;
-        let (hash, count) = counts
-            .iter()
-            .max_by_key(|(hash, count)| (**count, (Some(**hash) == own) == prefers_own))?;
+        let own = hashes.get(&raft.id()).copied().flatten().map(|own| own.hash);
+        let (hash, (count, _)) =
+            counts.iter().max_by_key(|(hash, counts)| (**counts, Some(**hash) == own))?;
         let is_decided =
             *count >= quorum || answered == voters.len() || (overdue && answered >= quorum);
         is_decided.then_some(*hash)

@@ -62,6 +62,9 @@ struct Pending {
     /// has not run the perform, a request without a method takes its number, so that the perform
     /// never runs behind a later one.
     timed_out: bool,
+    /// The perform must not run any more, but it may have run already: it is settled when that is
+    /// known.
+    withdrawn: bool,
     /// When the perform times out.
     deadline: Option<Time>,
     /// The outcome, and the index that this node must have applied before it settles the perform.
@@ -127,6 +130,8 @@ pub(super) struct Client {
     refusal: Option<Failure>,
     /// Nothing is settled for now, because the state here may be wrong.
     is_held: bool,
+    /// Nothing is sent for now.
+    is_paused: bool,
 }
 
 /// Settings of the client, from [`super::Config`].
@@ -169,6 +174,32 @@ impl Client {
             limits,
             refusal: None,
             is_held: false,
+            is_paused: false,
+        }
+    }
+
+    /// Refuses new performs and reads from now on. Pending performs that have been sent settle when
+    /// it is known whether they have run.
+    pub(super) fn withdraw(&mut self, failure: Failure) {
+        for (_, read) in std::mem::take(&mut self.reads) {
+            self.settle(read.ticket, Outcome::Failed(failure.clone()));
+        }
+        if self.session.is_none() {
+            self.fail_performs(&failure);
+        }
+        self.pending.iter_mut().flatten().for_each(|pending| pending.withdrawn = true);
+        self.refusal = Some(failure);
+        // Ask the leader again, without the methods.
+        self.send_next = self.first_undecided();
+        self.received = (self.send_next, 0);
+        self.retry_at = 0;
+    }
+
+    /// Sends and settles nothing from now on, because this node's code is newer than the cluster's
+    /// and it has no state; or does so again.
+    pub(super) fn pause(&mut self, paused: bool) {
+        if self.is_paused != paused {
+            (self.is_paused, self.retry_at) = (paused, 0);
         }
     }
 
@@ -263,6 +294,7 @@ impl Client {
         self.pending.push_back(Some(Pending {
             perform,
             timed_out: false,
+            withdrawn: false,
             deadline,
             outcome: None,
         }));
@@ -308,6 +340,7 @@ impl Client {
 
     fn has_work(&self) -> bool {
         self.leader.is_some()
+            && !self.is_paused
             && !(self.pending.is_empty() && self.reads.is_empty() && !self.must_acknowledge)
     }
 
@@ -346,7 +379,7 @@ impl Client {
     /// The node stops, so this client has no leader for now. What the node refused, the next one
     /// may accept.
     pub(super) fn leave_leader(&mut self) {
-        (self.refusal, self.is_held) = (None, false);
+        (self.refusal, self.is_held, self.is_paused) = (None, false, false);
         self.silent = (0, 0);
         self.leader = None;
     }
@@ -426,7 +459,9 @@ impl Client {
             // A perform whose outcome is known or which has timed out must not run any more. A
             // request without a method takes its number, because numbers in a message are
             // consecutive.
-            let runs = |pending: &&Pending| !pending.timed_out && pending.outcome.is_none();
+            let runs = |pending: &&Pending| {
+                !pending.timed_out && !pending.withdrawn && pending.outcome.is_none()
+            };
             let perform = self.get(seq).filter(runs).map(|pending| &pending.perform);
             let size = perform.map_or(0, |p| p.args.len() + p.method.len()) + 16;
             if bytes + size > max && !requests.is_empty() {
@@ -489,6 +524,9 @@ impl Client {
     /// whose entry would tell the outcome of all performs before it.
     pub(super) fn handle_session_closed(&mut self, applied: Index) {
         self.settle_in_order(applied);
+        if let Some(failure) = self.refusal.clone() {
+            self.fail_performs(&failure);
+        }
         let performs = std::mem::take(&mut self.pending).into_iter().flatten();
         self.pending = performs
             .filter(|pending| !pending.timed_out)
@@ -579,9 +617,16 @@ impl Client {
 
     /// Takes note of an outcome. The first one counts: later ones are repetitions.
     fn decide(&mut self, seq: Seq, index: Index, outcome: Outcome) {
+        let refusal = self.refusal.clone();
         if let Some(pending) = self.get_mut(seq)
             && pending.outcome.is_none()
         {
+            let never_ran =
+                pending.withdrawn && outcome == outcome_of(Recorded::Verdict(Verdict::Skipped));
+            let outcome = match refusal.filter(|_| never_ran) {
+                Some(failure) => Outcome::Failed(failure),
+                None => outcome,
+            };
             pending.outcome = Some((outcome, index));
         }
     }
@@ -589,7 +634,7 @@ impl Client {
     /// Settles the performs whose outcome is known and applied here, in the order in which they
     /// were issued. Performs that timed out do not block those behind them. Settles reads likewise.
     pub(super) fn settle_in_order(&mut self, applied: Index) {
-        if self.is_held {
+        if self.is_held || self.is_paused {
             return;
         }
         for at in 0..self.pending.len() {

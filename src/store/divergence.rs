@@ -2,7 +2,7 @@
 
 use super::check::{Health, MAX_UNCHECKED, OwnState};
 use super::machine::{Call, Failure};
-use super::message::{Body, Message};
+use super::message::{Body, Hash, Message};
 use super::sessions::{Command, Sessions};
 use super::snapshot::encode_checked;
 use super::{Fault, OngoingCall, Step, Store};
@@ -32,7 +32,7 @@ impl<S: Clone> Store<S> {
     }
 
     /// How many bytes of log are worth a snapshot.
-    fn snapshot_threshold(&self) -> usize {
+    pub(super) fn snapshot_threshold(&self) -> usize {
         self.config.compact_bytes.max(self.checks.snapshot_bytes)
     }
 
@@ -51,7 +51,8 @@ impl<S: Clone> Store<S> {
             && let Some(hash) = self.checks.right_hash(check, raft, is_overdue)
         {
             self.stage_unreduced(raft, Command::Checked { check, hash });
-        } else if self.replica.meta.release == Some(self.config.version)
+        } else if self.replica.tip_meta.release == Some(self.config.version)
+            && self.replica.meta.release == Some(self.config.version)
             && (is_overdue || (self.checks.wanted && open.is_none()))
         {
             let version = self.config.version;
@@ -64,7 +65,8 @@ impl<S: Clone> Store<S> {
     /// The check at `at` is applied: begins to save the state.
     pub(super) fn check_state(&mut self, at: Position, version: u32) -> Option<Call<S>> {
         self.checks.unchecked_bytes = 0;
-        if version != self.config.version || self.checks.health == Health::Stopped {
+        let is_mine = self.replica.meta.release == Some(self.config.version);
+        if version != self.config.version || !is_mine || self.checks.health == Health::Stopped {
             self.keep_own(at, None, Blob::from(""));
             return None;
         }
@@ -104,7 +106,7 @@ impl<S: Clone> Store<S> {
         self.checks.send_at = 0;
     }
 
-    fn compact(&mut self, last: Position, data: Blob) -> Step<S> {
+    pub(super) fn compact(&mut self, last: Position, data: Blob) -> Step<S> {
         self.checks.snapshot_bytes = data.len();
         Step::Compact { last, data }
     }
@@ -184,7 +186,9 @@ impl<S: Clone> Store<S> {
     /// wants one.
     pub(super) fn take_check_messages(&mut self, now: Time, raft: &Raft) {
         let open = self.replica.meta.open_check;
-        let own = self.checks.own.as_ref().map(|own| (own.at.index, own.hash));
+        let suspect = self.checks.health != Health::Sound;
+        let own = self.checks.own.as_ref();
+        let own = own.map(|own| (own.at.index, own.hash.map(|hash| Hash { hash, suspect })));
         let body = match open {
             Some(check) => match own {
                 Some((at, hash)) if at == check => Body::Hash { check, hash },

@@ -3,6 +3,7 @@
 
 use super::check::Health;
 use super::machine::{Call, Committed, Failure};
+use super::release::{Relation, is_newer};
 use super::replica::{Meta, TailEntry};
 use super::sessions::{Command, Recorded, Session, SessionId};
 use super::snapshot::decode_snapshot;
@@ -16,8 +17,12 @@ impl<S: Clone> Store<S> {
         let snapshot = self.incoming_snapshot.take()?;
         match decode_snapshot(snapshot.data.as_slice()) {
             Some(contents) => {
-                self.checks.snapshot_bytes = snapshot.data.len();
                 let meta = contents.meta(self.config.max_sessions, snapshot.last.index);
+                if contents.version != self.config.version {
+                    self.skip_state(snapshot.last.index, meta, snapshot.data.len());
+                    return None;
+                }
+                self.checks.snapshot_bytes = snapshot.data.len();
                 self.ongoing = OngoingCall::Loading(snapshot.last, meta);
                 Some(Call::Load(contents.state))
             }
@@ -47,6 +52,7 @@ impl<S: Clone> Store<S> {
         self.checks.forget_states();
         self.set_health(Health::Sound);
         self.client.refuse(None);
+        self.client.pause(false);
         self.client.handle_snapshot(&meta.sessions, last.index);
         self.replica.load(last.index, state, meta);
     }
@@ -57,6 +63,7 @@ impl<S: Clone> Store<S> {
         while let Some(entry) = self.replica.apply_next(commit) {
             let TailEntry { at, command, has_effect, size, failure, .. } = entry;
             let index = at.index;
+            self.client.pause(self.relation() == Relation::Ahead);
             self.checks.applied(size);
             if let Some(failure) = failure {
                 self.failed_entry(index, command.as_ref(), failure);
@@ -81,12 +88,25 @@ impl<S: Clone> Store<S> {
 
     /// A command with an effect is applied. Returns the user code to run because of it.
     fn applied_command(&mut self, at: Position, command: Command) -> Option<Call<S>> {
+        let relation = self.relation();
         let action = match command {
+            Command::Found { version, .. } | Command::Upgrade { version, .. }
+                if relation == Relation::Outdated =>
+            {
+                self.become_outdated(version);
+                return None;
+            }
+            // The state that the user sees stands still.
+            Command::Action { .. } | Command::Found { .. } | Command::Upgrade { .. }
+                if relation != Relation::Current =>
+            {
+                return None;
+            }
             Command::Action { session, action, .. } => {
                 let session = self.replica.meta.sessions.get(session);
                 Some((session.map(Session::by).cloned().unwrap_or_default(), action))
             }
-            Command::Found { .. } => None,
+            Command::Found { .. } | Command::Upgrade { .. } => None,
             Command::Check { version } => return self.check_state(at, version),
             Command::Checked { check, hash } => {
                 self.checked(check, hash);
@@ -103,7 +123,7 @@ impl<S: Clone> Store<S> {
     /// A committed entry could not be read, or user code failed on it. The state did not change.
     fn failed_entry(&mut self, index: Index, command: Option<&Command>, failure: Failure) {
         match command {
-            Some(Command::Found { .. }) => self.cannot_load(&failure),
+            Some(Command::Found { .. } | Command::Upgrade { .. }) => self.cannot_load(&failure),
             Some(Command::Action { action, .. }) => {
                 self.suspect(index, Some(action.clone()), failure);
             }
@@ -154,6 +174,14 @@ impl<S: Clone> Store<S> {
                         entry.has_effect = self.replica.tip_meta.apply(next, &command);
                         entry.command = Some(command);
                     }
+                    Err(_) if is_newer(data) => {
+                        self.stop(Failure::new(
+                            "OUTDATED",
+                            "the cluster runs a newer release of Conflux, with commands that this \
+                             one does not know: load the newer release",
+                        ));
+                        return None;
+                    }
                     Err(_) => {
                         let failure = Failure::new("BAD_ENTRY", "the entry is damaged");
                         self.replica.push(entry, Err(failure));
@@ -161,13 +189,22 @@ impl<S: Clone> Store<S> {
                     }
                 }
             }
-            if let Some(state) = entry.loads().filter(|_| !made(Mistake::FirstStateLocal)).cloned()
+            let reduces = self.may_reduce();
+            let loads = entry.loads().filter(|_| reduces && !made(Mistake::FirstStateLocal));
+            if let Some(Command::Upgrade { .. }) = &entry.command
+                && loads.is_some()
+                && made(Mistake::MigrationRecomputed)
             {
+                let state = self.replica.tip.clone();
+                self.ongoing = OngoingCall::Recomputing(entry);
+                return Some(Call::Migrate { state, from: 1 });
+            }
+            if let Some(state) = loads.cloned() {
                 self.ongoing = OngoingCall::Reducing(entry);
                 return Some(Call::Load(state));
             }
             let state = self.replica.tip.clone();
-            if let Some(action) = entry.action().cloned() {
+            if let Some(action) = entry.action().filter(|_| reduces).cloned() {
                 self.ongoing = OngoingCall::Reducing(entry);
                 return Some(Call::Reduce { state, action, proposed: false });
             }

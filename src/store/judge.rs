@@ -13,7 +13,7 @@ use super::message::{Body, Request};
 use super::sessions::{MAX_SEQ, Seq, Session, SessionId, SessionRef, Sessions, Verdict};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, NodeId, Time};
-use crate::sorted::SortedMap;
+use crate::sorted::{SortedMap, SortedSet};
 
 /// For how long a leader keeps a session that it has opened, in ms, before another one may take
 /// its place.
@@ -155,6 +155,16 @@ impl Judge {
 
     pub(super) fn take_job(&mut self) -> Option<Job> {
         self.queue.pop_front()
+    }
+
+    /// The next perform that must not run any more, and that no other perform of its session
+    /// precedes. A leader that must not run methods can still say of such a perform that it never
+    /// ran.
+    pub(super) fn take_skip(&mut self) -> Option<Job> {
+        let is_skip = |job: &Job| matches!(job.task, Task::Request(Request { method: None, .. }));
+        let mut earlier = SortedSet::new();
+        let at = self.queue.iter().position(|job| earlier.insert(job.session) && is_skip(job))?;
+        self.queue.remove(at)
     }
 
     /// The sessions whose outcomes are to be acknowledged by an entry, each with the first perform

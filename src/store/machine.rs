@@ -73,6 +73,15 @@ pub trait Machine {
     /// When the bytes are not such a state.
     fn load(&mut self, bytes: &[u8]) -> Result<Self::State, Failure>;
 
+    /// Makes a state of this version of the application of a state of an older one. Returns it as
+    /// bytes.
+    ///
+    /// # Errors
+    /// When that is not possible. Then the cluster stays at the older version.
+    fn migrate(&mut self, state: &Self::State, _from: u32) -> Result<Vec<u8>, Failure> {
+        self.save(state)
+    }
+
     /// The action at `index` was committed, or a snapshot that ends there was loaded, and the
     /// committed state is the result.
     fn committed(&mut self, index: Index);
@@ -124,6 +133,13 @@ pub enum Call<S> {
     Save(S),
     /// [`Machine::load`].
     Load(Blob),
+    /// [`Machine::migrate`].
+    Migrate {
+        /// The state of the older version.
+        state: S,
+        /// The older version.
+        from: u32,
+    },
     /// [`Machine::committed`].
     Committed(Committed),
 }
@@ -135,7 +151,7 @@ pub enum Return<S> {
     State(Result<S, Failure>),
     /// A judgement: from `Judge`.
     Judged(Result<Option<Blob>, Failure>),
-    /// Bytes: from `Save`.
+    /// Bytes: from `Save` and `Migrate`.
     Saved(Result<Vec<u8>, Failure>),
     /// Nothing: from `Committed`.
     Done,
@@ -154,6 +170,7 @@ impl<S> Call<S> {
                 }))
             }
             Self::Save(state) => Return::Saved(machine.save(&state)),
+            Self::Migrate { state, from } => Return::Saved(machine.migrate(&state, from)),
             Self::Load(bytes) => Return::State(machine.load(bytes.as_slice())),
             Self::Committed(committed) => {
                 machine.committed(committed.at.index);

@@ -1,18 +1,21 @@
 //! How a node that has diverged gets a good state ([`super::fetch`]), and gives one to others.
 
 use super::check::Health;
-use super::fetch::{Asked, Fetch, Giving};
+use super::fetch::{Asked, Fetch, Giving, Purpose};
 use super::machine::{Call, Failure};
 use super::message::{Body, Message};
 use super::replica::Meta;
 use super::snapshot::{decode_snapshot, encode_checked};
-use super::{OngoingCall, Store};
-use crate::raft::{Blob, Position, Raft, Time};
+use super::{OngoingCall, Step, Store};
+use crate::raft::{Blob, NodeId, Position, Raft, Time};
+
+/// A member that is asked so often for a chunk without an answer is asked no more.
+const MAX_SILENT: usize = 4;
 
 impl<S: Clone> Store<S> {
     /// Begins to ask for a good state.
     pub(super) fn fetch_state(&mut self) {
-        self.fetch = Some(Fetch::default());
+        self.fetch = Some(Fetch::new(Purpose::Mend));
     }
 
     /// When to ask for the next chunk.
@@ -26,57 +29,85 @@ impl<S: Clone> Store<S> {
         if fetch.complete || now < fetch.ask_at {
             return;
         }
-        let others: Vec<_> = match leader == raft.id() {
-            false => vec![leader],
-            true => raft.members().iter().map(|(id, _)| id).filter(|id| *id != leader).collect(),
+        let others = || raft.members().iter().map(|(id, _)| id).filter(|id| *id != raft.id());
+        // Until one of them answers, a leader asks all others.
+        let asked: Vec<_> = match fetch.giver.filter(|_| fetch.asked < MAX_SILENT) {
+            Some(giver) => vec![giver],
+            None if leader == raft.id() => others().collect(),
+            None => vec![leader],
         };
-        if others.is_empty() {
+        if asked.is_empty() && fetch.purpose != Purpose::Mend {
+            return;
+        }
+        if asked.is_empty() {
             // The others were removed. This node is the cluster now, and the next check, in which
             // it is the majority, finds its state right.
             self.fetch = None;
             return self.set_health(Health::Suspect(self.replica.applied));
         }
-        let to = others[fetch.asked / 4 % others.len()];
         (fetch.ask_at, fetch.asked) = (now + self.config.retry, fetch.asked + 1);
-        let body = Body::Fetch { at: fetch.at, offset: fetch.data.len() as u64 };
-        self.outbox.push((to, Message { term: raft.term(), body }));
+        let (offset, snapshot) = (fetch.data.len() as u64, fetch.purpose == Purpose::Compact);
+        let body = Body::Fetch { at: fetch.at, offset, snapshot };
+        let message = Message { term: raft.term(), body };
+        self.outbox.extend(asked.into_iter().map(|to| (to, message.clone())));
     }
 
-    /// A chunk arrived.
-    pub(super) fn handle_state(&mut self, at: Position, total: u64, offset: u64, data: &Blob) {
+    /// A chunk arrived: the bytes of the state from `offset` on, of `total` ones.
+    pub(super) fn handle_state(
+        &mut self,
+        from: NodeId,
+        at: Position,
+        (total, offset): (u64, u64),
+        data: &Blob,
+    ) {
         let Some(fetch) = self.fetch.as_mut().filter(|fetch| !fetch.complete) else { return };
         if fetch.at != Some(at) {
-            *fetch = Fetch { at: Some(at), asked: fetch.asked, ..Fetch::default() };
+            *fetch = Fetch { at: Some(at), asked: fetch.asked, ..Fetch::new(fetch.purpose) };
         }
         if offset == fetch.data.len() as u64 {
             fetch.data.extend_from_slice(data.as_slice());
             // Ask the same member for the next chunk.
-            (fetch.ask_at, fetch.asked) = (0, fetch.asked & !3);
+            (fetch.ask_at, fetch.asked, fetch.giver) = (0, 0, Some(from));
         }
         fetch.complete = fetch.data.len() as u64 >= total;
     }
 
-    /// Begins to load a state that has arrived, once its entry is committed here.
-    pub(super) fn load_fetched(&mut self, raft: &Raft) -> Option<Call<S>> {
+    /// Begins to load a state that has arrived, or compacts the log behind it, once its entry is
+    /// committed here.
+    pub(super) fn take_fetched(&mut self, raft: &Raft) -> Option<Step<S>> {
         let fetch = self.fetch.as_ref().filter(|fetch| fetch.complete)?;
-        let at = fetch.at?;
-        if at.index > raft.commit_index() {
+        let at = fetch.at.filter(|_| fetch.purpose != Purpose::Upgrade)?;
+        // What is compacted away cannot be applied any more.
+        let reached = match fetch.purpose {
+            Purpose::Compact => self.replica.applied,
+            Purpose::Mend | Purpose::Upgrade => raft.commit_index(),
+        };
+        if at.index > reached {
             return None;
         }
         let fetch = self.fetch.take()?;
+        if fetch.purpose == Purpose::Compact {
+            let is_newer = at.index > raft.log().base().index && raft.log().contains(at);
+            return is_newer.then(|| {
+                self.checks.log_bytes = 0;
+                self.compact(at, fetch.data.into())
+            });
+        }
         if at.index < self.replica.applied || !raft.log().contains(at) {
             // The other node had not applied so much. It will have by the next time.
-            self.fetch = Some(Fetch { ask_at: self.now + self.config.retry, ..Fetch::default() });
+            let ask_at = self.now + self.config.retry;
+            self.fetch = Some(Fetch { ask_at, ..Fetch::new(Purpose::Mend) });
             return None;
         }
-        match decode_snapshot(&fetch.data) {
+        match decode_snapshot(&fetch.data).filter(|state| state.version == self.config.version) {
             Some(snapshot) => {
                 let meta = snapshot.meta(self.config.max_sessions, at.index);
                 self.ongoing = OngoingCall::Mending(at, meta);
-                Some(Call::Load(snapshot.state))
+                Some(Step::Call(Call::Load(snapshot.state)))
             }
             None => {
-                self.fetch_state();
+                let ask_at = self.now + self.config.retry;
+                self.fetch = Some(Fetch { ask_at, ..Fetch::new(Purpose::Mend) });
                 None
             }
         }
@@ -90,10 +121,15 @@ impl<S: Clone> Store<S> {
 
     /// Answers requests for the state of this node.
     pub(super) fn give_state(&mut self, raft: &Raft) -> Option<Call<S>> {
+        for asked in self.giving.take_snapshot_requests() {
+            if let Some(snapshot) = raft.log().snapshot() {
+                self.answer(raft, &asked, snapshot.last, &snapshot.data);
+            }
+        }
         if self.giving.asked.is_empty() {
             return None;
         }
-        if !self.is_fit() || self.replica.meta.release.is_none() {
+        if !self.is_fit() || self.replica.meta.release != Some(self.config.version) {
             self.giving.asked.clear();
             return None;
         }
@@ -125,15 +161,21 @@ impl<S: Clone> Store<S> {
     }
 
     fn answer_asked(&mut self, raft: &Raft) {
-        let Some((at, data)) = &self.giving.state else { return };
-        for Asked { from, at: asked, offset } in std::mem::take(&mut self.giving.asked) {
-            let offset = if asked == Some(*at) { offset } else { 0 };
-            let start = usize::try_from(offset).unwrap_or(0).min(data.len());
-            let end = (start + self.config.max_message_bytes).min(data.len());
-            let (total, chunk) = (data.len() as u64, Blob::from(&data.as_slice()[start..end]));
-            let body = Body::State { at: *at, total, offset: start as u64, data: chunk };
-            self.outbox.push((from, Message { term: raft.term(), body }));
+        let Some((at, data)) = self.giving.state.clone() else { return };
+        for asked in std::mem::take(&mut self.giving.asked) {
+            self.answer(raft, &asked, at, &data);
         }
+    }
+
+    /// Sends a chunk of a snapshot that ends at `at`; the first one if another snapshot was asked
+    /// for.
+    fn answer(&mut self, raft: &Raft, asked: &Asked, at: Position, data: &Blob) {
+        let offset = if asked.at == Some(at) { asked.offset } else { 0 };
+        let start = usize::try_from(offset).unwrap_or(0).min(data.len());
+        let end = (start + self.config.max_message_bytes).min(data.len());
+        let (total, chunk) = (data.len() as u64, Blob::from(&data.as_slice()[start..end]));
+        let body = Body::State { at, total, offset: start as u64, data: chunk };
+        self.outbox.push((asked.from, Message { term: raft.term(), body }));
     }
 
     /// The term or the leader changed, or a check has come: a state that nobody asked for since is

@@ -28,6 +28,15 @@ pub struct Request {
     pub args: Blob,
 }
 
+/// The hash of a node's state at a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hash {
+    /// The hash.
+    pub hash: u64,
+    /// The node suspects its state to be wrong, because its reducer failed on a committed action.
+    pub suspect: bool,
+}
+
 /// The content of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
@@ -104,7 +113,7 @@ pub enum Body {
         /// The index of the check.
         check: Index,
         /// The hash; `None` from a node that has no such state.
-        hash: Option<u64>,
+        hash: Option<Hash>,
     },
     /// From a member that suspects its state to be wrong: check the states now.
     Check,
@@ -114,6 +123,8 @@ pub enum Body {
         at: Option<Position>,
         /// The byte at which the chunk begins.
         offset: u64,
+        /// Asks for the newest snapshot instead of the state.
+        snapshot: bool,
     },
     /// The answer to `Fetch`.
     State {
@@ -126,4 +137,11 @@ pub enum Body {
         /// The bytes of the chunk.
         data: Blob,
     },
+    /// From a member to the leader: "my code is new enough to judge, let me lead".
+    Offer {
+        /// The version of the application that the member runs.
+        version: u32,
+    },
+    /// From a leader that cannot judge to every member: who can?
+    Seek,
 }

@@ -52,6 +52,7 @@
 //! - `check`, `divergence`: find out whether the nodes' states differ, and make snapshots of states
 //!   that do not
 //! - `fetch`, `mend`: replace a wrong state by another node's
+//! - `release`: nodes whose code is newer or older than the state
 //! - `replica`: the state behind each entry
 //! - `sessions`: the replicated table of sessions, and the commands in the log
 //! - `snapshot`: the bytes of a snapshot
@@ -68,6 +69,7 @@ mod machine;
 mod mend;
 mod message;
 mod propose;
+mod release;
 mod replica;
 mod sessions;
 mod snapshot;
@@ -75,10 +77,11 @@ mod snapshot;
 use self::check::{Checks, Health};
 use self::client::{Client, Limits};
 pub use self::client::{Outcome, Perform, Settled};
-use self::fetch::{Asked, Fetch, Giving};
+use self::fetch::{Asked, Fetch, Giving, Purpose};
 use self::judge::{Chunk, Job, Judge};
 pub use self::machine::{Call, Committed, Failure, Machine, Performer, Return};
-pub use self::message::{Body, Message, Request};
+pub use self::message::{Body, Hash, Message, Request};
+use self::release::{Relation, Releases};
 use self::replica::{Meta, Replica, TailEntry};
 pub use self::sessions::{
     Command, Recorded, Seq, Session, SessionId, SessionRef, Sessions, Verdict,
@@ -165,6 +168,8 @@ pub enum Step<S> {
         /// The snapshot: the state and the sessions behind that entry.
         data: Blob,
     },
+    /// Hand leadership to this member.
+    Transfer(NodeId),
     /// Nothing, until the next input.
     Idle,
 }
@@ -181,6 +186,11 @@ pub enum Fault {
         action: Option<Blob>,
         /// What is wrong with the action or the entry.
         failure: Failure,
+    },
+    /// The state was made by this newer version of the application.
+    Outdated {
+        /// The newer version.
+        release: u32,
     },
     /// The state here is wrong or unknown for good. Performs and reads fail with this failure.
     Stopped(Failure),
@@ -218,6 +228,14 @@ enum OngoingCall {
     Giving(Position),
     /// The deserialization of another node's state behind this entry.
     Mending(Position, Meta),
+    /// A mistake: the user's `migrate`, run for this entry on every node.
+    Recomputing(TailEntry<()>),
+    /// A step of the computation of an older version's state.
+    Replaying,
+    /// The deserialization of a state of this older version.
+    LoadingOld(u32),
+    /// The user's `migrate`, on a state of this older version.
+    Migrating(u32),
     /// The subscribers.
     Notifying,
 }
@@ -226,6 +244,9 @@ enum OngoingCall {
 #[derive(Debug)]
 pub struct Store<S> {
     config: Config,
+    /// The first state of this node, which it shows as long as it has no state of its version.
+    initial: S,
+    releases: Releases<S>,
     client: Client,
     /// Only on a leader, and anew for each term.
     judge: Option<Judge>,
@@ -283,7 +304,9 @@ impl<S: Clone> Store<S> {
             config,
             client,
             judge: None,
-            replica: Replica::new(initial, config.max_sessions),
+            replica: Replica::new(initial.clone(), config.max_sessions),
+            initial,
+            releases: Releases::new(),
             staged: Vec::new(),
             staged_bytes: 0,
             ongoing: OngoingCall::Idle,
@@ -302,13 +325,13 @@ impl<S: Clone> Store<S> {
 
     /// The committed state.
     pub fn committed(&self) -> &S {
-        &self.replica.committed
+        self.shown(&self.replica.committed, self.replica.meta.release)
     }
 
     /// The committed state plus the uncommitted actions of this node's log. If a node starts with
     /// very many of them, only the first are included until some are committed.
     pub fn provisional(&self) -> &S {
-        &self.replica.tip
+        self.shown(&self.replica.tip, self.replica.tip_meta.release)
     }
 
     /// The index of the last entry that the committed state contains.
@@ -331,6 +354,11 @@ impl<S: Clone> Store<S> {
         &self.replica.meta.sessions
     }
 
+    /// Whether the leader has something to do for this node's performs and reads.
+    pub fn awaits_leader(&self) -> bool {
+        self.waiting() > 0 && self.relation() != Relation::Ahead
+    }
+
     /// How many performs and reads of this node are not settled yet.
     pub fn waiting(&self) -> usize {
         self.client.waiting()
@@ -342,6 +370,11 @@ impl<S: Clone> Store<S> {
         self.replica.meta.release
     }
 
+    /// The version of the application that this node runs.
+    pub fn version(&self) -> u32 {
+        self.config.version
+    }
+
     /// The same for the provisional state.
     pub fn provisional_release(&self) -> Option<u32> {
         self.replica.tip_meta.release
@@ -350,7 +383,7 @@ impl<S: Clone> Store<S> {
     /// When to call [`Store::handle_tick`] and [`Store::take_messages`] at the latest, while the
     /// node has a leader or not.
     pub fn deadline(&self, has_leader: bool) -> Option<Time> {
-        let others = [self.check_deadline(), self.fetch_deadline()];
+        let others = [self.check_deadline(), self.fetch_deadline(), self.release_deadline()];
         let others = others.into_iter().flatten().filter(|_| has_leader);
         others.chain(self.client.deadline()).min()
     }
@@ -372,6 +405,7 @@ impl<S: Clone> Store<S> {
             self.outbox.extend(bodies.into_iter().map(|body| (leader, Message { term, body })));
         }
         self.take_check_messages(now, raft);
+        self.take_release_messages(now, raft);
         self.take_fetch_messages(now, raft);
         if let Some(judge) = &mut self.judge {
             let bodies = judge.take_messages();
@@ -428,6 +462,8 @@ impl<S: Clone> Store<S> {
         self.judge = raft.is_leader().then(|| Judge::new(max));
         self.unstage();
         self.checks.new_leader();
+        self.releases.new_leader();
+        self.fetch = self.fetch.take().filter(|fetch| fetch.purpose != Purpose::Upgrade);
         self.forget_given();
         self.close_requests.clear();
         self.open_requests.clear();
@@ -480,10 +516,13 @@ impl<S: Clone> Store<S> {
             }
             Body::State { at, total, offset, data } => {
                 if raft.leader() == Some(from) || raft.is_leader() {
-                    self.handle_state(at, total, offset, &data);
+                    self.handle_state(from, at, (total, offset), &data);
                 }
             }
-            Body::Fetch { at, offset } => self.giving.asked.push(Asked { from, at, offset }),
+            Body::Fetch { at, offset, snapshot } => {
+                self.giving.asked.push(Asked { from, at, offset, snapshot });
+            }
+            Body::Seek => self.handle_seek(raft, from),
             body => self.handle_request(raft, from, body),
         }
     }
@@ -517,13 +556,18 @@ impl<S: Clone> Store<S> {
                 judge.handle_chunk(&self.replica.tip_meta.sessions, from, session, chunk, max);
             }
             Body::Read { id } => judge.handle_read(from, id),
-            Body::Hash { check, hash } => self.checks.handle_hash(from, check, hash),
-            Body::Check => self.checks.handle_ask(),
+            Body::Hash { check, hash } if check <= self.replica.tip_meta.check => {
+                self.checks.handle_hash(from, check, hash);
+            }
+            Body::Check => self.checks.handle_ask(from, self.replica.meta.open_check),
+            Body::Offer { version } => self.handle_offer(raft, from, version),
             Body::Received { .. }
             | Body::Verdicts { .. }
             | Body::ReadAt { .. }
+            | Body::Hash { .. }
             | Body::Fetch { .. }
-            | Body::State { .. } => unreachable!("they are handled before"),
+            | Body::Seek
+            | Body::State { .. } => {} // Of no use to a leader, or handled already.
         }
     }
 
@@ -531,8 +575,10 @@ impl<S: Clone> Store<S> {
     pub fn step(&mut self, raft: &Raft) -> Step<S> {
         debug_assert!(matches!(self.ongoing, OngoingCall::Idle), "user code has not returned");
         loop {
-            let load = self.load().or_else(|| self.load_fetched(raft));
-            if let Some(call) = load.or_else(|| self.apply(raft.commit_index())) {
+            if let Some(step) = self.take_fetched(raft) {
+                return step;
+            }
+            if let Some(call) = self.load().or_else(|| self.apply(raft.commit_index())) {
                 return Step::Call(call);
             }
             if self.incoming_snapshot.is_none() && self.checks.health == Health::Stopped {
@@ -589,6 +635,17 @@ impl<S: Clone> Store<S> {
             (OngoingCall::Checking(at), Return::Saved(result)) => {
                 return self.state_saved(at, result);
             }
+            (OngoingCall::Recomputing(entry), Return::Saved(Ok(state))) => {
+                self.ongoing = OngoingCall::Reducing(entry);
+                return Step::Call(Call::Load(state.into()));
+            }
+            (OngoingCall::Replaying, Return::State(result)) => self.replayed(result),
+            (OngoingCall::LoadingOld(from), Return::State(result)) => {
+                return self.old_state_loaded(result, from);
+            }
+            (OngoingCall::Migrating(from), Return::Saved(result)) => {
+                return self.migrated(raft, from, result);
+            }
             (OngoingCall::Giving(at), Return::Saved(result)) => self.given(raft, at, result),
             (OngoingCall::Loading(at, meta), Return::State(Ok(state))) => {
                 self.loaded(at, meta, state);
@@ -630,7 +687,8 @@ impl OngoingCall {
             Self::Judging(_) => "a perform",
             Self::Staging(..) => "an action",
             Self::Founding | Self::Checking(_) | Self::Giving(_) => "a state to save",
-            Self::Loading(..) | Self::Mending(..) => "a state to load",
+            Self::Loading(..) | Self::Mending(..) | Self::LoadingOld(_) => "a state to load",
+            Self::Replaying | Self::Migrating(_) | Self::Recomputing(_) => "an old state",
             Self::Notifying => "a notice",
         }
     }

@@ -4,6 +4,7 @@ use super::check::Health;
 use super::judge::{Job, Judge, Task};
 use super::machine::{Call, Failure, Performer};
 use super::message::Request;
+use super::release::Relation;
 use super::sessions::{Command, Session, SessionRef, Verdict};
 use super::{MAX_TAIL, OngoingCall, Staged, Step, Store, encode};
 use crate::mistakes::{Mistake, made};
@@ -17,18 +18,24 @@ impl<S: Clone> Store<S> {
         if !self.has_followed(raft) || self.checks.health == Health::Stopped {
             return Step::Idle;
         }
-        if raft.takes_proposals()
-            && self.is_fit()
-            && let Some(call) = self.found(raft)
-        {
-            return Step::Call(call);
+        if raft.takes_proposals() {
+            if let Some(successor) = self.releases.successor.take() {
+                return Step::Transfer(successor);
+            }
+            if self.is_fit()
+                && let Some(call) = self.found(raft)
+            {
+                return Step::Call(call);
+            }
+            if let step @ (Step::Call(_) | Step::Propose(_)) = self.migrate(raft) {
+                return step;
+            }
         }
         let may_judge = self.may_judge();
         let Some(judge) = self.judge.as_mut() else { return Step::Idle };
         if raft.takes_proposals() {
-            while may_judge
-                && self.replica.tail_len() + self.staged.len() < MAX_TAIL
-                && let Some(job) = judge.take_job()
+            while self.replica.tail_len() + self.staged.len() < MAX_TAIL
+                && let Some(job) = if may_judge { judge.take_job() } else { judge.take_skip() }
             {
                 match self.replica.tip_meta.sessions.get(job.session) {
                     Some(session) if session.has_run(job.seq) => continue,
@@ -70,7 +77,8 @@ impl<S: Clone> Store<S> {
 
     /// Whether this node may judge performs while it leads: it knows the cluster's state.
     fn may_judge(&self) -> bool {
-        self.is_fit() && self.replica.meta.release.is_some()
+        let is_known = self.replica.meta.release.is_some() && self.relation() == Relation::Current;
+        self.is_fit() && self.may_reduce() && is_known || made(Mistake::OutdatedJudges)
     }
 
     /// Begins to save the first state of the cluster, if the log has none. The state of a log that

@@ -18,26 +18,46 @@ pub(super) struct Meta {
     pub(super) check: Index,
     /// The newest check, while the right hash is not known.
     pub(super) open_check: Option<Index>,
+    /// The last entry that changed the state.
+    pub(super) changed: Index,
 }
 
 impl Meta {
     /// What is replicated before the first entry.
     pub(super) fn new(sessions: Sessions) -> Self {
-        Self { sessions, release: None, check: 0, open_check: None }
+        Self { sessions, release: None, check: 0, open_check: None, changed: 0 }
     }
 
     /// What is replicated in a snapshot that ends at `last`.
     pub(super) fn loaded(sessions: Sessions, release: u32, last: Index) -> Self {
-        Self { sessions, release: Some(release), check: last, open_check: None }
+        Self { sessions, release: Some(release), check: last, open_check: None, changed: last }
     }
 
     /// Applies the command of the entry at `index`. Returns whether it has an effect.
     pub(super) fn apply(&mut self, index: Index, command: &Command) -> bool {
+        let has_effect = self.has_effect(index, command);
+        if let Command::Found { .. } | Command::Upgrade { .. } | Command::Action { .. } = command
+            && has_effect
+        {
+            self.changed = index;
+        }
+        has_effect
+    }
+
+    fn has_effect(&mut self, index: Index, command: &Command) -> bool {
         match command {
             Command::Found { version, .. } => {
                 let is_first = self.release.is_none();
                 self.release.get_or_insert(*version);
                 is_first
+            }
+            Command::Upgrade { version, .. } => {
+                let is_newer = self.release.is_some_and(|release| release < *version);
+                if is_newer {
+                    // The nodes that have the state of the open check are outdated now.
+                    (self.release, self.open_check) = (Some(*version), None);
+                }
+                is_newer
             }
             Command::Check { .. } => {
                 (self.check, self.open_check) = (index, Some(index));
@@ -82,7 +102,11 @@ impl<S> TailEntry<S> {
     /// The state to load, if the entry replaces the state.
     pub(super) fn loads(&self) -> Option<&Blob> {
         match &self.command {
-            Some(Command::Found { state, .. }) if self.has_effect => Some(state),
+            Some(Command::Found { state, .. } | Command::Upgrade { state, .. })
+                if self.has_effect =>
+            {
+                Some(state)
+            }
             _ => None,
         }
     }

@@ -110,6 +110,18 @@ pub enum Command {
         /// The hash.
         hash: u64,
     },
+    /// The state, which a newer version of the application has made of the state of an older one.
+    Upgrade {
+        /// The newer version.
+        version: u32,
+        /// The state, as [`super::Machine::migrate`] returned it.
+        state: Blob,
+    },
+}
+
+impl Command {
+    /// How many kinds there are. The first byte of a command is the number of its kind.
+    pub(super) const COUNT: u8 = 8;
 }
 
 /// The outcome of a perform, which the table keeps until the client has acknowledged it.
@@ -319,7 +331,10 @@ impl Sessions {
                 }
                 is_new
             }
-            Command::Found { .. } | Command::Check { .. } | Command::Checked { .. } => false,
+            Command::Found { .. }
+            | Command::Check { .. }
+            | Command::Checked { .. }
+            | Command::Upgrade { .. } => false,
         }
     }
 }

@@ -155,6 +155,10 @@ impl World {
                 self.stats.divergences += 1;
                 Ok(())
             }
+            node::Event::Fault(Reported::Outdated { release }) => {
+                note!(self, "{} is outdated: the state is of version {release}", name(process));
+                Ok(())
+            }
             node::Event::Fault(fault) => {
                 Err(format!("{} reports a fault: {fault:?}", name(process)))
             }

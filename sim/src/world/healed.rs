@@ -136,8 +136,13 @@ impl World {
 
     /// Checks that all members have the same state, and that nothing is left unsettled.
     pub(super) fn check_end(&self, members: &[usize]) -> Check {
+        let is_current = |p: &&usize| {
+            let store = self.processes[**p].node.store();
+            store.release() == Some(store.version())
+        };
         let states: BTreeSet<u64> = members
             .iter()
+            .filter(is_current)
             .flat_map(|p| {
                 let store = self.processes[*p].node.store();
                 [store.committed().hash(), store.provisional().hash()]

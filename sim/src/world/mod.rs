@@ -190,6 +190,8 @@ struct World {
     /// The processes that came back without their memory, by their new number, which is their
     /// nonce.
     returned: BTreeMap<u64, usize>,
+    /// The version of the application that each process runs.
+    versions: [u32; MAX_PROCESSES],
     /// Bit b of `cut[a]`: what a sends does not reach b.
     cut: [u8; MAX_PROCESSES],
     /// `arrivals[a][b]`: when the last message from a to b arrives.
@@ -255,6 +257,7 @@ impl World {
             processes: Vec::new(),
             joined: Vec::new(),
             returned: BTreeMap::new(),
+            versions: [1; MAX_PROCESSES],
             cut: [0; MAX_PROCESSES],
             arrivals: [[0; MAX_PROCESSES]; MAX_PROCESSES],
             clusters: Vec::new(),
@@ -297,6 +300,14 @@ impl World {
                 Formation::resume(id, nonce, set, self.member_plan.clone(), now, seed)
             }
         };
+        let newest = self.versions[process];
+        // Only a voter can judge. In these runs, nothing makes the processes with newer code voters.
+        let faults = self.conditions.faults;
+        let releases = faults.has(Fault::Release) && !faults.has(Fault::Membership);
+        let is_new = start > 0 && newest < 3 && releases;
+        let version = newest + u32::from(is_new && self.rng.random_ratio(1, 4));
+        self.versions[process] = version;
+        let salt = u64::from(start) << 8 | process as u64;
         let failing = self.conditions.failing_reducer.filter(|(failing, _)| *failing == process);
         let fails_on = failing.map(|(_, every)| every);
         let config = store::Config {
@@ -305,7 +316,7 @@ impl World {
             max_pending_bytes: 1 << 20,
             retry: self.conditions.retry,
             compact_bytes: self.conditions.compact_bytes,
-            version: 1,
+            version,
             max_sessions: self.conditions.max_sessions,
         };
         Process {
@@ -317,11 +328,11 @@ impl World {
             formation,
             node: Node::new(
                 config,
-                State::local(process),
+                State::local(process, version),
                 Durability::Durable,
                 seed.wrapping_add(1),
             ),
-            machine: Registers { fails_on, ..Registers::default() },
+            machine: Registers { fails_on, version, salt, ..Registers::default() },
             membership: None,
             last: Last::default(),
             refused: false,

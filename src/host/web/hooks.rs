@@ -17,6 +17,23 @@ extern "C" {
     /// Serializes a state to JSON.
     #[wasm_bindgen(method, catch)]
     pub fn save(this: &Hooks, state: &JsValue) -> Result<String, JsValue>;
+    /// Checks whether a state is what JSON carries.
+    #[wasm_bindgen(method, catch)]
+    pub fn check(this: &Hooks, state: &JsValue) -> Result<(), JsValue>;
+    /// Makes a state of this version of the application of one of an older version. Returns it in
+    /// JSON.
+    #[wasm_bindgen(method, catch)]
+    pub fn migrate(this: &Hooks, state: &JsValue, from: f64) -> Result<String, JsValue>;
+    /// Reports that the state here may differ from the other nodes': the index of the entry at
+    /// fault, its action in JSON if one is known, and what is wrong.
+    #[wasm_bindgen(method, catch)]
+    pub fn diverged(
+        this: &Hooks,
+        index: f64,
+        action: Option<String>,
+        code: &str,
+        message: &str,
+    ) -> Result<(), JsValue>;
     /// Deserializes a state from JSON.
     #[wasm_bindgen(method, catch)]
     pub fn load(this: &Hooks, json: &str) -> Result<JsValue, JsValue>;

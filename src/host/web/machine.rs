@@ -28,6 +28,15 @@ impl Machine for JsMachine<'_> {
         reduced.map_err(|error| failure(&error, "REDUCER_FAILED"))
     }
 
+    fn check(&mut self, state: &JsValue) -> Result<(), Failure> {
+        self.0.check(state).map_err(|error| failure(&error, "NOT_JSON"))
+    }
+
+    fn migrate(&mut self, state: &JsValue, from: u32) -> Result<Vec<u8>, Failure> {
+        let migrated = self.0.migrate(state, f64::from(from));
+        Ok(migrated.map_err(|error| failure(&error, "MIGRATION_FAILED"))?.into_bytes())
+    }
+
     fn save(&mut self, state: &JsValue) -> Result<Vec<u8>, Failure> {
         let saved = self.0.save(state).map_err(|error| failure(&error, "CANNOT_SAVE"))?;
         Ok(saved.into_bytes())

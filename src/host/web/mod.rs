@@ -264,7 +264,6 @@ impl WebHost {
         if !self.watched.get() {
             return;
         }
-        let text = |blob: &Blob| String::from_utf8_lossy(blob.as_slice()).into_owned();
         // Members of a fixed cluster have names. The ids of an elastic cluster follow from the
         // numbers.
         let by = action.as_ref().map(|(by, _)| match by.name.len() {
@@ -439,6 +438,11 @@ impl WebHost {
             Notice::Status => self.hooks.notice("status", "", ""),
             Notice::Members => self.hooks.notice("members", "", ""),
             Notice::Closed => self.hooks.notice("closed", "", ""),
+            Notice::Outdated(release) => self.hooks.notice("outdated", &release.to_string(), ""),
+            Notice::Diverged { index, action, failure } => {
+                let action = action.map(|action| text(&action));
+                self.hooks.diverged(index as f64, action, &failure.code, &failure.message)
+            }
             Notice::Error(failure) => self.hooks.notice("error", &failure.code, &failure.message),
         };
     }
@@ -467,4 +471,8 @@ impl WebHost {
         });
         self.timer.replace(Some((deadline, timeout)));
     }
+}
+
+fn text(blob: &Blob) -> String {
+    String::from_utf8_lossy(blob.as_slice()).into_owned()
 }
