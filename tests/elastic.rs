@@ -119,6 +119,22 @@ fn a_host_that_founds_too_late_joins_the_existing_cluster() {
 }
 
 #[test]
+fn a_host_that_finds_another_cluster_in_the_registry_starts_anew() {
+    let registry = |incarnation| Some(Registry { incarnation, nodes: vec![8] });
+    let mut rig = Rig::settled(&[3]);
+    assert!(rig.give(Input::Registry(registry(7))).is_empty(), "it is still there");
+    // The site's data were deleted, and another host has founded a cluster.
+    let effects = shown(&rig.give(Input::Registry(registry(9))));
+    assert_eq!(effects, ["Stop(3)", "UnlockAll", "ReadRegistry"]);
+    assert_eq!(shown(&rig.give(Input::Registry(registry(9)))), ["TryLock(8)"]);
+    assert_eq!(rig.elastic.incarnation(), 9);
+
+    let mut rig = Rig::settled(&[3]);
+    let effects = rig.give(Input::Registry(None));
+    assert!(matches!(effects[..], [.., Effect::Stopped(StopReason::StorageLost)]), "{effects:?}");
+}
+
+#[test]
 fn a_host_takes_a_free_node_as_its_own_and_adopts_the_other_free_nodes() {
     let mut rig = Rig::new(1);
     rig.give(Input::Start);

@@ -263,11 +263,14 @@ fn a_tab_asks_the_others_when_a_perform_has_waited_for_2_500_ms_and_only_then() 
         output = tab.host.handle(began, Input::Returned(call.run(&mut tab.machine)));
     }
     assert_eq!(tab.host.status().waiting, 1);
-    // Storage does not answer from now on.
+    // Storage does not answer from now on. It is asked whether the cluster is still there.
+    let reads =
+        |effect: &Effect| matches!(effect, Effect::Elastic { effect: Ask::ReadRegistry, .. });
     let asked = loop {
         let due = tab.host.deadline().expect("work waits");
         assert!(due <= began + 2_500, "it has not asked");
-        let _ = tab.host.handle(due, Input::Tick);
+        let output = tab.host.handle(due, Input::Tick);
+        assert_eq!(output.effects.iter().any(reads), due == began + 2_500);
         if let Some((to, frame)) = tab.host.take_frames().pop() {
             assert_eq!(to, None, "it is for everyone");
             let (_, messages) = wire::read::<Message>(&frame).expect("a frame");

@@ -3,7 +3,7 @@
 
 use rand::{Rng, RngExt};
 
-use super::types::{Effect, Registry, View};
+use super::types::{Effect, Registry, StopReason, View};
 use super::{Elastic, LockState, Phase};
 use crate::raft::{Entry, HardState, Member, Members, NodeId, Payload, Position, Saved};
 
@@ -39,6 +39,11 @@ impl Elastic {
                 self.incarnation = registry.incarnation;
                 self.delete(node);
                 self.try_locks(registry.nodes);
+            }
+            (Phase::Running, None) => self.stop_for(StopReason::StorageLost),
+            (Phase::Running, Some(registry)) if registry.incarnation != self.incarnation => {
+                self.release_all();
+                self.start();
             }
             _ => {}
         }
