@@ -1,8 +1,11 @@
 //! The storage and the locks that a browser offers its tabs, and no more than it promises. In each
 //! database, transactions happen completely or not at all, one after the other. A lock is released
 //! when its tab dies.
+//!
+//! What needs several databases is done in several transactions, in the order of
+//! `www/package/tabs.js`. Between two of them other pages have their turn, and the page may die.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conflux::elastic::{self, Effect, Record, Registry, StopReason};
 use conflux::host::types::Effect as HostEffect;
@@ -19,6 +22,20 @@ pub type Page = (usize, u32);
 /// The id of the node whose database it is, or 0 for the registry.
 pub type Database = NodeId;
 
+/// What a request does, in one transaction.
+#[derive(Debug)]
+pub enum Task {
+    /// What the page's host has asked for, or the first step of it.
+    Effect(HostEffect),
+    /// Deletes the database.
+    Remove,
+    /// Takes a node, whose record is deleted, off the registry.
+    TakeOff(NodeId),
+    /// A record is missing. If the registry is missing, too, all storage of the cluster was
+    /// deleted; if not, this is the answer.
+    Confirm(elastic::Input),
+}
+
 /// A request of a page to storage.
 #[derive(Debug)]
 pub struct Request {
@@ -26,8 +43,8 @@ pub struct Request {
     pub page: Page,
     /// The generation of the page's host.
     pub generation: u32,
-    /// What the page asked for.
-    pub effect: HostEffect,
+    /// What it does.
+    pub task: Task,
     /// Whether it has begun. Then it may become durable even if the page dies, and no other request
     /// of its database runs before it has ended.
     pub begun: bool,
@@ -36,7 +53,8 @@ pub struct Request {
 /// A node's database.
 #[derive(Debug)]
 pub struct Stored {
-    incarnation: u64,
+    /// The incarnation of the cluster to which the node belongs.
+    pub incarnation: u64,
     /// Raised by every host that takes the node over.
     pub epoch: u64,
     /// What is durable.
@@ -70,6 +88,13 @@ pub struct Browser {
     locks: BTreeMap<NodeId, Lock>,
     /// Answers about locks that have not been delivered yet.
     pub answers: Vec<Answer>,
+    /// The pages that have a connection to a database. While one of them stands still, the
+    /// database cannot be deleted.
+    pub connections: BTreeSet<(Database, Page)>,
+    /// Every node that was ever in the registry.
+    pub registered: BTreeSet<NodeId>,
+    /// Whether other pages have their turn between the transactions of one operation.
+    pub stepwise: bool,
 }
 
 fn elastic_input(generation: u32, input: elastic::Input) -> Input<State> {
@@ -97,9 +122,16 @@ impl Browser {
                 return None;
             }
         };
-        let request = Request { page, generation, effect, begun: false };
-        self.queues.entry(database).or_default().push_back(request);
+        self.queue(
+            database,
+            Request { page, generation, task: Task::Effect(effect), begun: false },
+        );
         Some(database)
+    }
+
+    /// Puts a request in the queue of a database.
+    pub fn queue(&mut self, database: Database, request: Request) {
+        self.queues.entry(database).or_default().push_back(request);
     }
 
     fn lock(&mut self, page: Page, generation: u32, effect: &Effect) {
@@ -132,7 +164,10 @@ impl Browser {
                 self.answers.push(Answer { page, input: elastic_input(generation, granted) });
             }
             Effect::Unlock(node) => self.release(*node, page),
-            Effect::UnlockAll => self.release_all(page),
+            Effect::UnlockAll => {
+                self.disconnect(page);
+                self.release_all(page);
+            }
             _ => unreachable!("not about a lock: {effect:?}"),
         }
     }
@@ -183,68 +218,133 @@ impl Browser {
         holder.is_some_and(|(holder, _)| holder == page)
     }
 
-    /// Carries out a request, in one transaction. Gives the answer, if there is one.
-    pub fn carry_out(&mut self, request: Request) -> Option<Answer> {
-        let Request { page, generation, effect, .. } = request;
-        let answer = |input| Some(Answer { page, input: elastic_input(generation, input) });
-        let effect = match effect {
-            HostEffect::Write { node, epoch, persist, .. } => {
+    /// A page closes its connections, or is gone.
+    pub fn disconnect(&mut self, page: Page) {
+        self.connections.retain(|(_, other)| *other != page);
+    }
+
+    /// The site's data are deleted. All connections are lost.
+    pub fn clear(&mut self) {
+        self.registry = None;
+        self.nodes.clear();
+        self.connections.clear();
+    }
+
+    /// Carries out a request to this database, in one transaction. Gives the answer, if there is
+    /// one already, and the requests that follow if the page still lives.
+    pub fn carry_out(
+        &mut self,
+        database: Database,
+        request: Request,
+    ) -> (Option<Answer>, Vec<(Database, Request)>) {
+        let Request { page, generation, task, .. } = request;
+        let (input, next) = self.step(database, page, generation, task);
+        let mut answer = input.map(|input| Answer { page, input });
+        let request =
+            |(database, task)| (database, Request { page, generation, task, begun: false });
+        let next: Vec<_> = next.into_iter().map(request).collect();
+        if self.stepwise {
+            return (answer, next);
+        }
+        for (database, request) in next {
+            let (answered, _) = self.carry_out(database, request);
+            answer = answer.or(answered);
+        }
+        (answer, Vec::new())
+    }
+
+    fn step(
+        &mut self,
+        database: Database,
+        page: Page,
+        generation: u32,
+        task: Task,
+    ) -> (Option<Input<State>>, Vec<(Database, Task)>) {
+        let answer = |input| (Some(elastic_input(generation, input)), Vec::new());
+        self.connections.insert((database, page));
+        match task {
+            Task::Effect(HostEffect::Write { node, epoch, persist, .. }) => {
                 let stored = self.nodes.get_mut(&node);
-                return match (admit(stored.as_ref().map(|s| s.epoch), epoch), stored) {
+                match (admit(stored.as_ref().map(|s| s.epoch), epoch), stored) {
                     (Ok(()), Some(stored)) => {
                         let seq = persist.seq;
                         stored.disk.start(Write::Raft(persist));
                         stored.disk.finish();
-                        Some(Answer { page, input: Input::Persisted { generation, node, seq } })
+                        (Some(Input::Persisted { generation, node, seq }), Vec::new())
                     }
-                    (Err(Fence::NoRecord), _) if self.registry.is_none() => {
-                        answer(elastic::Input::Failed(StopReason::StorageLost))
+                    (Err(Fence::NoRecord), _) => {
+                        (None, vec![(0, Task::Confirm(elastic::Input::Lost(node)))])
                     }
                     _ => answer(elastic::Input::Lost(node)),
-                };
-            }
-            HostEffect::Elastic { effect, .. } => effect,
-            HostEffect::Listen(_) | HostEffect::Unlisten(_) | HostEffect::Record { .. } => {
-                return None;
-            }
-        };
-        match effect {
-            Effect::ReadRegistry => answer(elastic::Input::Registry(self.registry.clone())),
-            Effect::Found(registry) => {
-                let registry = self.registry.get_or_insert(registry).clone();
-                answer(elastic::Input::Registry(Some(registry)))
-            }
-            Effect::Register(node) => match &mut self.registry {
-                Some(registry) => {
-                    registry.nodes.push(node);
-                    answer(elastic::Input::Registered(node))
                 }
-                None => answer(elastic::Input::Failed(StopReason::StorageLost)),
-            },
-            Effect::Load(node) => {
-                let record = self.nodes.get_mut(&node).map(|stored| {
-                    stored.epoch += 1;
-                    let (incarnation, epoch) = (stored.incarnation, stored.epoch);
-                    Record { incarnation, epoch, saved: stored.disk.load() }
-                });
-                answer(elastic::Input::Loaded { node, record })
             }
-            Effect::Create { node, incarnation, saved } => {
-                let stored = Stored { incarnation, epoch: 1, disk: Disk::with(saved) };
-                self.nodes.insert(node, stored);
-                answer(elastic::Input::Created(node))
+            Task::Effect(HostEffect::Elastic { effect, .. }) => self.elastic(generation, effect),
+            Task::Effect(_) => (None, Vec::new()),
+            Task::Remove => {
+                self.nodes.remove(&database);
+                self.connections.retain(|(other, _)| *other != database);
+                (None, Vec::new())
             }
-            Effect::Delete(node) => {
-                self.nodes.remove(&node);
+            Task::TakeOff(node) => {
                 if let Some(registry) = &mut self.registry {
                     registry.nodes.retain(|other| *other != node);
                 }
                 answer(elastic::Input::Deleted(node))
             }
+            Task::Confirm(_) if self.registry.is_none() => {
+                answer(elastic::Input::Failed(StopReason::StorageLost))
+            }
+            Task::Confirm(input) => answer(input),
+        }
+    }
+
+    fn elastic(
+        &mut self,
+        generation: u32,
+        effect: Effect,
+    ) -> (Option<Input<State>>, Vec<(Database, Task)>) {
+        let answer = |input| (Some(elastic_input(generation, input)), Vec::new());
+        match effect {
+            Effect::ReadRegistry => answer(elastic::Input::Registry(self.registry.clone())),
+            Effect::Found(registry) => {
+                let registry = self.registry.get_or_insert(registry).clone();
+                self.registered.extend(&registry.nodes);
+                answer(elastic::Input::Registry(Some(registry)))
+            }
+            Effect::Register(node) => match &mut self.registry {
+                Some(registry) => {
+                    registry.nodes.push(node);
+                    self.registered.insert(node);
+                    answer(elastic::Input::Registered(node))
+                }
+                None => answer(elastic::Input::Failed(StopReason::StorageLost)),
+            },
+            Effect::Load(node) => match self.nodes.get_mut(&node) {
+                Some(stored) => {
+                    stored.epoch += 1;
+                    let (incarnation, epoch) = (stored.incarnation, stored.epoch);
+                    let record = Some(Record { incarnation, epoch, saved: stored.disk.load() });
+                    answer(elastic::Input::Loaded { node, record })
+                }
+                None => {
+                    let loaded = elastic::Input::Loaded { node, record: None };
+                    (None, vec![(0, Task::Confirm(loaded))])
+                }
+            },
+            Effect::Create { node, incarnation, saved } => {
+                let stored = Stored { incarnation, epoch: 1, disk: Disk::with(saved) };
+                self.nodes.insert(node, stored);
+                answer(elastic::Input::Created(node))
+            }
+            // The record is cleared, which fences off its owners, before the database is deleted.
+            Effect::Delete(node) => {
+                self.nodes.remove(&node);
+                (None, vec![(0, Task::TakeOff(node))])
+            }
             Effect::DeleteAll => {
-                self.registry = None;
-                self.nodes.clear();
-                None
+                let nodes = self.registry.take().map(|registry| registry.nodes);
+                let nodes = nodes.into_iter().flatten();
+                (None, nodes.map(|node| (node, Task::Remove)).collect())
             }
             effect => unreachable!("not about storage: {effect:?}"),
         }

@@ -1,5 +1,8 @@
 //! What clients asked for and what they were answered, and whether that is linearizable, register
 //! by register. The checker of Wing, Gong and Lowe in `todc-utils` decides.
+//!
+//! A cluster of tabs can be ended and another one founded. Each incarnation has registers of its
+//! own, and a perform takes effect in one of them at most.
 
 use std::collections::BTreeSet;
 
@@ -63,7 +66,21 @@ pub struct Op {
 #[derive(Debug, Default)]
 pub struct History {
     ops: Vec<Op>,
+    /// By operation.
+    lives: Vec<Lives>,
     clock: u64,
+    /// The incarnation of the cluster to which belongs what is recorded next; 0 if there is none
+    /// yet, or only one.
+    pub incarnation: u64,
+}
+
+/// The incarnations to which one operation belongs. 0 means that it is not known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lives {
+    /// The one of which its client was a part when it called.
+    called: u64,
+    /// The one in which it took effect.
+    effective: u64,
 }
 
 impl History {
@@ -71,6 +88,7 @@ impl History {
     pub fn call(&mut self, op: Op) -> OpId {
         self.clock += 1;
         self.ops.push(Op { called: self.clock, ..op });
+        self.lives.push(Lives { called: self.incarnation, effective: 0 });
         OpId::try_from(self.ops.len()).expect("runs are short")
     }
 
@@ -122,13 +140,32 @@ impl History {
             (_, Outcome::Failed(failure)) => match failure.code.as_str() {
                 VALUE => Answer::Value(failure.message.parse().expect("a value")),
                 "TIMEOUT" | "CLOSED" | "OUTCOME_UNKNOWN" => Answer::Unknown,
+                "DESTROYED" | "STORAGE_LOST" => Answer::Unknown,
                 "BUSY" | "TOO_LARGE" | "SESSION_EXPIRED" | "REDUCER_FAILED" => Answer::Refused,
                 "CLUSTER_FULL" | "AMNESIA" | "NOT_A_MEMBER" => Answer::Refused,
                 code => return Err(format!("op {op} failed with the unknown code {code}")),
             },
         };
         record.answered = Some((clock, answer));
+        if !matches!(answer, Answer::Unknown | Answer::Refused) {
+            self.takes_effect(op)?;
+        }
         self.check_never_ran(op)
+    }
+
+    /// An operation takes effect in the present incarnation. A perform must not do that in a later
+    /// one than that of its call. A read may, because its answer is what it finds.
+    fn takes_effect(&mut self, op: OpId) -> Result<(), String> {
+        let (now, asked) = (self.incarnation, self.op(op).asked);
+        let Lives { called, effective } = &mut self.lives[op as usize - 1];
+        let before = std::mem::replace(effective, now);
+        let other = [before, if asked == Asked::Read { 0 } else { *called }];
+        match other.into_iter().find(|other| *other != 0 && *other != now) {
+            None => Ok(()),
+            Some(other) => Err(format!(
+                "op {op} belongs to incarnation {other:x}, but takes effect in {now:x}"
+            )),
+        }
     }
 
     /// Records that the action of a perform is committed.
@@ -141,6 +178,7 @@ impl History {
         if let Some((before, _)) = record.committed.replace((index, action.old)) {
             return Err(format!("op {op} ran twice: at {before} and at {index}"));
         }
+        self.takes_effect(op)?;
         self.check_never_ran(op)
     }
 
@@ -161,12 +199,16 @@ impl History {
     /// # Errors
     /// When a history is not linearizable: names the first such register and lists its history.
     pub fn check(&self) -> Result<(), String> {
-        (0..machine::KEYS as u8).try_for_each(|key| self.check_key(key))
+        let incarnations: BTreeSet<u64> = self.lives.iter().map(|lives| lives.effective).collect();
+        incarnations.into_iter().try_for_each(|incarnation| {
+            (0..machine::KEYS as u8).try_for_each(|key| self.check_key(incarnation, key))
+        })
     }
 
-    fn check_key(&self, key: u8) -> Result<(), String> {
-        let ops = (1..).zip(&self.ops).filter(|(_, op)| op.key == key);
-        let ops: Vec<(OpId, &Op)> = ops.take(LONGEST).collect();
+    fn check_key(&self, incarnation: u64, key: u8) -> Result<(), String> {
+        let ops = (1..).zip(&self.ops).zip(&self.lives);
+        let ops = ops.filter(|((_, op), lives)| op.key == key && lives.effective == incarnation);
+        let ops: Vec<(OpId, &Op)> = ops.map(|(op, _)| op).take(LONGEST).collect();
         // An answer that came after the last checked call is ignored: at that time, the operation
         // was still running.
         let Some(end) = ops.last().map(|(_, op)| op.called) else { return Ok(()) };

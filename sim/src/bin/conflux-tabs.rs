@@ -69,7 +69,7 @@ fn print_stats(stats: &Stats, busy: Option<Duration>) {
     println!(
         "{} runs, {} events, {:.1} h simulated; {} performs and reads, {} entries committed, {} \
          leaders elected; {} tabs opened, {} died, {} froze; {} nodes loaded, {} locks stolen, {} \
-         times all tabs died",
+         times all tabs died; {} clusters founded, {} times destroyed, {} times site data cleared",
         stats.runs,
         stats.events,
         stats.time as f64 / 3.6e9,
@@ -82,6 +82,9 @@ fn print_stats(stats: &Stats, busy: Option<Duration>) {
         stats.adopted,
         stats.stolen,
         stats.extinct,
+        stats.founded,
+        stats.destroyed,
+        stats.cleared,
     );
     if let Some(busy) = busy.filter(|busy| !busy.is_zero()) {
         println!("{:.0} events/s on one core", stats.events as f64 / busy.as_secs_f64());

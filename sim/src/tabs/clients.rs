@@ -36,6 +36,7 @@ impl World {
         self.stats.ops += 1;
         let (process, client) = (at, tab.machine.client);
         let (called, answered, committed) = (0, None, None);
+        self.history.incarnation = tab.incarnation;
         self.history.call(Op { asked, process, client, key, expected, called, answered, committed })
     }
 
@@ -57,6 +58,7 @@ impl World {
         let local = core.committed().register(self.history.op(op).key);
         let own = core.elastic().expect("an elastic cluster").own().and_then(|own| core.node(own));
         let applied = own.map_or(0, |node| node.store().applied());
+        self.history.incarnation = self.tabs[at].incarnation;
         self.history.answer(op, &settled.outcome, local, applied)?;
         note!(
             self,

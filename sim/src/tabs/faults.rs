@@ -86,12 +86,18 @@ impl World {
     }
 
     pub(super) fn awake(&self) -> Vec<usize> {
-        let awake = |at: &usize| self.tabs[*at].open && self.tabs[*at].frozen == Frozen::No;
+        let awake = |at: &usize| {
+            let tab = &self.tabs[*at];
+            tab.open && tab.frozen == Frozen::No && !tab.stopped
+        };
         (0..self.tabs.len()).filter(awake).collect()
     }
 
     /// Checks, again and again after the faults have stopped, what must have happened by now.
     pub(super) fn check_recovery(&mut self) -> Check {
+        if self.is_final() {
+            return self.check_final();
+        }
         // A tab that stayed frozen may still thaw, by an event that was scheduled when it froze.
         let awake = self.awake();
         if awake.is_empty() {
@@ -119,10 +125,7 @@ impl World {
             return Ok(());
         }
         match self.unsettled(&awake) {
-            None => {
-                self.done = true;
-                Ok(())
-            }
+            None => self.finish(),
             Some(why) if late => {
                 for at in awake {
                     note!(
@@ -183,6 +186,9 @@ impl World {
                 return Some(format!("nodes are stored that no tab needs:\n{listed:?} {owns:?}"));
             }
         }
-        (states.len() > 1).then(|| "the tabs end in different states".into())
+        if states.len() > 1 {
+            return Some("the tabs end in different states".into());
+        }
+        self.orphan()
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Each tab runs the real host core ([`Host`]) and everything below it. Tabs open, close, hide,
 //! crash between any two effects, and freeze, with or without a warning. Tabs lose locks without
-//! notice. All tabs die at once.
+//! notice. All tabs die at once. In a quarter of the runs users end the cluster or delete the site's
+//! data, and another cluster is founded.
 
 macro_rules! note {
     ($world:expr, $($text:tt)*) => {
@@ -15,7 +16,9 @@ macro_rules! note {
 }
 
 mod clients;
+mod endings;
 mod faults;
+mod incarnations;
 mod pages;
 mod plan;
 mod storage;
@@ -34,8 +37,10 @@ use conflux::wire;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
+use self::endings::Endings;
+use self::incarnations::Incarnations;
 pub use self::plan::{Plan, Report, Stats};
-use crate::browser::{Answer, Browser, Database, Page};
+use crate::browser::{Answer, Browser, Database, Page, Request, Task};
 use crate::clock::{Clock, Micros};
 use crate::conditions::quiesce_interval;
 use crate::history::{Asked, History, Op};
@@ -54,15 +59,41 @@ const MAX_EVENTS_AFTER_FAULTS: u64 = 1_000_000;
 
 #[derive(Debug)]
 enum Event {
-    Frame { to: Page, frame: Vec<u8> },
-    Timer { page: Page },
-    Storage { database: Database },
+    Frame {
+        to: Page,
+        frame: Vec<u8>,
+    },
+    Timer {
+        page: Page,
+    },
+    Storage {
+        database: Database,
+    },
     Locks,
-    Released { page: Page },
-    Client { page: Page },
+    Released {
+        page: Page,
+    },
+    Client {
+        page: Page,
+    },
     Fault,
-    Thaw { page: Page },
+    Thaw {
+        page: Page,
+    },
     Open,
+    /// A user ends the cluster, or the site's data are deleted. `planned`: or that is to happen in
+    /// a moment that matters.
+    Ending {
+        planned: bool,
+    },
+    /// The user leaves the page at once.
+    Leave {
+        page: Page,
+    },
+    /// The user loads the page again.
+    Reload {
+        page: Page,
+    },
 }
 
 /// How much of a tab is frozen.
@@ -95,6 +126,10 @@ struct Tab {
     listens: BTreeSet<String>,
     /// What each node that runs in the tab showed when it was last checked.
     lasts: BTreeMap<NodeId, Last>,
+    /// The incarnation of the cluster to which its last own node belongs; 0 if it had none yet.
+    incarnation: u64,
+    /// Its host has stopped for good: the user was told that the cluster is over.
+    stopped: bool,
     /// The tab dies after so many more effects.
     crash_after: Option<u32>,
     visible: bool,
@@ -139,7 +174,9 @@ struct World {
     slots: Vec<Option<Event>>,
     browser: Browser,
     tabs: Vec<Tab>,
-    invariants: Invariants,
+    incarnations: Incarnations,
+    /// How clusters end, if they do in this run.
+    endings: Option<Endings>,
     history: History,
     /// How many pages were ever opened. Each is a client.
     pages: u16,
@@ -156,8 +193,8 @@ pub fn run(plan: &Plan) -> Report {
     let mut world = World::new(plan);
     let failure = failure(|| world.run());
     world.stats.time = world.now;
-    world.stats.committed = world.invariants.committed();
-    world.stats.elections = world.invariants.elections() as u64;
+    world.stats.committed = world.incarnations.all().map(Invariants::committed).sum();
+    world.stats.elections = world.incarnations.all().map(|all| all.elections() as u64).sum();
     Report { plan: plan.clone(), failure, stats: world.stats, trace: world.trace }
 }
 
@@ -200,7 +237,8 @@ impl World {
             slots: Vec::new(),
             browser: Browser::default(),
             tabs: Vec::new(),
-            invariants: Invariants::new(Members::default()),
+            incarnations: Incarnations::default(),
+            endings: Endings::draw(plan.seed),
             history: History::default(),
             pages: 0,
             healed: None,
@@ -214,6 +252,11 @@ impl World {
         }
         let first = world.now + world.rng.random_range(0..500_000);
         world.schedule(first, Event::Fault);
+        if let Some(endings) = &mut world.endings {
+            world.browser.stepwise = true;
+            let first = world.now + endings.pause();
+            world.schedule(first, Event::Ending { planned: true });
+        }
         world
     }
 
@@ -273,6 +316,15 @@ impl World {
             Event::Thaw { page } if self.is_current(page) => self.thaw(page.0),
             Event::Thaw { .. } => Ok(()),
             Event::Open => self.open(),
+            Event::Ending { planned: true } => self.plan_ending(),
+            Event::Ending { planned: false } => self.end(),
+            Event::Leave { page } => {
+                if self.is_current(page) {
+                    self.kill(page.0);
+                }
+                Ok(())
+            }
+            Event::Reload { page } => self.reload(page),
         }
     }
 
@@ -321,11 +373,14 @@ impl World {
                 self.effect(page, effect)?;
             }
             for notice in notices {
-                if let Notice::Error(failure) = notice {
-                    note!(self, "tab {at} reports {}: {}", failure.code, failure.message);
-                    if failure.code != "REDUCER_FAILED" {
-                        return Err(format!("tab {at} reports {failure:?}"));
+                match notice {
+                    Notice::Error(failure) => {
+                        note!(self, "tab {at} reports {}: {}", failure.code, failure.message);
+                        self.reported(at, &failure)?;
                     }
+                    // Indexes count anew.
+                    Notice::State => self.tabs[at].machine.notified = 0,
+                    _ => {}
                 }
             }
             if let Some(call) = call {
@@ -381,33 +436,5 @@ impl World {
                 note!(self, "{from} → {to} {}", crate::world::Line(&message));
             }
         }
-    }
-
-    /// Checks every node that runs in a tab. `states` says whether to check states, too: that is
-    /// possible only when no user code runs.
-    fn check_nodes(&mut self, at: usize, states: bool) -> Check {
-        let tab = &mut self.tabs[at];
-        let now = tab.clock.read(self.now);
-        let running: Vec<_> = tab.core.elastic().expect("an elastic cluster").running().collect();
-        tab.lasts.retain(|node, _| running.contains(node));
-        for node in running {
-            let (Some(here), Some(epoch)) = (tab.core.node(node), tab.core.epoch(node)) else {
-                continue;
-            };
-            let current = self.browser.nodes.get(&node).map(|stored| stored.epoch);
-            let Some(raft) = here.raft() else { continue };
-            let last = tab.lasts.entry(node).or_default();
-            if current != Some(epoch) {
-                // Another host has taken the node over, and this one does not know it. Still, what
-                // it commits must be committed.
-                self.invariants.look_at_commit(last, raft, &mut self.history)?;
-                continue;
-            }
-            self.invariants.look_at_raft(last, raft, now, &mut self.history)?;
-            if states {
-                self.invariants.look_at_state(last, raft, here.store())?;
-            }
-        }
-        Ok(())
     }
 }

@@ -38,6 +38,8 @@ impl World {
             stash: Vec::new(),
             listens: BTreeSet::new(),
             lasts: BTreeMap::new(),
+            incarnation: 0,
+            stopped: false,
             crash_after: None,
             visible: true,
         };
@@ -69,12 +71,19 @@ impl World {
         let mut moved = Vec::new();
         for (database, queue) in &mut self.browser.queues {
             let had = queue.len();
-            queue.retain(|request| request.page != page || request.begun);
+            queue.retain(|request| {
+                let stays = request.page != page || request.begun;
+                if !stays && matches!(request.task, Task::Remove) {
+                    self.incarnations.abandon(*database);
+                }
+                stays
+            });
             if queue.len() != had {
                 moved.push(*database);
             }
         }
         moved.into_iter().for_each(|database| self.begin(database));
+        self.browser.disconnect(page);
         let pause = self.rng.random_range(10_000..80_000);
         self.schedule(self.now + pause, Event::Released { page });
     }

@@ -47,6 +47,12 @@ pub struct Stats {
     pub stolen: u64,
     /// How often all tabs died at once.
     pub extinct: u64,
+    /// How often a user ended the cluster.
+    pub destroyed: u64,
+    /// How often the site's data were deleted.
+    pub cleared: u64,
+    /// How many clusters were founded.
+    pub founded: u64,
 }
 
 impl Stats {
@@ -64,6 +70,9 @@ impl Stats {
         self.adopted += other.adopted;
         self.stolen += other.stolen;
         self.extinct += other.extinct;
+        self.destroyed += other.destroyed;
+        self.cleared += other.cleared;
+        self.founded += other.founded;
     }
 }
 

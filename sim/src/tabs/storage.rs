@@ -25,53 +25,71 @@ impl World {
     }
 
     pub(super) fn storage(&mut self, database: Database) -> Check {
-        let queue = self.browser.queues.get_mut(&database).expect("something was asked of it");
-        let begun = queue.front().is_some_and(|request| request.begun);
-        if !begun {
-            return Ok(());
-        }
-        let request = queue.front().expect("just seen");
+        let queue = self.browser.queues.get(&database).expect("something was asked of it");
+        let Some(request) = queue.front().filter(|request| request.begun) else { return Ok(()) };
         let (tab, page) = request.page;
+        let blocked = matches!(request.task, Task::Remove) && self.is_held(database);
         let alive = self.tabs[tab].page == page && self.tabs[tab].open;
         // The transaction of a frozen page blocks all requests behind it until the page thaws or
         // dies.
-        if alive && self.tabs[tab].frozen != Frozen::No && self.healed.is_none() {
+        if blocked || alive && self.tabs[tab].frozen != Frozen::No && self.healed.is_none() {
             let at = self.now + 50_000;
             self.schedule(at, Event::Storage { database });
             return Ok(());
         }
+        let queue = self.browser.queues.get_mut(&database).expect("just seen");
         let request = queue.pop_front().expect("just seen");
         let lost = !alive && self.rng.random();
         if !lost {
-            let node = match &request.effect {
-                Effect::Write { node, epoch, .. } => {
-                    let current = self.browser.nodes.get(node).map(|stored| stored.epoch);
-                    (current == Some(*epoch)).then_some(*node)
-                }
-                _ => None,
-            };
-            if matches!(&request.effect, Effect::Elastic { effect: elastic::Effect::Load(_), .. }) {
-                self.stats.adopted += 1;
-            }
-            let founds = self.browser.registry.is_none();
-            let answer = self.browser.carry_out(request);
-            if let Some(node) = node {
-                let hard = self.browser.nodes[&node].disk.hard();
-                self.invariants.persisted(node, hard)?;
-            }
-            if founds && let Some(registry) = &self.browser.registry {
-                let node = registry.nodes[0];
-                self.invariants = Invariants::new(Members::voters([node]));
-                let first = self.browser.nodes[&node].disk.load().entries;
-                self.invariants.append(0, &first)?;
-                note!(self, "the cluster is founded by {}", name(node));
-            }
-            if let Some(Answer { page, input }) = answer {
-                self.give(page, input)?;
-            }
+            self.carry_out(database, request)?;
+        } else if matches!(request.task, Task::Remove) {
+            self.incarnations.abandon(database);
         }
         self.begin(database);
         Ok(())
+    }
+
+    /// Carries out a request. The page gets the answer, and makes the requests that follow.
+    pub(super) fn carry_out(&mut self, database: Database, request: Request) -> Check {
+        let page = request.page;
+        let mut written = None;
+        if let Task::Effect(effect) = &request.task {
+            if let Effect::Write { node, epoch, .. } = effect {
+                let current = self.browser.nodes.get(node).map(|stored| stored.epoch);
+                written = (current == Some(*epoch)).then_some(*node);
+            }
+            if matches!(effect, Effect::Elastic { effect: elastic::Effect::Load(_), .. }) {
+                self.stats.adopted += 1;
+            }
+        }
+        self.look_at_moment(endings::moment(&request.task));
+        let before = self.browser.registry.as_ref().map(|registry| registry.incarnation);
+        let (answer, next) = self.browser.carry_out(database, request);
+        if let Some(stored) = written.and_then(|node| self.browser.nodes.get(&node)) {
+            let hard = stored.disk.hard();
+            self.incarnations.of(stored.incarnation).persisted(database, hard)?;
+        }
+        self.look_at_registry(before)?;
+        for (database, request) in next {
+            if self.is_current(page) {
+                self.browser.queue(database, request);
+                self.begin(database);
+            } else if matches!(request.task, Task::Remove) {
+                self.incarnations.abandon(database);
+            }
+        }
+        match answer {
+            Some(Answer { page, input }) => self.give(page, input),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a page that stands still has a connection to this database.
+    fn is_held(&self, database: Database) -> bool {
+        let mut pages = self.browser.connections.range((database, (0, 0))..);
+        pages.any(|(other, page)| {
+            *other == database && self.is_current(*page) && self.tabs[page.0].frozen != Frozen::No
+        })
     }
 
     pub(super) fn report_locks(&mut self) {
@@ -115,7 +133,8 @@ impl World {
         let snapshot = persist.snapshot.as_ref().filter(|s| s.last.index == before);
         let term = snapshot.map(|s| s.last.term).or_else(|| raft.log().term(before)).unwrap_or(0);
         if term > 0 || before == 0 {
-            self.invariants.append(term, &persist.entries)?;
+            let incarnation = self.incarnation(at);
+            self.incarnations.of(incarnation).append(term, &persist.entries)?;
         }
         Ok(())
     }
