@@ -74,6 +74,10 @@ fn shown(effects: &[Effect]) -> Vec<String> {
     effects.iter().map(|effect| format!("{effect:?}")).collect()
 }
 
+fn register(node: NodeId, incarnation: u64) -> String {
+    format!("{:?}", Effect::Register { node, incarnation })
+}
+
 fn hello(own: NodeId, nodes: &[NodeId]) -> Body {
     Body::Hello { own: Some(own), nodes: nodes.to_vec(), visible: true, ask: false }
 }
@@ -114,7 +118,7 @@ fn a_host_that_founds_too_late_joins_the_existing_cluster() {
     let made = rig.granted(fresh);
     let [Effect::Create { incarnation: 9, saved, .. }] = &made[..] else { panic!("{made:?}") };
     assert!(saved.entries.is_empty());
-    assert_eq!(shown(&rig.give(Input::Created(fresh))), [format!("Register({fresh})")]);
+    assert_eq!(shown(&rig.give(Input::Created(fresh))), [register(fresh, 9)]);
     assert!(matches!(rig.give(Input::Registered(fresh))[0], Effect::Run { own: true, .. }));
 }
 
@@ -132,6 +136,19 @@ fn a_host_that_finds_another_cluster_in_the_registry_starts_anew() {
     let mut rig = Rig::settled(&[3]);
     let effects = rig.give(Input::Registry(None));
     assert!(matches!(effects[..], [.., Effect::Stopped(StopReason::StorageLost)]), "{effects:?}");
+}
+
+#[test]
+fn a_host_whose_cluster_is_over_before_its_node_is_registered_starts_anew() {
+    let mut rig = Rig::new(1);
+    rig.give(Input::Start);
+    let asked = rig.give(Input::Registry(Some(Registry { incarnation: 7, nodes: vec![] })));
+    let [Effect::TryLock(node)] = asked[..] else { panic!("{asked:?}") };
+    rig.granted(node);
+    assert_eq!(shown(&rig.give(Input::Created(node))), [register(node, 7)]);
+    // Site data were deleted, and another host has founded a cluster. A node of the earlier one
+    // would wait in the later one for ever.
+    assert_eq!(shown(&rig.give(Input::Lost(node))), ["UnlockAll", "ReadRegistry"]);
 }
 
 #[test]

@@ -122,8 +122,10 @@ impl Browser {
             Ask::Found(registry) => {
                 elastic::Input::Registry(Some(self.registry.get_or_insert(registry).clone()))
             }
-            Ask::Register(node) => {
-                self.registry.as_mut().expect("there is one").nodes.push(node);
+            Ask::Register { node, incarnation } => {
+                let registry = self.registry.as_mut().expect("there is one");
+                assert_eq!(registry.incarnation, incarnation);
+                registry.nodes.push(node);
                 elastic::Input::Registered(node)
             }
             Ask::TryLock(node) | Ask::AwaitLock(node) => {

@@ -108,7 +108,9 @@ impl Browser {
         let (generation, database) = match &effect {
             HostEffect::Write { generation, node, .. } => (*generation, *node),
             HostEffect::Elastic { generation, effect } => match effect {
-                Effect::ReadRegistry | Effect::Found(_) | Effect::Register(_) => (*generation, 0),
+                Effect::ReadRegistry | Effect::Found(_) | Effect::Register { .. } => {
+                    (*generation, 0)
+                }
                 Effect::DeleteAll => (*generation, 0),
                 Effect::Load(node) | Effect::Delete(node) | Effect::Create { node, .. } => {
                     (*generation, *node)
@@ -311,13 +313,19 @@ impl Browser {
                 self.registered.extend(&registry.nodes);
                 answer(elastic::Input::Registry(Some(registry)))
             }
-            Effect::Register(node) => match &mut self.registry {
-                Some(registry) => {
+            Effect::Register { node, incarnation } => match &mut self.registry {
+                Some(registry) if registry.incarnation == incarnation => {
                     registry.nodes.push(node);
                     self.registered.insert(node);
                     answer(elastic::Input::Registered(node))
                 }
-                None => answer(elastic::Input::Failed(StopReason::StorageLost)),
+                registry => {
+                    let lost = match registry {
+                        Some(_) => elastic::Input::Lost(node),
+                        None => elastic::Input::Failed(StopReason::StorageLost),
+                    };
+                    (Some(elastic_input(generation, lost)), vec![(node, Task::Remove)])
+                }
             },
             Effect::Load(node) => match self.nodes.get_mut(&node) {
                 Some(stored) => {

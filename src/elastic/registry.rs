@@ -123,7 +123,8 @@ impl Elastic {
             let registry = Registry { incarnation: self.incarnation, nodes: vec![node] };
             self.out.push(Effect::Found(registry));
         } else {
-            self.out.push(Effect::Register(node));
+            let incarnation = self.incarnation;
+            self.out.push(Effect::Register { node, incarnation });
         }
     }
 

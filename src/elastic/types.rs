@@ -145,8 +145,15 @@ pub enum Effect {
     /// In one transaction: write this registry if there is none, and return the one that is there
     /// then.
     Found(Registry),
-    /// Add a node to the registry.
-    Register(NodeId),
+    /// Add a node to the registry, if the registry has this incarnation. If not, the node's record
+    /// is of no use and is deleted, and the answer is [`Input::Lost`], or [`Input::Failed`] when
+    /// there is no registry.
+    Register {
+        /// The node.
+        node: NodeId,
+        /// The cluster's incarnation.
+        incarnation: u64,
+    },
     /// Ask for a lock if it is free.
     TryLock(NodeId),
     /// Queue for a lock.

@@ -275,11 +275,16 @@ class Tabs {
         return ['registry', founded]
       }
       case 'register': {
-        const registered = await registry((now, store, result) => {
-          if (now) store.put({ ...now, nodes: [...new Set([...now.nodes, node])] }, 'cluster')
-          result(now !== undefined)
+        const there = await registry((now, store, result) => {
+          if (now?.incarnation === value) store.put({ ...now, nodes: [...new Set([...now.nodes, node])] }, 'cluster')
+          result(now?.incarnation)
         })
-        return [registered ? 'registered' : 'storageLost', undefined]
+        if (there === value) return ['registered', undefined]
+        // The cluster for which the node was made is over, and perhaps another one was founded. Nobody will look for the
+        // node's database.
+        this.#node(node).database.remove()
+        this.#nodes.delete(node)
+        return [there === undefined ? 'storageLost' : 'lost', undefined]
       }
       case 'create': {
         const stored = this.#node(node)

@@ -51,7 +51,7 @@ pub(super) fn moment(task: &Task) -> Option<u32> {
             Ask::ReadRegistry => 0,
             Ask::Create { .. } => 1,
             Ask::Found(_) => 2,
-            Ask::Register(_) => 3,
+            Ask::Register { .. } => 3,
             Ask::Load(_) => 4,
             Ask::Delete(_) => 5,
             Ask::DeleteAll => 6,

@@ -93,6 +93,24 @@ impl World {
         }
     }
 
+    /// Checks after a transaction on the registry that its newest node, if that has a record, is of
+    /// the same cluster. No host of another one would ever be answered.
+    pub(super) fn look_at_nodes(&self, database: Database) -> Check {
+        let Some(registry) = self.browser.registry.as_ref().filter(|_| database == 0) else {
+            return Ok(());
+        };
+        let Some(node) = registry.nodes.last() else { return Ok(()) };
+        match self.browser.nodes.get(node) {
+            Some(stored) if stored.incarnation != registry.incarnation => Err(format!(
+                "{} of {:x} is in the registry of {:x}",
+                name(*node),
+                stored.incarnation,
+                registry.incarnation
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// A host has told its user about an error.
     pub(super) fn reported(&mut self, at: usize, failure: &store::Failure) -> Check {
         if failure.code == "REDUCER_FAILED" {

@@ -70,6 +70,7 @@ impl World {
             self.incarnations.of(stored.incarnation).persisted(database, hard)?;
         }
         self.look_at_registry(before)?;
+        self.look_at_nodes(database)?;
         for (database, request) in next {
             if self.is_current(page) {
                 self.browser.queue(database, request);

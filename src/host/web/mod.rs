@@ -330,7 +330,7 @@ impl WebHost {
         let (what, node, value) = match effect {
             Ask::ReadRegistry => ("read", 0, JsValue::UNDEFINED),
             Ask::Found(registry) => ("found", registry.nodes[0], hex(registry.incarnation)),
-            Ask::Register(node) => ("register", node, JsValue::UNDEFINED),
+            Ask::Register { node, incarnation } => ("register", node, hex(incarnation)),
             Ask::TryLock(node) => ("try", node, JsValue::UNDEFINED),
             Ask::AwaitLock(node) => ("await", node, JsValue::UNDEFINED),
             Ask::StealLock(node) => ("steal", node, JsValue::UNDEFINED),
