@@ -101,6 +101,25 @@ fn the_first_host_founds_a_cluster_with_a_node_of_its_own() {
 }
 
 #[test]
+fn a_host_whose_storage_was_deleted_before_it_founds_a_cluster_begins_again() {
+    let mut rig = Rig::new(1);
+    rig.give(Input::Start);
+    let asked = rig.give(Input::Registry(None));
+    let [Effect::TryLock(node)] = asked[..] else { panic!("{asked:?}") };
+    rig.granted(node);
+    rig.give(Input::Created(node));
+    // The node's record may be gone, too, and nobody else could lead.
+    let effects = shown(&rig.give(Input::Registry(None)));
+    assert_eq!(effects, ["ReadRegistry".to_string(), format!("Delete({node})")]);
+    let asked = rig.give(Input::Registry(None));
+    let [Effect::TryLock(other)] = asked[..] else { panic!("{asked:?}") };
+    assert_ne!(other, node);
+    assert_eq!(shown(&rig.give(Input::Deleted(node))), [format!("Unlock({node})")]);
+    let made = rig.granted(other);
+    assert!(matches!(&made[..], [Effect::Create { saved, .. }] if saved.entries.len() == 1));
+}
+
+#[test]
 fn a_host_that_founds_too_late_joins_the_existing_cluster() {
     let mut rig = Rig::new(1);
     rig.give(Input::Start);

@@ -91,6 +91,10 @@ pub struct Browser {
     /// The pages that have a connection to a database. While one of them stands still, the
     /// database cannot be deleted.
     pub connections: BTreeSet<(Database, Page)>,
+    /// The mark of the registry while it is empty: another one after each deletion. Each page
+    /// knows the mark that it has read.
+    mark: u32,
+    marks: BTreeMap<Page, u32>,
     /// Every node that was ever in the registry.
     pub registered: BTreeSet<NodeId>,
     /// Whether other pages have their turn between the transactions of one operation.
@@ -228,6 +232,7 @@ impl Browser {
     /// The site's data are deleted. All connections are lost.
     pub fn clear(&mut self) {
         self.registry = None;
+        self.mark += 1;
         self.nodes.clear();
         self.connections.clear();
     }
@@ -280,7 +285,9 @@ impl Browser {
                     _ => answer(elastic::Input::Lost(node)),
                 }
             }
-            Task::Effect(HostEffect::Elastic { effect, .. }) => self.elastic(generation, effect),
+            Task::Effect(HostEffect::Elastic { effect, .. }) => {
+                self.elastic(page, generation, effect)
+            }
             Task::Effect(_) => (None, Vec::new()),
             Task::Remove => {
                 self.nodes.remove(&database);
@@ -302,12 +309,21 @@ impl Browser {
 
     fn elastic(
         &mut self,
+        page: Page,
         generation: u32,
         effect: Effect,
     ) -> (Option<Input<State>>, Vec<(Database, Task)>) {
         let answer = |input| (Some(elastic_input(generation, input)), Vec::new());
         match effect {
-            Effect::ReadRegistry => answer(elastic::Input::Registry(self.registry.clone())),
+            Effect::ReadRegistry => {
+                self.marks.insert(page, self.mark);
+                answer(elastic::Input::Registry(self.registry.clone()))
+            }
+            Effect::Found(_)
+                if self.registry.is_none() && self.marks.get(&page) != Some(&self.mark) =>
+            {
+                answer(elastic::Input::Registry(None))
+            }
             Effect::Found(registry) => {
                 let registry = self.registry.get_or_insert(registry).clone();
                 self.registered.extend(&registry.nodes);
@@ -350,6 +366,7 @@ impl Browser {
                 (None, vec![(0, Task::TakeOff(node))])
             }
             Effect::DeleteAll => {
+                self.mark += 1;
                 let nodes = self.registry.take().map(|registry| registry.nodes);
                 let nodes = nodes.into_iter().flatten();
                 (None, nodes.map(|node| (node, Task::Remove)).collect())

@@ -40,6 +40,16 @@ impl Elastic {
                 self.delete(node);
                 self.try_locks(registry.nodes);
             }
+            // Storage was deleted since this host read the registry. A cluster whose first node has
+            // no record would never have a leader, so this host begins again.
+            (Phase::Choosing, None) if self.founding => {
+                self.founding = false;
+                self.phase = Phase::Reading;
+                self.out.push(Effect::ReadRegistry);
+                if let Some(node) = self.new_node.take() {
+                    self.delete(node);
+                }
+            }
             (Phase::Running, None) => self.stop_for(StopReason::StorageLost),
             (Phase::Running, Some(registry)) if registry.incarnation != self.incarnation => {
                 self.release_all();

@@ -143,7 +143,8 @@ pub enum Effect {
     /// Read the registry.
     ReadRegistry,
     /// In one transaction: write this registry if there is none, and return the one that is there
-    /// then.
+    /// then. Return none if storage was deleted since this host read the registry: the record of
+    /// the first node may be gone.
     Found(Registry),
     /// Add a node to the registry, if the registry has this incarnation. If not, the node's record
     /// is of no use and is deleted, and the answer is [`Input::Lost`], or [`Input::Failed`] when

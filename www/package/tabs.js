@@ -149,6 +149,8 @@ class Tabs {
   #held = new Map()
   #waiting = new Map()
   #generation = 0
+  /** The mark of the empty registry that this page has read: a random number. */
+  #empty
   #closed = false
   #blocked
 
@@ -263,15 +265,33 @@ class Tabs {
       store.get('cluster').onsuccess = ({ target }) => body(target.result, store, result)
     })
     switch (what) {
-      case 'read':
-        return ['registry', await registry((now, _, result) => result(now))]
+      case 'read': {
+        // A mark tells this empty registry from one that is there after storage was deleted once more.
+        const read = await registry((now, store, result) => {
+          if (now !== undefined) return result([now])
+          store.get('empty').onsuccess = ({ target: { result: mark = Math.random() } }) => {
+            store.put(mark, 'empty')
+            result([undefined, mark])
+          }
+          return undefined
+        })
+        this.#empty = read[1]
+        return ['registry', read[0]]
+      }
       case 'found': {
         const founded = await registry((now, store, result) => {
-          const mine = { incarnation: value, nodes: [node] }
-          if (now === undefined) store.put(mine, 'cluster')
-          result(now ?? mine)
+          if (now !== undefined) return result(now)
+          store.get('empty').onsuccess = ({ target: { result: mark } }) => {
+            // Storage was deleted since this page read the registry, and the node's record may be gone with it.
+            if (mark === undefined || mark !== this.#empty) return
+            const mine = { incarnation: value, nodes: [node] }
+            store.delete('empty')
+            store.put(mine, 'cluster')
+            result(mine)
+          }
+          return undefined
         })
-        if (founded.incarnation === value) navigator.storage?.persist?.().catch(() => {})
+        if (founded?.incarnation === value) navigator.storage?.persist?.().catch(() => {})
         return ['registry', founded]
       }
       case 'register': {

@@ -166,10 +166,6 @@ impl World {
         note!(self, "the user of tab {at} ends the cluster {incarnation:x}");
         self.stats.destroyed += 1;
         self.incarnations.destroy(incarnation);
-        // The tab may not know yet that there is another cluster by now.
-        if let Some(registry) = &self.browser.registry {
-            self.incarnations.destroy(registry.incarnation);
-        }
         self.feed(at, Input::Destroy)
     }
 

@@ -88,8 +88,7 @@ impl World {
         cluster.states.insert(State::default().hash());
         match self.browser.nodes.get(&node) {
             Some(stored) => cluster.invariants.append(0, &stored.disk.load().entries),
-            // The site's data were deleted between the two transactions.
-            None => Ok(()),
+            None => Err(format!("{incarnation:x} is founded without a node")),
         }
     }
 

@@ -64,6 +64,15 @@ impl World {
         }
         self.look_at_moment(endings::moment(&request.task));
         let before = self.browser.registry.as_ref().map(|registry| registry.incarnation);
+        // Whoever asks for an end may not know yet that there is another cluster by now.
+        let ends = |effect: &Effect| {
+            matches!(effect, Effect::Elastic { effect: elastic::Effect::DeleteAll, .. })
+        };
+        if let (Some(before), Task::Effect(effect)) = (before, &request.task)
+            && ends(effect)
+        {
+            self.incarnations.destroy(before);
+        }
         let (answer, next) = self.browser.carry_out(database, request);
         if let Some(stored) = written.and_then(|node| self.browser.nodes.get(&node)) {
             let hard = stored.disk.hard();
