@@ -142,6 +142,27 @@ fn a_host_that_founds_too_late_joins_the_existing_cluster() {
 }
 
 #[test]
+fn a_host_that_hears_another_incarnation_looks_into_the_registry_but_not_for_each_message() {
+    let reads =
+        |effects: Vec<Effect>| shown(&effects).iter().any(|effect| effect == "ReadRegistry");
+    let mut rig = Rig::settled(&[3]);
+    rig.now = 5_000;
+    rig.give(Input::Tick);
+    assert!(rig.give(Input::Foreign).is_empty() && rig.give(Input::Foreign).is_empty());
+    assert_eq!(rig.elastic.deadline(), Some(5_000));
+    assert!(reads(rig.give(Input::Tick)) && !reads(rig.give(Input::Tick)));
+    // The other cluster is over, and its hosts must hear this one.
+    rig.give(Input::Registry(Some(Registry { incarnation: 7, nodes: vec![3] })));
+    assert_eq!(broadcasts(&rig.give(Input::Tick)).len(), 1);
+    rig.give(Input::Foreign);
+    rig.now = 6_999;
+    assert!(!reads(rig.give(Input::Tick)));
+    rig.now = 7_000;
+    assert!(reads(rig.give(Input::Tick)));
+    assert!(Rig::new(1).give(Input::Foreign).is_empty(), "it has not started");
+}
+
+#[test]
 fn a_host_that_finds_another_cluster_in_the_registry_starts_anew() {
     let registry = |incarnation| Some(Registry { incarnation, nodes: vec![8] });
     let mut rig = Rig::settled(&[3]);

@@ -127,7 +127,7 @@ impl Elastic {
         self.locks.clear();
         self.hosts.clear();
         (self.own, self.new_node, self.founding) = (None, None, false);
-        (self.next_hello, self.next_query) = (None, None);
+        (self.next_hello, self.next_query, self.next_look) = (None, None, None);
         (self.next_control, self.unanswered) = (None, None);
         self.phase = Phase::Idle;
     }

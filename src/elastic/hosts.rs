@@ -1,7 +1,7 @@
 //! What hosts send each other: which hosts are there, and which nodes they run.
 
 use super::types::{Body, Effect, Message, StopReason, View};
-use super::{Elastic, HELLO_INTERVAL, KnownHost, LockState, MAX_NODES, Phase};
+use super::{Elastic, HELLO_INTERVAL, KnownHost, LockState, MAX_NODES, Phase, QUERY_INTERVAL};
 
 impl Elastic {
     pub(super) fn receive(&mut self, message: Message) {
@@ -55,6 +55,17 @@ impl Elastic {
         }
     }
 
+    /// Another incarnation of the cluster is heard, and only one of the two can be that of the
+    /// registry. Makes a tick look there: one look for many messages.
+    ///
+    /// The storage of a cluster that was ended may stay, because the page that deleted it died in
+    /// between. If a host has not heard of the end, nothing else tells it.
+    pub(super) fn look_soon(&mut self) {
+        if self.phase == Phase::Running && self.next_look.is_none() {
+            self.next_look = Some(self.now.max(self.look_again));
+        }
+    }
+
     /// Sends the other hosts the list of nodes that run here. `ask`: they are to do the same.
     pub(super) fn send_hello(&mut self, ask: bool) {
         let nodes = self.running().collect();
@@ -66,6 +77,11 @@ impl Elastic {
     pub(super) fn handle_tick(&mut self) {
         if self.next_hello.is_some_and(|at| self.now >= at) {
             self.send_hello(false);
+        }
+        if self.next_look.is_some_and(|at| self.now >= at) {
+            self.next_look = None;
+            self.look_again = self.now + QUERY_INTERVAL;
+            self.out.push(Effect::ReadRegistry);
         }
         if self.next_control.is_some_and(|at| self.now >= at) {
             self.next_control = None;

@@ -159,6 +159,10 @@ pub struct Elastic {
     next_hello: Option<Time>,
     /// When the leader's host asks next which hosts run the members for which it knows no host.
     pub(super) next_query: Option<Time>,
+    /// When this host looks next whether the registry still has its incarnation, and when it may
+    /// look again after that.
+    next_look: Option<Time>,
+    pub(super) look_again: Time,
     /// How many messages this host has sent.
     messages_sent: u64,
     /// Until when the leader's host makes no further change; `None` if it may make one now.
@@ -191,6 +195,8 @@ impl Elastic {
             deleted: SortedSet::new(),
             next_hello: None,
             next_query: None,
+            next_look: None,
+            look_again: 0,
             messages_sent: 0,
             next_control: None,
             unanswered: None,
@@ -248,10 +254,8 @@ impl Elastic {
         let unanswered = self
             .unanswered
             .map(|(since, _, asked)| since + if asked { STEAL_AFTER } else { QUERY_AFTER });
-        [self.next_hello, self.next_query, self.next_control, unanswered]
-            .into_iter()
-            .flatten()
-            .min()
+        let others = [self.next_hello, self.next_query, self.next_look, self.next_control];
+        others.into_iter().chain([unanswered]).flatten().min()
     }
 
     /// Whether to call with [`Input::Changed`], because work has begun to wait for an answer or no
@@ -293,6 +297,7 @@ impl Elastic {
             }
             Input::Failed(reason) => self.stop_for(reason),
             Input::Message(message) => self.receive(message),
+            Input::Foreign => self.look_soon(),
             Input::Changed => {}
             Input::Visible(visible) => {
                 if std::mem::replace(&mut self.visible, visible) != visible {

@@ -51,7 +51,11 @@ impl Elastic {
                 }
             }
             (Phase::Running, None) => self.stop_for(StopReason::StorageLost),
-            (Phase::Running, Some(registry)) if registry.incarnation != self.incarnation => {
+            // If another cluster is still heard, its hosts must hear this one.
+            (Phase::Running, Some(registry)) if registry.incarnation == self.incarnation => {
+                self.announce_soon();
+            }
+            (Phase::Running, Some(_)) => {
                 self.release_all();
                 self.start();
             }

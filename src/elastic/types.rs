@@ -112,6 +112,8 @@ pub enum Input {
     Failed(StopReason),
     /// A message from another host arrived.
     Message(Message),
+    /// A message of another incarnation of the cluster arrived: one of the two is over.
+    Foreign,
     /// The leader or the configuration has changed in a node here, or [`Elastic::is_review_due`].
     ///
     /// [`Elastic::is_review_due`]: super::Elastic::is_review_due

@@ -24,6 +24,8 @@ pub(super) enum Event {
     Tick,
     /// A message arrived that is not from node to node.
     Message(Message),
+    /// A frame of another incarnation of the cluster arrived.
+    Foreign,
     /// In a node here, the leader or the configuration has changed, or [`Cluster::wants_review`]
     /// asked for this event.
     Changed,

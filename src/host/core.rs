@@ -347,7 +347,7 @@ impl<S: Clone> Host<S> {
                 self.feed(now, self.own, node::Input::Perform(performs), out);
             }
             Input::Read { ticket } => self.feed(now, self.own, node::Input::Read { ticket }, out),
-            Input::Frame(frame) => self.receive(&frame, out),
+            Input::Frame(frame) => self.receive(now, &frame, out),
             Input::Tick => {
                 let due =
                     |hosted: &HostedNode<S>| hosted.node.deadline().is_some_and(|at| at <= now);
@@ -386,7 +386,7 @@ impl<S: Clone> Host<S> {
         Settled { ticket, outcome: Outcome::Failed(failure) }
     }
 
-    fn receive(&mut self, frame: &[u8], out: &mut Output<S>) {
+    fn receive(&mut self, now: Time, frame: &[u8], out: &mut Output<S>) {
         let opened = self.transport.open(frame, &mut out.notices);
         let Some((header, messages)) = opened else { return };
         match self.cluster.admit(&header) {
@@ -395,7 +395,10 @@ impl<S: Clone> Host<S> {
                 self.do_first(works);
             }
             Admission::Stale => {}
-            Admission::Foreign => self.transport.counters.foreign_frames += 1,
+            Admission::Foreign => {
+                self.transport.counters.foreign_frames += 1;
+                self.cluster(now, Event::Foreign);
+            }
         }
     }
 

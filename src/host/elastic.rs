@@ -89,6 +89,7 @@ impl Cluster for ElasticCluster {
             Event::Start => elastic::Input::Start,
             Event::Tick => elastic::Input::Tick,
             Event::Message(Message::Elastic(message)) => elastic::Input::Message(message),
+            Event::Foreign => elastic::Input::Foreign,
             Event::Changed => elastic::Input::Changed,
             Event::Elastic(input) => input,
             Event::Visible(visible) => elastic::Input::Visible(visible),

@@ -293,6 +293,7 @@ impl Cluster for FixedCluster {
             Event::Message(_)
             | Event::Elastic(_)
             | Event::Visible(_)
+            | Event::Foreign
             | Event::Suspend
             | Event::Destroy => formation::Output::default(),
         };

@@ -15,6 +15,9 @@ pub(super) struct Endings {
     pause: Micros,
     /// The next ending comes just after a request of this kind.
     moment: Option<u32>,
+    /// What this page sends is lost: a page that dies does not send any more, and one that has just
+    /// started does not hear what is for its cluster.
+    silent: Option<Page>,
     /// At the very end of the run a user ends the cluster once more.
     last: bool,
     /// That has happened.
@@ -31,7 +34,7 @@ impl Endings {
             rng.random_range(100_000..3_000_000),
             rng.random(),
         );
-        ends.then_some(Self { rng, left, pause, moment: None, last, is_final: false })
+        ends.then_some(Self { rng, left, pause, moment: None, silent: None, last, is_final: false })
     }
 
     /// How long it takes until the next ending.
@@ -153,8 +156,10 @@ impl World {
         let at = awake[rng.random_range(0..awake.len())];
         let leaves = rng.random_ratio(1, 3).then(|| rng.random_range(0..30_000));
         let dies = rng.random_ratio(1, 6).then(|| rng.random_range(0..6));
+        let is_silent = rng.random_ratio(1, 4);
+        let page = (at, self.tabs[at].page);
+        self.endings().silent = is_silent.then_some(page);
         if let Some(pause) = leaves {
-            let page = (at, self.tabs[at].page);
             self.schedule(self.now + pause, Event::Leave { page });
         }
         self.tabs[at].crash_after = dies.or(self.tabs[at].crash_after);
@@ -228,6 +233,11 @@ impl World {
         self.endings().is_final = true;
         self.healed = Some(self.now);
         self.destroy_from(awake[0])
+    }
+
+    /// Whether what a page sends is lost.
+    pub(super) fn is_silent(&self, page: Page) -> bool {
+        self.endings.as_ref().is_some_and(|endings| endings.silent == Some(page))
     }
 
     /// Whether the cluster is ended for the last time in this run.

@@ -103,6 +103,12 @@ impl World {
         if awake.is_empty() {
             return self.open();
         }
+        // What a user has ended may go on as long as no other page opens, if the page that deleted it
+        // has died in between.
+        if self.browser.registry.is_none() && !self.reopened {
+            self.reopened = true;
+            return self.open();
+        }
         let late = self.now > self.healed.expect("the faults have stopped") + SETTLED_WITHIN;
         if !self.probed {
             let ready = |at: &usize| {

@@ -184,6 +184,8 @@ struct World {
     healed: Option<Micros>,
     /// Each tab that is not frozen has been asked for one more perform since then.
     probed: bool,
+    /// One more tab was opened since then, because there was no registry.
+    reopened: bool,
     done: bool,
     stats: Stats,
 }
@@ -243,6 +245,7 @@ impl World {
             pages: 0,
             healed: None,
             probed: false,
+            reopened: false,
             done: false,
             stats: Stats { runs: 1, ..Stats::default() },
         };
@@ -413,6 +416,9 @@ impl World {
     }
 
     fn post(&mut self, from: Page, to: Option<&str>, frame: &[u8]) {
+        if self.is_silent(from) {
+            return;
+        }
         let receivers = self.tabs.iter().enumerate().filter(|(at, tab)| {
             tab.open && *at != from.0 && to.is_none_or(|id| tab.listens.contains(id))
         });
