@@ -35,7 +35,9 @@ impl Elastic {
             self.send_hello(true);
             // The cluster may be over. Storage tells a node that writes, but a node that has not
             // joined, or asks for votes in vain, writes nothing.
-            self.out.push(Effect::ReadRegistry);
+            if !made(Mistake::EndNotNoticed) {
+                self.out.push(Effect::ReadRegistry);
+            }
         }
         if asked && self.now >= since + STEAL_AFTER && !made(Mistake::FrozenKeepsLock) {
             let is_alive = |host: &&KnownHost| host.heard > since;
