@@ -84,9 +84,11 @@ pub enum Mistake {
     /// A host that comes back into a cluster that was founded anew keeps its session, its performs
     /// and the state of the earlier cluster.
     ClientRevived,
-    /// The simulated browser's: a node is registered although its cluster is over and another one was founded.
+    /// The simulated browser's: a node is registered although its cluster is over and another one
+    /// was founded.
     RegisteredInNextCluster,
-    /// The simulated browser's: a cluster is founded in storage that was deleted after its first node was written.
+    /// The simulated browser's: a cluster is founded in storage that was deleted after its first
+    /// node was written.
     FoundedWithoutNode,
     /// A host that nobody answers, or that hears another incarnation, does not look into the
     /// registry.

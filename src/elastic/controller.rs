@@ -14,8 +14,8 @@ use crate::sorted::SortedSet;
 
 impl Elastic {
     /// Deals with work that the cluster does not answer. First it asks the other hosts for a hello,
-    /// and storage whether the cluster is still there. Then it steals the locks of the nodes whose hosts stay silent, because such a host may be
-    /// frozen.
+    /// and storage whether the cluster is still there. Then it steals the locks of the nodes whose
+    /// hosts stay silent, because such a host may be frozen.
     ///
     /// The wait starts anew when the commit index moves, because then the cluster works, and when
     /// this host was frozen itself, because then it cannot know whether the others were silent.
