@@ -93,11 +93,27 @@ pub enum Mistake {
     OutdatedJudges,
     /// Every node runs `migrate` itself instead of loading the state that one of them has made.
     MigrationRecomputed,
+    /// A host that comes back into a cluster that was founded anew keeps its session, its performs
+    /// and the state of the earlier cluster.
+    ClientRevived,
+    /// The simulated browser's: a node is registered although its cluster is over and another one
+    /// was founded.
+    RegisteredInNextCluster,
+    /// The simulated browser's: a cluster is founded in storage that was deleted after its first
+    /// node was written.
+    FoundedWithoutNode,
+    /// A host that nobody answers, or that hears another incarnation, does not look into the
+    /// registry.
+    EndNotNoticed,
+    /// The simulated browser's: to end a cluster deletes the registry's database in a later task.
+    RegistryDeletedLate,
+    /// The simulated browser's: to end a cluster deletes the nodes' databases before the registry.
+    NodesDeletedFirst,
 }
 
 impl Mistake {
     /// Every deliberate bug.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 47] = [
         Self::MajorityOffByOne,
         Self::VoteNotPersisted,
         Self::VoteNotReset,
@@ -139,6 +155,12 @@ impl Mistake {
         Self::SnapshotUnconfirmed,
         Self::OutdatedJudges,
         Self::MigrationRecomputed,
+        Self::ClientRevived,
+        Self::RegisteredInNextCluster,
+        Self::FoundedWithoutNode,
+        Self::EndNotNoticed,
+        Self::RegistryDeletedLate,
+        Self::NodesDeletedFirst,
     ];
 }
 
@@ -157,18 +179,16 @@ mod switch {
     }
 
     /// Whether this bug is switched on.
-    pub(crate) fn made(mistake: Mistake) -> bool {
+    pub fn made(mistake: Mistake) -> bool {
         MADE.load(Ordering::Relaxed) == mistake as usize + 1
     }
 }
 
 #[cfg(feature = "mistakes")]
-pub(crate) use self::switch::made;
-#[cfg(feature = "mistakes")]
-pub use self::switch::make;
+pub use self::switch::{made, make};
 
 /// Whether this bug is switched on: never, without the feature `mistakes`.
 #[cfg(not(feature = "mistakes"))]
-pub(crate) const fn made(_: Mistake) -> bool {
+pub const fn made(_: Mistake) -> bool {
     false
 }

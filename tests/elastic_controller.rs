@@ -245,12 +245,18 @@ fn a_review_is_due_when_work_begins_to_wait_and_when_it_no_longer_waits() {
     assert!(!Elastic::new(5, true, 0, 1).is_review_due(&rig.nodes));
 }
 
+/// What a host does about work that nobody answers: it asks the other hosts, and storage whether
+/// the cluster is still there.
+fn asks() -> [String; 2] {
+    [hello_of(&[1], true), "ReadRegistry".into()]
+}
+
 #[test]
 fn work_without_an_answer_makes_the_host_ask_after_2500_ms_and_steal_locks_after_5000_ms() {
     let mut rig = waiting();
     assert_eq!(rig.elastic.deadline(), Some(BEGIN + 2_500));
     assert_eq!(rig.at(BEGIN + 2_499, Input::Tick), NOTHING);
-    assert_eq!(rig.at(BEGIN + 2_500, Input::Tick), [hello_of(&[1], true)]);
+    assert_eq!(rig.at(BEGIN + 2_500, Input::Tick), asks());
     assert_eq!(rig.elastic.deadline(), Some(BEGIN + 5_000));
     assert_eq!(rig.at(BEGIN + 4_999, Input::Tick), NOTHING);
     // Host 30 answers, so only the node of host 20 is taken over.
@@ -258,7 +264,7 @@ fn work_without_an_answer_makes_the_host_ask_after_2500_ms_and_steal_locks_after
     assert_eq!(rig.at(BEGIN + 5_000, Input::Tick), ["StealLock(2)"]);
     // The cluster gets the same time again.
     assert_eq!(rig.elastic.deadline(), Some(BEGIN + 7_500));
-    assert_eq!(rig.at(BEGIN + 7_500, Input::Tick), [hello_of(&[1], true)]);
+    assert_eq!(rig.at(BEGIN + 7_500, Input::Tick), asks());
     assert_eq!(rig.at(BEGIN + 10_000, Input::Tick), ["StealLock(2)", "StealLock(3)"]);
 }
 
@@ -268,7 +274,7 @@ fn a_node_without_a_leader_is_work_that_waits() {
     // Longer than any election timeout, so the node becomes a candidate.
     handle(rig.nodes.rafts.get_mut(&1).expect("it runs"), BEGIN + 501, raft::Input::Tick);
     assert_eq!(rig.give(Input::Changed), NOTHING);
-    assert_eq!(rig.at(BEGIN + 2_500, Input::Tick), [hello_of(&[1], true)]);
+    assert_eq!(rig.at(BEGIN + 2_500, Input::Tick), asks());
 }
 
 #[test]
@@ -279,7 +285,7 @@ fn the_wait_for_an_answer_starts_anew_when_the_commit_index_moves_and_ends_with_
     assert_eq!(rig.give(Input::Changed), NOTHING);
     assert_eq!(rig.elastic.deadline(), Some(BEGIN + 4_500));
     assert_eq!(rig.at(BEGIN + 2_500, Input::Tick), NOTHING);
-    assert_eq!(rig.at(BEGIN + 4_500, Input::Tick), [hello_of(&[1], true)]);
+    assert_eq!(rig.at(BEGIN + 4_500, Input::Tick), asks());
     // Also when the hosts were asked already.
     rig.now = BEGIN + 6_000;
     rig.commit(2);
@@ -294,7 +300,7 @@ fn the_wait_for_an_answer_starts_anew_when_the_commit_index_moves_and_ends_with_
 fn a_host_that_is_called_more_than_1500_ms_too_late_was_frozen_and_waits_anew() {
     let (ask_at, steal_at) = (BEGIN + 2_500, BEGIN + 5_000);
     let mut rig = waiting();
-    assert_eq!(rig.at(ask_at + 1_500, Input::Tick), [hello_of(&[1], true)]);
+    assert_eq!(rig.at(ask_at + 1_500, Input::Tick), asks());
     let mut rig = waiting();
     assert_eq!(rig.at(ask_at + 1_501, Input::Tick), NOTHING);
     assert_eq!(rig.elastic.deadline(), Some(ask_at + 1_501 + 2_500));

@@ -30,7 +30,10 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("storage", &["raft", "wire", "mistakes", "sorted"]),
     ("formation", &["raft", "wire", "mistakes", "sorted"]),
     ("elastic", &["raft", "mistakes", "sorted"]),
-    ("host", &["elastic", "formation", "storage", "node", "store", "raft", "wire", "sorted"]),
+    (
+        "host",
+        &["elastic", "formation", "storage", "node", "store", "raft", "wire", "mistakes", "sorted"],
+    ),
     ("js", &["host", "store", "raft", "storage", "sorted"]),
 ];
 

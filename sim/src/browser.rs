@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use conflux::elastic::{self, Effect, Record, Registry, StopReason};
 use conflux::host::types::Effect as HostEffect;
 use conflux::host::types::Input;
+use conflux::mistakes::{Mistake, made};
 use conflux::raft::NodeId;
 use conflux::storage::{Fence, admit};
 
@@ -290,6 +291,9 @@ impl Browser {
             }
             Task::Effect(_) => (None, Vec::new()),
             Task::Remove => {
+                if database == 0 {
+                    self.registry = None;
+                }
                 self.nodes.remove(&database);
                 self.connections.retain(|(other, _)| *other != database);
                 (None, Vec::new())
@@ -320,7 +324,9 @@ impl Browser {
                 answer(elastic::Input::Registry(self.registry.clone()))
             }
             Effect::Found(_)
-                if self.registry.is_none() && self.marks.get(&page) != Some(&self.mark) =>
+                if self.registry.is_none()
+                    && self.marks.get(&page) != Some(&self.mark)
+                    && !made(Mistake::FoundedWithoutNode) =>
             {
                 answer(elastic::Input::Registry(None))
             }
@@ -330,7 +336,10 @@ impl Browser {
                 answer(elastic::Input::Registry(Some(registry)))
             }
             Effect::Register { node, incarnation } => match &mut self.registry {
-                Some(registry) if registry.incarnation == incarnation => {
+                Some(registry)
+                    if registry.incarnation == incarnation
+                        || made(Mistake::RegisteredInNextCluster) =>
+                {
                     registry.nodes.push(node);
                     self.registered.insert(node);
                     answer(elastic::Input::Registered(node))
@@ -366,10 +375,16 @@ impl Browser {
                 (None, vec![(0, Task::TakeOff(node))])
             }
             Effect::DeleteAll => {
-                self.mark += 1;
-                let nodes = self.registry.take().map(|registry| registry.nodes);
-                let nodes = nodes.into_iter().flatten();
-                (None, nodes.map(|node| (node, Task::Remove)).collect())
+                let nodes = self.registry.iter().flat_map(|registry| &registry.nodes);
+                let mut next: Vec<_> = nodes.map(|node| (*node, Task::Remove)).collect();
+                if made(Mistake::RegistryDeletedLate) || made(Mistake::NodesDeletedFirst) {
+                    next.push((0, Task::Remove));
+                }
+                if !made(Mistake::NodesDeletedFirst) {
+                    self.mark += 1;
+                    self.registry = None;
+                }
+                (None, next)
             }
             effect => unreachable!("not about storage: {effect:?}"),
         }

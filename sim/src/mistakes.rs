@@ -28,6 +28,12 @@ fn needs_tabs(mistake: Mistake) -> bool {
             | Mistake::FrozenKeepsLock
             | Mistake::RemovedRunsOn
             | Mistake::DeletedTooEarly
+            | Mistake::ClientRevived
+            | Mistake::RegisteredInNextCluster
+            | Mistake::FoundedWithoutNode
+            | Mistake::EndNotNoticed
+            | Mistake::RegistryDeletedLate
+            | Mistake::NodesDeletedFirst
     )
 }
 

@@ -14,8 +14,8 @@ use crate::sorted::SortedSet;
 
 impl Elastic {
     /// Deals with work that the cluster does not answer. First it asks the other hosts for a hello,
-    /// and storage whether the cluster is still there. Then it steals the locks of the nodes whose hosts stay silent, because such a host may be
-    /// frozen.
+    /// and storage whether the cluster is still there. Then it steals the locks of the nodes whose
+    /// hosts stay silent, because such a host may be frozen.
     ///
     /// The wait starts anew when the commit index moves, because then the cluster works, and when
     /// this host was frozen itself, because then it cannot know whether the others were silent.
@@ -35,7 +35,9 @@ impl Elastic {
             self.send_hello(true);
             // The cluster may be over. Storage tells a node that writes, but a node that has not
             // joined, or asks for votes in vain, writes nothing.
-            self.out.push(Effect::ReadRegistry);
+            if !made(Mistake::EndNotNoticed) {
+                self.out.push(Effect::ReadRegistry);
+            }
         }
         if asked && self.now >= since + STEAL_AFTER && !made(Mistake::FrozenKeepsLock) {
             let is_alive = |host: &&KnownHost| host.heard > since;

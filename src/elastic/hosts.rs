@@ -2,6 +2,7 @@
 
 use super::types::{Body, Effect, Message, StopReason, View};
 use super::{Elastic, HELLO_INTERVAL, KnownHost, LockState, MAX_NODES, Phase, QUERY_INTERVAL};
+use crate::mistakes::{Mistake, made};
 
 impl Elastic {
     pub(super) fn receive(&mut self, message: Message) {
@@ -61,7 +62,8 @@ impl Elastic {
     /// The storage of a cluster that was ended may stay, because the page that deleted it died in
     /// between. If a host has not heard of the end, nothing else tells it.
     pub(super) fn look_soon(&mut self) {
-        if self.phase == Phase::Running && self.next_look.is_none() {
+        let looks = self.phase == Phase::Running && !made(Mistake::EndNotNoticed);
+        if looks && self.next_look.is_none() {
             self.next_look = Some(self.now.max(self.look_again));
         }
     }

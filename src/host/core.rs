@@ -18,6 +18,7 @@ use super::transport::{Message, Transport};
 use super::types::{Effect, Input, Kind, Notice, Output, Phase, Settings, Status};
 use crate::elastic::{self, Elastic, View};
 use crate::formation::Set;
+use crate::mistakes::{Mistake, made};
 use crate::node::{self, Node, Packet};
 use crate::raft::{self, Index, Members, NodeId, Raft, RoleName, Saved, Time};
 use crate::sorted::SortedMap;
@@ -503,7 +504,7 @@ impl<S: Clone> Host<S> {
     ) -> DetachedClient {
         let incarnation = self.cluster.incarnation();
         let before = std::mem::replace(&mut self.incarnation, incarnation);
-        if before != 0 && before != incarnation {
+        if before != 0 && before != incarnation && !made(Mistake::ClientRevived) {
             self.seen = (0, self.initial.clone());
             out.notices.push(Notice::State);
             client.forget_session();

@@ -556,6 +556,8 @@ impl Client {
 
     /// The cluster of the session is over, and another one was founded.
     pub(super) fn forget_session(&mut self) {
+        // An index of the earlier log means nothing in the new one: the new leader is asked.
+        self.reads.values_mut().for_each(|read| read.index = None);
         self.reset_session(&Failure::new(
             "OUTCOME_UNKNOWN",
             "the cluster was ended and another one founded while this node was away: the perform \
@@ -723,6 +725,25 @@ fn push_chunks(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_that_waited_for_an_index_of_an_earlier_cluster_is_asked_again_in_the_next_one() {
+        let limits = Limits {
+            max_message_bytes: 1000,
+            max_action_bytes: 1000,
+            max_pending_bytes: 1000,
+            retry: 100,
+        };
+        let mut client = Client::new(limits, 1);
+        let id = client.next_read;
+        client.read(7);
+        client.handle_read_at(id, 5, 4);
+        client.forget_session();
+        client.settle_in_order(5);
+        assert_eq!((client.waiting(), client.take_settled().len()), (1, 0), "5 is not that 5");
+        client.handle_read_at(id, 2, 2);
+        assert_eq!((client.waiting(), client.take_settled().len()), (0, 1));
+    }
 
     #[test]
     fn timeouts_of_settled_performs_do_not_pile_up() {

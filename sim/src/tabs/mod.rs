@@ -69,6 +69,11 @@ enum Event {
     Storage {
         database: Database,
     },
+    /// A page makes the request that follows another one.
+    Next {
+        database: Database,
+        request: Request,
+    },
     Locks,
     Released {
         page: Page,
@@ -86,7 +91,7 @@ enum Event {
     Ending {
         planned: bool,
     },
-    /// The user leaves the page at once.
+    /// The user goes to another page.
     Leave {
         page: Page,
     },
@@ -303,6 +308,10 @@ impl World {
                 self.give(page, Input::Tick)
             }
             Event::Storage { database } => self.storage(database),
+            Event::Next { database, request } => {
+                self.follow(database, request);
+                Ok(())
+            }
             Event::Locks => {
                 for Answer { page, input } in std::mem::take(&mut self.browser.answers) {
                     self.give(page, input)?;
@@ -321,12 +330,7 @@ impl World {
             Event::Open => self.open(),
             Event::Ending { planned: true } => self.plan_ending(),
             Event::Ending { planned: false } => self.end(),
-            Event::Leave { page } => {
-                if self.is_current(page) {
-                    self.kill(page.0);
-                }
-                Ok(())
-            }
+            Event::Leave { page } => self.leave(page),
             Event::Reload { page } => self.reload(page),
         }
     }

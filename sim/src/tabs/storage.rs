@@ -51,7 +51,6 @@ impl World {
 
     /// Carries out a request. The page gets the answer, and makes the requests that follow.
     pub(super) fn carry_out(&mut self, database: Database, request: Request) -> Check {
-        let page = request.page;
         let mut written = None;
         if let Task::Effect(effect) = &request.task {
             if let Effect::Write { node, epoch, .. } = effect {
@@ -62,7 +61,7 @@ impl World {
                 self.stats.adopted += 1;
             }
         }
-        self.look_at_moment(endings::moment(&request.task));
+        self.look_at_moment(request.page, endings::moment(&request.task));
         let before = self.browser.registry.as_ref().map(|registry| registry.incarnation);
         // Whoever asks for an end may not know yet that there is another cluster by now.
         let ends = |effect: &Effect| {
@@ -81,16 +80,22 @@ impl World {
         self.look_at_registry(before)?;
         self.look_at_nodes(database)?;
         for (database, request) in next {
-            if self.is_current(page) {
-                self.browser.queue(database, request);
-                self.begin(database);
-            } else if matches!(request.task, Task::Remove) {
-                self.incarnations.abandon(database);
-            }
+            let at = self.now + self.rng.random_range(50..3_000);
+            self.schedule(at, Event::Next { database, request });
         }
         match answer {
             Some(Answer { page, input }) => self.give(page, input),
             None => Ok(()),
+        }
+    }
+
+    /// A page makes the request that follows another one, if it still lives.
+    pub(super) fn follow(&mut self, database: Database, request: Request) {
+        if self.is_current(request.page) {
+            self.browser.queue(database, request);
+            self.begin(database);
+        } else if matches!(request.task, Task::Remove) {
+            self.incarnations.abandon(database);
         }
     }
 
