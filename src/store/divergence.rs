@@ -196,11 +196,13 @@ impl<S: Clone> Store<S> {
         };
         let Some(leader) = raft.leader() else { return };
         let is_voter = raft.members().is_voter(raft.id());
-        if now < self.checks.send_at || !(is_voter || body == Body::Check) {
+        if now < self.checks.send_at {
             return;
         }
         self.checks.send_at = now + self.config.retry;
-        self.outbox.push((leader, Message { term: raft.term(), body }));
+        if is_voter || body == Body::Check {
+            self.outbox.push((leader, Message { term: raft.term(), body }));
+        }
     }
 
     /// When [`Self::take_check_messages`] has something to send again.
