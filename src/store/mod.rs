@@ -517,7 +517,11 @@ impl<S: Clone> Store<S> {
                 judge.handle_chunk(&self.replica.tip_meta.sessions, from, session, chunk, max);
             }
             Body::Read { id } => judge.handle_read(from, id),
-            Body::Hash { check, hash } => self.checks.handle_hash(from, check, hash),
+            // The hashes that have arrived must not make way for one of another check.
+            Body::Hash { check, hash } if self.replica.tip_meta.open_check == Some(check) => {
+                self.checks.handle_hash(from, check, hash);
+            }
+            Body::Hash { .. } => {}
             Body::Check => self.checks.handle_ask(),
             Body::Received { .. }
             | Body::Verdicts { .. }
