@@ -54,7 +54,11 @@ impl<S: Clone> Store<S> {
     /// Applies the committed entries whose states are known, up to one for which subscribers must
     /// be called.
     pub(super) fn apply(&mut self, commit: Index) -> Option<Call<S>> {
-        while let Some(entry) = self.replica.apply_next(commit) {
+        // While a good state is on its way, nothing is applied to the wrong one: if this node went
+        // on, the state might never be new enough when its last chunk arrives.
+        while self.checks.health != Health::Diverged
+            && let Some(entry) = self.replica.apply_next(commit)
+        {
             let TailEntry { at, command, has_effect, size, failure, .. } = entry;
             let index = at.index;
             self.checks.applied(size);
