@@ -127,6 +127,8 @@ pub(super) struct Client {
     refusal: Option<Failure>,
     /// Nothing is settled for now, because the state here may be wrong.
     is_held: bool,
+    /// What would be settled if nothing was held, of a session that was closed meanwhile.
+    held: Vec<Settled>,
 }
 
 /// Settings of the client, from [`super::Config`].
@@ -169,12 +171,16 @@ impl Client {
             limits,
             refusal: None,
             is_held: false,
+            held: Vec::new(),
         }
     }
 
     /// Settles nothing from now on, because the state here may be wrong; or settles again.
     pub(super) fn hold(&mut self, held: bool) {
         self.is_held = held;
+        if !held {
+            self.settled.append(&mut self.held);
+        }
     }
 
     /// Refuses new performs and reads from now on, and settles the pending ones; or, with `None`,
@@ -279,6 +285,9 @@ impl Client {
 
     /// Settles every pending perform and read with a failure.
     pub(super) fn fail_all(&mut self, failure: &Failure) {
+        for Settled { ticket, .. } in std::mem::take(&mut self.held) {
+            self.settle(ticket, Outcome::Failed(failure.clone()));
+        }
         self.fail_performs(failure);
         for (_, read) in std::mem::take(&mut self.reads) {
             self.settle(read.ticket, Outcome::Failed(failure.clone()));
@@ -346,7 +355,8 @@ impl Client {
     /// The node stops, so this client has no leader for now. What the node refused, the next one
     /// may accept.
     pub(super) fn leave_leader(&mut self) {
-        (self.refusal, self.is_held) = (None, false);
+        self.refusal = None;
+        self.hold(false);
         self.silent = (0, 0);
         self.leader = None;
     }
@@ -488,7 +498,14 @@ impl Client {
     /// later one may have a verdict, which the user does not know yet; it cannot have an action,
     /// whose entry would tell the outcome of all performs before it.
     pub(super) fn handle_session_closed(&mut self, applied: Index) {
+        let (is_held, settled) = (self.is_held, self.settled.len());
+        self.is_held = false;
         self.settle_in_order(applied);
+        if is_held {
+            // They have run, so they must not be performed again.
+            self.held.extend(self.settled.drain(settled..));
+            self.is_held = true;
+        }
         let performs = std::mem::take(&mut self.pending).into_iter().flatten();
         self.pending = performs
             .filter(|pending| !pending.timed_out)
