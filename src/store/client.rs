@@ -214,7 +214,7 @@ impl Client {
     /// How many performs and reads are not settled yet. Performs that timed out count until their
     /// outcome is known.
     pub(super) fn waiting(&self) -> usize {
-        self.pending.len() - self.empty_slots + self.reads.len()
+        self.pending.len() - self.empty_slots + self.reads.len() + self.held.len()
     }
 
     /// The number of the first perform in `pending`.
@@ -583,7 +583,11 @@ impl Client {
             Some(session) => match sessions.get(session) {
                 // The snapshot is older than the session.
                 None if session > applied => {}
-                None => self.handle_session_lost(),
+                None => {
+                    // What happened before this node was away is known.
+                    self.settle_in_order(applied);
+                    self.handle_session_lost();
+                }
                 Some(session) => {
                     for (seq, result) in session.results().iter() {
                         self.decide(*seq, applied, outcome_of(result.clone()));
