@@ -153,6 +153,10 @@ pub struct Node<S> {
     closing: bool,
     /// Leadership is to be handed over once the store has nothing to do.
     hand_over: bool,
+    /// A node that cannot judge does not hand leadership over again before this time. If no member
+    /// can judge, they would pass it around as fast as messages travel, and none would lead for
+    /// long enough to have their states checked.
+    hand_over_again: Time,
 }
 
 impl<S: Clone> Node<S> {
@@ -168,6 +172,7 @@ impl<S: Clone> Node<S> {
             calling: false,
             closing: false,
             hand_over: false,
+            hand_over_again: 0,
         }
     }
 
@@ -360,13 +365,17 @@ impl<S: Clone> Node<S> {
                 // Leadership is handed over last, because a leader refuses proposals meanwhile.
                 let leads = self.raft.as_ref().is_some_and(Raft::takes_proposals);
                 // A leader whose state is wrong or unknown cannot judge.
-                let must_not_lead = leads && !self.store.is_fit();
+                let must_not_lead = leads && !self.store.is_fit() && now >= self.hand_over_again;
                 if !std::mem::take(&mut self.hand_over) && !must_not_lead {
                     return;
                 }
                 self.feed(now, raft::Input::Transfer(None), out);
-                if must_not_lead && self.raft.as_ref().is_some_and(Raft::takes_proposals) {
-                    return; // No other member can lead.
+                if must_not_lead && let Some(raft) = &self.raft {
+                    if raft.takes_proposals() {
+                        return; // No other member can lead.
+                    }
+                    let longest_election = raft.config().election_timeout.1;
+                    self.hand_over_again = now.saturating_add(2 * longest_election);
                 }
             }
         }
