@@ -157,6 +157,8 @@ pub struct Node<S> {
     /// can judge, they would pass it around as fast as messages travel, and none would lead for
     /// long enough to have their states checked.
     hand_over_again: Time,
+    /// How often a node that cannot judge has handed leadership over.
+    handed_over: usize,
 }
 
 impl<S: Clone> Node<S> {
@@ -173,6 +175,7 @@ impl<S: Clone> Node<S> {
             closing: false,
             hand_over: false,
             hand_over_again: 0,
+            handed_over: 0,
         }
     }
 
@@ -369,16 +372,28 @@ impl<S: Clone> Node<S> {
                 if !std::mem::take(&mut self.hand_over) && !must_not_lead {
                     return;
                 }
-                self.feed(now, raft::Input::Transfer(None), out);
+                let successor = self.successor().filter(|_| must_not_lead);
+                self.feed(now, raft::Input::Transfer(successor), out);
                 if must_not_lead && let Some(raft) = &self.raft {
                     if raft.takes_proposals() {
                         return; // No other member can lead.
                     }
                     let longest_election = raft.config().election_timeout.1;
                     self.hand_over_again = now.saturating_add(2 * longest_election);
+                    self.handed_over += 1;
                 }
             }
         }
+    }
+
+    /// To whom a node that cannot judge hands leadership over. At first that is for Raft to choose.
+    /// But that member may not be able to judge either, so then it is each voter in turn.
+    fn successor(&self) -> Option<NodeId> {
+        let raft = self.raft.as_ref()?;
+        let members = raft.members().iter().filter(|(id, _)| *id != raft.id());
+        let voters: Vec<_> = members.filter(|(_, m)| m.voter).map(|(id, _)| id).collect();
+        let turn = self.handed_over.checked_sub(1)?.checked_rem(voters.len())?;
+        voters.get(turn).copied()
     }
 
     fn take_step(&mut self, now: Time, step: Step<S>, out: &mut Output<S>) {
