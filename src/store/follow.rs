@@ -90,6 +90,8 @@ impl<S: Clone> Store<S> {
                 let session = self.replica.meta.sessions.get(session);
                 Some((session.map(Session::by).cloned().unwrap_or_default(), action))
             }
+            // It could not be loaded.
+            Command::Found { .. } if self.checks.health == Health::Stopped => return None,
             Command::Found { .. } => None,
             Command::Check { version } => return self.check_state(at, version),
             Command::Checked { check, hash } => {
