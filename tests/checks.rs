@@ -1,0 +1,805 @@
+//! Nodes whose states differ: checks, divergence, and how a node gets a good state again.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::node_cluster::Cluster;
+use common::raft_cluster::Disk;
+use conflux::node::{Input, Packet};
+use conflux::raft::{Blob, Payload, Position};
+use conflux::store::{Body, Command, Fault, Outcome};
+
+/// What must stay as it is when a node gets another state: term, vote, log and commit index.
+fn raft_of(cluster: &Cluster, id: u64) -> (Vec<(Position, Payload)>, String) {
+    let raft = cluster.node(id).node.raft().expect("started");
+    let entries = raft.log().iter_from(1).map(|entry| (entry.at, entry.payload.clone()));
+    let rest = (raft.hard_state(), raft.commit_index(), raft.log().base());
+    (entries.collect(), format!("{rest:?}"))
+}
+
+/// What must stay as it is on a node's disk.
+fn disk_of(cluster: &Cluster, id: u64) -> (Vec<(Position, Payload)>, String) {
+    let disk = &cluster.node(id).disk;
+    let entries = disk.entries.iter().map(|entry| (entry.at, entry.payload.clone()));
+    (entries.collect(), format!("{:?}", (&disk.hard, disk.snapshot.is_some())))
+}
+
+/// Three nodes of which node 3 has another state than the others, which nobody has noticed.
+fn one_differs() -> Cluster {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.machine(3).alters = Some("odd".into());
+    cluster.append(2, "odd");
+    assert_eq!(cluster.node(3).state(), ["before", "odd altered"]);
+    cluster
+}
+
+fn is_fetch(packet: &Packet) -> bool {
+    matches!(packet, Packet::Store(message) if matches!(message.body, Body::Fetch { .. }))
+}
+
+fn is_state(packet: &Packet) -> bool {
+    matches!(packet, Packet::Store(message) if matches!(message.body, Body::State { .. }))
+}
+
+fn is_hash(packet: &Packet) -> bool {
+    matches!(packet, Packet::Store(message) if matches!(message.body, Body::Hash { .. }))
+}
+
+/// The first bytes that were asked for, one for each request for a chunk.
+fn offsets(cluster: &Cluster) -> Vec<u64> {
+    let offset = |(_, _, body): &(u64, u64, Body)| match body {
+        Body::Fetch { offset, .. } => Some(*offset),
+        _ => None,
+    };
+    cluster.sent.iter().filter_map(offset).collect()
+}
+
+#[test]
+fn a_check_comes_after_1024_entries_at_latest() {
+    let mut cluster = Cluster::of(3);
+    let mut appended = 0;
+    while cluster.checks().len() < 2 {
+        cluster.append(2, "x");
+        appended += 1;
+        assert!(appended < 3000, "a check");
+    }
+    assert_eq!(cluster.checks(), [1025, 2050], "1,024 entries are before each");
+    cluster.run(50);
+    assert_eq!(cluster.checked(), cluster.checks(), "both are decided at once");
+    assert!(cluster.nodes.values().all(|member| member.snapshots.is_empty()), "it is small");
+}
+
+#[test]
+fn every_snapshot_ends_at_a_check_that_was_found_right() {
+    let mut cluster = Cluster::with(3, |cluster| cluster.config.compact_bytes = 2_000);
+    for i in 0..100 {
+        cluster.append(2, &format!("{i} {}", "x".repeat(200)));
+    }
+    let confirmed = cluster.checked();
+    for (id, member) in &cluster.nodes {
+        assert!(member.snapshots.len() > 2, "node {id} has made {:?}", member.snapshots);
+        for end in &member.snapshots {
+            assert!(matches!(cluster.commands[end], Command::Check { .. }), "{end}");
+            assert!(confirmed.contains(end), "{end}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_is_not_made_before_a_majority_has_found_the_state_right() {
+    let mut cluster = Cluster::with(3, |cluster| cluster.config.compact_bytes = 2_000);
+    cluster.loses = Box::new(|_, _, packet| is_hash(packet));
+    for i in 0..60 {
+        cluster.append(2, &format!("{i} {}", "x".repeat(200)));
+    }
+    assert!(cluster.checks().len() > 1, "the next check does not wait for the last");
+    assert_eq!(cluster.checked(), []);
+    assert!(cluster.nodes.values().all(|member| member.snapshots.is_empty()));
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(1000);
+    let last = *cluster.checks().last().expect("a check");
+    assert_eq!(cluster.checked(), [last], "the hashes are sent again");
+    for member in cluster.nodes.values() {
+        assert_eq!(member.snapshots, [last]);
+    }
+}
+
+#[test]
+fn a_leader_waits_for_the_hashes_of_a_majority() {
+    let mut cluster = Cluster::of(5);
+    cluster.append(2, "x");
+    // The leader's own hash and one more are no majority of five.
+    cluster.loses = Box::new(|from, _, packet| from != 2 && is_hash(packet));
+    cluster.check();
+    cluster.run(1000);
+    assert_eq!(cluster.checked(), []);
+    cluster.loses = Box::new(|from, _, packet| from > 3 && is_hash(packet));
+    cluster.run(1000);
+    assert_eq!(cluster.checked(), cluster.checks());
+}
+
+#[test]
+fn a_node_whose_state_differs_without_an_error_finds_out_at_the_next_check() {
+    let mut cluster = one_differs();
+    assert_eq!(cluster.node(3).faults, []);
+    assert!(cluster.node(3).node.store().is_fit());
+    cluster.loses = Box::new(|_, _, packet| is_state(packet));
+    cluster.check();
+    let check = cluster.checks()[0];
+    assert_eq!(cluster.node(3).diverged(), [(check, None)]);
+    let store = cluster.node(3).node.store();
+    assert!(store.is_diverged() && !store.is_fit() && !store.is_stopped());
+    for id in [1, 2] {
+        assert_eq!(cluster.node(id).faults, []);
+        assert!(cluster.node(id).node.store().is_fit());
+    }
+}
+
+#[test]
+fn a_diverged_node_gets_a_good_state_and_its_raft_stays_as_it_is() {
+    let mut cluster = one_differs();
+    cluster.machine(3).alters = None;
+    cluster.loses = Box::new(|_, _, packet| is_state(packet));
+    cluster.check();
+    assert!(cluster.node(3).node.store().is_diverged());
+    let before = (raft_of(&cluster, 3), disk_of(&cluster, 3));
+    let notified = cluster.node(3).machine.notified.len();
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(400);
+    assert!(cluster.node(3).node.store().is_fit());
+    assert_eq!(cluster.state(), ["before", "odd"]);
+    assert_eq!((raft_of(&cluster, 3), disk_of(&cluster, 3)), before);
+    assert_eq!(cluster.node(3).machine.notified.len(), notified + 1, "subscribers learn of it");
+    cluster.append(3, "after");
+    assert_eq!(cluster.state(), ["before", "odd", "after"]);
+}
+
+#[test]
+fn a_state_is_fetched_in_chunks_and_lost_chunks_are_asked_for_again() {
+    let mut cluster = Cluster::with(3, |cluster| cluster.config.max_message_bytes = 100);
+    for i in 0..40 {
+        cluster.append(2, &format!("some longer text {i}"));
+    }
+    cluster.machine(3).alters = Some("odd".into());
+    cluster.append(2, "odd");
+    cluster.machine(3).alters = None;
+    let mut sent = 0;
+    // Every second request, and every third chunk.
+    cluster.loses = Box::new(move |_, _, packet| {
+        let is_lost = is_fetch(packet) && sent % 2 == 1 || is_state(packet) && sent % 3 == 1;
+        sent += u32::from(is_fetch(packet) || is_state(packet));
+        is_lost
+    });
+    cluster.check();
+    assert!(cluster.node(3).node.store().is_diverged(), "it takes longer");
+    cluster.run(20_000);
+    assert!(cluster.node(3).node.store().is_fit());
+    assert_eq!(cluster.state().len(), 41);
+    let offsets = offsets(&cluster);
+    assert!(offsets.is_sorted(), "no chunk that has arrived is asked for again: {offsets:?}");
+    assert_eq!(offsets[..2], [0, 0], "it was lost");
+    let last = *offsets.last().expect("some");
+    assert!(last > 700 && last.is_multiple_of(100), "{last}");
+}
+
+#[test]
+fn another_leader_gives_the_whole_state_when_the_first_one_dies_in_the_middle() {
+    let mut cluster = Cluster::with(3, |cluster| cluster.config.max_message_bytes = 100);
+    for i in 0..40 {
+        cluster.append(2, &format!("some longer text {i}"));
+    }
+    cluster.machine(3).alters = Some("odd".into());
+    cluster.append(2, "odd");
+    cluster.machine(3).alters = None;
+    let mut chunks = 0;
+    cluster.loses = Box::new(move |from, _, packet| {
+        chunks += u32::from(is_state(packet));
+        from == 1 && is_state(packet) && chunks > 3
+    });
+    cluster.check();
+    assert_eq!(offsets(&cluster).last(), Some(&300));
+    // The new leader has applied more.
+    cluster.kill(1);
+    cluster.run(3000);
+    assert!(cluster.node(3).node.store().is_fit());
+    let state = cluster.state();
+    assert_eq!((state.len(), state[40].as_str()), (41, "odd"));
+    cluster.append(3, "after");
+    assert_eq!(cluster.state().len(), 42);
+}
+
+#[test]
+fn a_node_is_mended_although_the_others_go_on_while_its_state_arrives() {
+    let mut cluster = Cluster::with(3, |cluster| cluster.config.max_message_bytes = 100);
+    for i in 0..40 {
+        cluster.append(2, &format!("some longer text {i}"));
+    }
+    cluster.machine(3).alters = Some("odd".into());
+    cluster.append(2, "odd");
+    cluster.machine(3).alters = None;
+    // Each message with a chunk is lost half the time, so that the state takes long.
+    let mut sent = 0;
+    cluster.loses = Box::new(move |_, _, packet| {
+        sent += u32::from(is_state(packet));
+        is_state(packet) && sent % 2 == 1
+    });
+    cluster.check();
+    for i in 0..1000 {
+        if cluster.node(3).node.store().is_fit() {
+            break;
+        }
+        cluster.append(2, &format!("more {i}"));
+    }
+    assert!(cluster.node(3).node.store().is_fit(), "it has had 20 s");
+    cluster.run(1000);
+    let state = cluster.state();
+    assert_eq!(state[40], "odd");
+}
+
+#[test]
+fn performs_and_reads_of_a_diverged_node_wait_and_settle_once() {
+    let mut cluster = one_differs();
+    cluster.machine(3).alters = None;
+    cluster.append(3, "own");
+    cluster.loses = Box::new(|_, _, packet| is_state(packet));
+    cluster.check();
+    assert!(cluster.node(3).node.store().is_diverged());
+    let action = cluster.perform(3, "append", "held");
+    let verdict = cluster.perform(3, "fail", "");
+    let read = cluster.read(3);
+    cluster.run(1000);
+    assert_eq!(cluster.node(1).state(), ["before", "odd", "own", "held"], "it has run");
+    for ticket in [action, verdict, read] {
+        assert_eq!(cluster.node(3).outcome(ticket), None);
+    }
+    cluster.loses = Box::new(|_, _, _| false);
+    let settled = cluster.node(3).settled.len();
+    while cluster.node(3).settled.len() == settled {
+        cluster.run(1);
+    }
+    assert_eq!(cluster.state(), ["before", "odd", "own", "held"], "the state is there by then");
+    cluster.run(1000);
+    let outcome = |ticket| cluster.node(3).outcome(ticket);
+    assert_eq!(outcome(action), Some(&Outcome::Action("held".into())));
+    assert_eq!(
+        (cluster.node(3).code(verdict), outcome(read)),
+        (Some("METHOD_FAILED"), Some(&Outcome::Nothing))
+    );
+}
+
+#[test]
+fn a_leader_whose_state_differs_hands_leadership_over_and_is_mended() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.machine(1).alters = Some("odd".into());
+    cluster.append(2, "odd");
+    cluster.machine(1).alters = None;
+    cluster.check();
+    let check = cluster.checks()[0];
+    assert_eq!(cluster.node(1).diverged(), [(check, None)]);
+    cluster.run(50);
+    assert!(matches!(cluster.leader(), Some(2 | 3)), "without an election timeout");
+    cluster.run(1000);
+    assert!(cluster.node(1).node.store().is_fit());
+    assert_eq!(cluster.state(), ["before", "odd"]);
+    cluster.append(1, "after");
+    assert_eq!(cluster.state(), ["before", "odd", "after"]);
+}
+
+#[test]
+fn a_diverged_leader_that_nobody_can_succeed_gets_its_state_from_a_follower() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.machine(1).alters = Some("odd".into());
+    cluster.append(2, "odd");
+    cluster.machine(1).alters = None;
+    let is_timeout_now = |packet: &Packet| match packet {
+        Packet::Raft(message) => message.body == conflux::raft::Body::TimeoutNow,
+        Packet::Store(_) => false,
+    };
+    // Node 2 gives nothing, so node 3 is asked in the end.
+    cluster.loses =
+        Box::new(move |from, _, packet| is_timeout_now(packet) || from == 2 && is_state(packet));
+    cluster.check();
+    assert!(cluster.node(1).node.store().is_diverged());
+    cluster.run(3000);
+    assert_eq!(cluster.leader(), Some(1));
+    assert!(cluster.node(1).node.store().is_fit());
+    assert_eq!(cluster.state(), ["before", "odd"]);
+    let asked: Vec<_> = cluster
+        .sent
+        .iter()
+        .filter(|(_, _, body)| matches!(body, Body::Fetch { .. }))
+        .map(|(_, to, _)| *to)
+        .collect();
+    assert_eq!(asked, [2, 2, 2, 2, 3], "each four times");
+    cluster.append(2, "after");
+}
+
+#[test]
+fn a_node_that_diverges_again_soon_stops_but_keeps_its_log_and_votes() {
+    let mut cluster = one_differs();
+    cluster.check();
+    cluster.run(400);
+    assert!(cluster.node(3).node.store().is_fit(), "it is mended, and its reducer is still wrong");
+    cluster.append(3, "own");
+    cluster.append(2, "odd 2");
+    let pending = {
+        cluster.loses = Box::new(|from, to, packet| {
+            (from == 3 || to == 3) && matches!(packet, Packet::Store(_)) && !is_hash(packet)
+        });
+        (cluster.perform(3, "append", "pending"), cluster.read(3))
+    };
+    cluster.check();
+    let store = cluster.node(3).node.store();
+    assert!(store.is_stopped() && !store.is_fit() && !store.is_diverged());
+    let check = cluster.checks()[1];
+    assert_eq!(cluster.node(3).diverged(), [(cluster.checks()[0], None), (check, None)]);
+    let stopped = cluster.node(3).faults.last();
+    assert!(matches!(stopped, Some(Fault::Stopped(failure)) if failure.code == "DIVERGED"));
+    cluster.loses = Box::new(|_, _, _| false);
+    let (perform, read) = (cluster.perform(3, "append", "late"), cluster.read(3));
+    for ticket in [pending.0, pending.1, perform, read] {
+        assert_eq!(cluster.node(3).code(ticket), Some("DIVERGED"));
+    }
+    // It still stores entries, and with its vote another node comes to lead.
+    cluster.append(2, "more");
+    let last = |cluster: &Cluster, id| cluster.node(id).node.raft().expect("started").log().last();
+    assert_eq!(last(&cluster, 3), last(&cluster, 1));
+    cluster.kill(1);
+    cluster.run(3000);
+    assert_eq!(cluster.leader(), Some(2));
+    cluster.append(2, "after");
+    assert_eq!(last(&cluster, 3), last(&cluster, 2));
+    assert_eq!(cluster.node(3).faults.len(), 3, "nothing more is reported");
+}
+
+#[test]
+fn a_node_that_diverges_again_much_later_is_mended_again() {
+    let mut cluster = one_differs();
+    cluster.check();
+    cluster.run(400);
+    let mended = cluster.node(3).node.store().applied();
+    cluster.machine(3).alters = None;
+    while cluster.node(3).node.store().applied() < mended + 1024 {
+        cluster.append(2, "x");
+    }
+    cluster.machine(3).alters = Some("odd".into());
+    cluster.append(2, "odd 2");
+    cluster.check();
+    cluster.run(400);
+    assert_eq!(cluster.node(3).diverged().len(), 2);
+    assert!(cluster.node(3).node.store().is_fit());
+    cluster.state();
+}
+
+#[test]
+fn a_reducer_that_fails_on_one_node_is_reported_at_once_with_its_action() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.machine(3).refuses = Some("bad".into());
+    cluster.loses = Box::new(
+        |_, _, packet| matches!(packet, Packet::Store(message) if message.body == Body::Check),
+    );
+    cluster.append(2, "bad idea");
+    let index = cluster.index_of("bad idea");
+    assert_eq!(cluster.node(3).diverged(), [(index, Some("bad idea"))]);
+    assert_eq!(cluster.checks(), []);
+    assert!(!cluster.node(3).node.store().is_fit());
+    cluster.machine(3).refuses = None;
+    // It asks for a check at once, and again when the request is lost.
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(1000);
+    assert_eq!((cluster.checks().len(), cluster.checked().len()), (1, 1));
+    assert_eq!(cluster.node(3).diverged().len(), 1, "it is reported once");
+    assert_eq!(cluster.state(), ["before", "bad idea"]);
+    assert!(cluster.node(3).node.store().is_fit());
+}
+
+#[test]
+fn an_entry_that_one_node_cannot_read_leads_to_a_check_and_is_mended() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.append(2, "damaged");
+    cluster.append(2, "after");
+    let index = cluster.index_of("damaged");
+    let mut disk = cluster.kill(3);
+    disk.entries.iter_mut().find(|entry| entry.at.index == index).expect("it is there").payload =
+        Payload::Command("rubbish".into());
+    cluster.start(3, disk);
+    cluster.run(1000);
+    assert_eq!(cluster.node(3).diverged(), [(index, None)]);
+    assert_eq!(cluster.checked(), cluster.checks());
+    assert_eq!(cluster.checks().len(), 1);
+    assert_eq!(cluster.state(), ["before", "damaged", "after"]);
+    assert!(cluster.node(3).node.store().is_fit());
+}
+
+#[test]
+fn a_suspect_node_that_is_elected_hands_leadership_over_and_judges_nothing() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.machine(3).refuses = Some("bad".into());
+    // No check comes.
+    cluster.loses = Box::new(
+        |_, _, packet| matches!(packet, Packet::Store(message) if message.body == Body::Check || matches!(message.body, Body::Hash { .. })),
+    );
+    cluster.append(2, "bad");
+    assert!(!cluster.node(3).node.store().is_fit());
+    let judged = cluster.node(3).machine.judged;
+    let ticket = cluster.perform(2, "append", "after");
+    cluster.handle(1, Input::Transfer(Some(3)));
+    cluster.run(200);
+    assert_ne!(cluster.leader(), Some(3));
+    assert!(cluster.term(1) >= 3, "node 3 has led");
+    assert_eq!(cluster.node(3).machine.judged, judged);
+    cluster.run(1000);
+    assert_eq!(cluster.node(2).outcome(ticket), Some(&Outcome::Action("after".into())));
+}
+
+#[test]
+fn a_node_whose_reducer_fails_on_an_entry_that_is_not_committed_does_not_judge() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(1, "before");
+    cluster.append(2, "before");
+    cluster.machine(3).refuses = Some("bad".into());
+    // The entry gets to node 3, and nothing gets back.
+    cluster.cut.extend([(1, 2), (3, 1), (2, 1)]);
+    cluster.perform(1, "append", "bad");
+    cluster.deliver_all();
+    let raft = cluster.node(3).node.raft().expect("started");
+    assert!(raft.log().last().index > raft.commit_index());
+    assert!(!cluster.node(3).node.store().is_fit());
+    assert_eq!(cluster.node(3).faults, [], "it may never be committed");
+    // Node 3 has the longest log, so only it can win.
+    let judged = cluster.node(3).machine.judged;
+    cluster.kill(1);
+    let ticket = cluster.perform(2, "append", "after");
+    cluster.run(5000);
+    assert_eq!(cluster.node(3).machine.judged, judged);
+    assert_eq!(cluster.leader(), Some(2), "it has handed leadership over");
+    assert_eq!(cluster.node(2).outcome(ticket), Some(&Outcome::Action("after".into())));
+    let index = cluster.index_of("bad");
+    assert_eq!(cluster.node(3).diverged()[0], (index, Some("bad")));
+}
+
+#[test]
+fn a_check_from_before_the_failing_entry_does_not_clear_the_suspicion() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    // The check is decided late, when the entry has failed.
+    cluster.loses = Box::new(|_, _, packet| is_hash(packet));
+    cluster.check();
+    cluster.machine(3).refuses = Some("bad".into());
+    cluster.append(2, "bad");
+    assert!(!cluster.node(3).node.store().is_fit());
+    cluster.loses = Box::new(
+        |_, _, packet| matches!(packet, Packet::Store(message) if message.body == Body::Check),
+    );
+    cluster.run(1000);
+    assert_eq!(cluster.checked(), cluster.checks());
+    assert_eq!(cluster.checked().len(), 1);
+    assert!(!cluster.node(3).node.store().is_fit(), "that check was before the entry");
+    assert!(!cluster.node(3).node.store().is_diverged());
+    cluster.machine(3).refuses = None;
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(1000);
+    assert_eq!(cluster.state(), ["before", "bad"]);
+    assert!(cluster.node(3).node.store().is_fit());
+}
+
+#[test]
+fn nodes_on_which_the_reducer_fails_alike_go_on() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.append(2, "bad");
+    cluster.append(2, "after");
+    // All are started again, with a reducer that was edited meanwhile.
+    let disks: Vec<(u64, Disk)> = (1..=3).map(|id| (id, cluster.kill(id))).collect();
+    for (id, disk) in disks {
+        let machine =
+            common::host_cluster::ListMachine { refuses: Some("bad".into()), ..Default::default() };
+        cluster.start_with(id, disk, machine);
+    }
+    cluster.run(5000);
+    let index = cluster.index_of("bad");
+    for member in cluster.nodes.values() {
+        assert_eq!(member.diverged(), [(index, Some("bad"))]);
+        assert!(member.node.store().is_fit());
+    }
+    cluster.append(2, "later");
+    assert_eq!(cluster.state(), ["before", "after", "later"]);
+}
+
+#[test]
+fn a_single_node_whose_reducer_fails_goes_on() {
+    let mut cluster = Cluster::of(1);
+    cluster.append(1, "before");
+    cluster.append(1, "bad");
+    let disk = cluster.kill(1);
+    let machine =
+        common::host_cluster::ListMachine { refuses: Some("bad".into()), ..Default::default() };
+    cluster.start_with(1, disk, machine);
+    let ticket = cluster.perform(1, "append", "after");
+    cluster.run(1000);
+    assert_eq!(cluster.node(1).diverged().len(), 1);
+    assert!(cluster.node(1).node.store().is_fit());
+    assert_eq!(cluster.node(1).outcome(ticket), Some(&Outcome::Action("after".into())));
+    assert_eq!(cluster.state(), ["before", "after"]);
+}
+
+#[test]
+fn of_two_nodes_that_differ_the_leader_is_right() {
+    for wrong in [1, 2] {
+        let mut cluster = Cluster::of(2);
+        cluster.append(2, "before");
+        cluster.machine(wrong).alters = Some("odd".into());
+        cluster.append(2, "odd");
+        cluster.machine(wrong).alters = None;
+        cluster.check();
+        cluster.run(1000);
+        assert_eq!(cluster.node(1).faults, []);
+        assert_eq!(cluster.node(2).diverged().len(), 1);
+        let odd = if wrong == 1 { "odd altered" } else { "odd" };
+        assert_eq!(cluster.state(), ["before", odd]);
+    }
+}
+
+#[test]
+fn of_two_nodes_that_differ_a_suspect_leader_is_wrong() {
+    let mut cluster = Cluster::of(2);
+    cluster.append(2, "before");
+    cluster.append(2, "bad");
+    // Node 1 is started again with another reducer, and only it may lead.
+    cluster.timeouts.insert(2, (5000, 6000));
+    cluster.restart(2);
+    let disk = cluster.kill(1);
+    let machine =
+        common::host_cluster::ListMachine { refuses: Some("bad".into()), ..Default::default() };
+    let is_timeout_now = |packet: &Packet| match packet {
+        Packet::Raft(message) => message.body == conflux::raft::Body::TimeoutNow,
+        Packet::Store(_) => false,
+    };
+    cluster.loses = Box::new(move |_, _, packet| is_timeout_now(packet));
+    cluster.start_with(1, disk, machine);
+    cluster.run(3000);
+    assert_eq!(cluster.leader(), Some(1));
+    assert_eq!(cluster.checked(), cluster.checks());
+    assert_eq!(cluster.state(), ["before", "bad"], "node 2 is right");
+    assert_eq!(cluster.node(2).faults, []);
+}
+
+#[test]
+fn a_check_that_no_majority_agrees_on_is_decided_when_every_voter_has_answered() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    for id in [2, 3] {
+        cluster.machine(id).alters = Some("odd".into());
+    }
+    // All three differ.
+    cluster.append(2, "odd");
+    cluster.machine(3).alters = Some("even".into());
+    cluster.append(2, "even");
+    for id in [2, 3] {
+        cluster.machine(id).alters = None;
+    }
+    cluster.loses = Box::new(|from, _, packet| from == 3 && is_hash(packet));
+    cluster.check();
+    cluster.run(1000);
+    assert_eq!(cluster.checked(), [], "node 3 may make a majority");
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(1000);
+    assert_eq!(cluster.checked(), cluster.checks());
+    assert_eq!(cluster.state(), ["before", "odd", "even"], "the leader's");
+}
+
+#[test]
+fn an_overdue_check_is_decided_by_those_who_answered() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.kill(3);
+    cluster.machine(2).alters = Some("odd".into());
+    cluster.append(1, "odd");
+    cluster.machine(2).alters = None;
+    cluster.check();
+    let check = cluster.checks()[0];
+    while cluster.commands.keys().max() < Some(&(check + 1024)) {
+        assert_eq!(cluster.checked(), []);
+        cluster.append(1, "x");
+    }
+    cluster.run(50);
+    assert_eq!(cluster.checked()[0], check, "node 3 is not waited for any longer");
+    assert_eq!(cluster.node(2).diverged(), [(check, None)]);
+    cluster.run(1000);
+    assert_eq!(cluster.state()[..3], ["before", "odd", "x"]);
+}
+
+#[test]
+fn voters_that_cannot_save_their_state_abstain() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.machine(3).cannot_save = true;
+    cluster.machine(2).alters = Some("odd".into());
+    cluster.append(1, "odd");
+    cluster.machine(2).alters = None;
+    cluster.check();
+    cluster.run(1000);
+    assert_eq!(cluster.checked(), cluster.checks(), "every voter has answered");
+    assert!(matches!(cluster.node(3).faults[..], [Fault::CannotSave(_)]));
+    assert!(cluster.node(3).node.store().is_fit(), "nothing is known of its state");
+    assert_eq!(cluster.state(), ["before", "odd"]);
+}
+
+#[test]
+fn a_learner_does_not_count_in_a_check_and_does_not_hurry() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    let change = conflux::raft::Change::Add { id: 4, name: "d".into() };
+    cluster.handle(1, Input::Change(change));
+    let voters = std::mem::take(&mut cluster.members);
+    cluster.start(4, Disk::default());
+    cluster.members = voters;
+    cluster.run(1000);
+    assert_eq!(cluster.node(4).state(), ["before"]);
+    cluster.loses = Box::new(|_, _, packet| is_hash(packet));
+    cluster.check();
+    // The harness fails when a node wants to be called all the time.
+    cluster.run(3000);
+    assert!(
+        !cluster.sent.iter().any(|(from, _, body)| *from == 4 && matches!(body, Body::Hash { .. }))
+    );
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(1000);
+    assert_eq!(cluster.checked(), cluster.checks());
+}
+
+#[test]
+fn a_learner_whose_state_differs_is_mended() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.handle(1, Input::Change(conflux::raft::Change::Add { id: 4, name: "d".into() }));
+    let voters = std::mem::take(&mut cluster.members);
+    cluster.start(4, Disk::default());
+    cluster.members = voters;
+    cluster.run(1000);
+    cluster.machine(4).alters = Some("odd".into());
+    cluster.append(2, "odd");
+    cluster.machine(4).alters = None;
+    cluster.check();
+    cluster.run(1000);
+    assert_eq!(cluster.node(4).diverged().len(), 1);
+    assert_eq!(cluster.state(), ["before", "odd"]);
+}
+
+#[test]
+fn hashes_of_another_check_are_ignored() {
+    let mut cluster = Cluster::of(5);
+    cluster.append(2, "x");
+    cluster.loses = Box::new(|from, _, packet| from != 2 && is_hash(packet));
+    cluster.check();
+    let check = cluster.checks()[0];
+    cluster.run(1000);
+    assert_eq!(cluster.checked(), [], "two of five have answered");
+    // Late and forged hashes do not replace those that have arrived, and decide nothing.
+    for other in [0, 1, check - 1, check + 1, u64::MAX] {
+        for from in [3, 4, 5] {
+            cluster.forge(from, 1, Body::Hash { check: other, hash: Some(7) });
+        }
+    }
+    cluster.run(20);
+    assert_eq!(cluster.checked(), []);
+    // Now the third hash is enough, without the others being sent again.
+    cluster.loses = Box::new(|from, _, packet| from != 3 && is_hash(packet));
+    cluster.run(310);
+    assert_eq!(cluster.checked(), cluster.checks());
+    assert!(cluster.nodes.values().all(|member| member.faults.is_empty()));
+}
+
+#[test]
+fn hashes_of_nodes_that_are_no_voters_do_not_count() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "x");
+    cluster.loses = Box::new(|_, _, packet| is_hash(packet));
+    cluster.check();
+    let check = cluster.checks()[0];
+    for from in 10..20 {
+        cluster.forge(from, 1, Body::Hash { check, hash: Some(7) });
+    }
+    cluster.run(50);
+    assert_eq!(cluster.checked(), []);
+}
+
+#[test]
+fn messages_of_checks_and_states_that_make_no_sense_are_ignored() {
+    let mut cluster = one_differs();
+    cluster.machine(3).alters = None;
+    let at = |index| Position::new(index, 1);
+    let data = || Blob::from("rubbish");
+    let states = |total, offset| {
+        let ats = [at(0), at(2), at(5), at(u64::MAX), Position::new(u64::MAX, u64::MAX)];
+        ats.map(|at| Body::State { at, total, offset, data: data() })
+    };
+    let rubbish = || {
+        let mut all = Vec::new();
+        for (total, offset) in [(0, 0), (7, 0), (7, 7), (100, 0), (u64::MAX, u64::MAX)] {
+            all.extend(states(total, offset));
+        }
+        for (at, offset) in
+            [(None, 0), (None, u64::MAX), (Some(at(0)), 3), (Some(at(u64::MAX)), u64::MAX)]
+        {
+            all.push(Body::Fetch { at, offset });
+        }
+        all.push(Body::Hash { check: u64::MAX, hash: None });
+        all
+    };
+    // Nodes that do not wait for a state ignore one.
+    for from in 1..=4 {
+        for to in 1..=3 {
+            rubbish().into_iter().for_each(|body| cluster.forge(from, to, body));
+        }
+    }
+    cluster.run(100);
+    assert_eq!(cluster.node(1).state(), ["before", "odd"]);
+    // A node that waits for one ignores those that another follower sends.
+    cluster.loses = Box::new(|_, _, packet| is_state(packet));
+    cluster.check();
+    for from in [2, 4] {
+        rubbish().into_iter().for_each(|body| cluster.forge(from, 3, body));
+    }
+    assert!(cluster.node(3).node.store().is_diverged());
+    // Rubbish from the leader does not get loaded.
+    for (total, offset) in [(7, 0), (0, 0), (7, 7), (100, 50)] {
+        let body = Body::State { at: at(5), total, offset, data: data() };
+        cluster.forge(1, 3, body);
+    }
+    assert!(cluster.node(3).node.store().is_diverged());
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(2000);
+    assert!(cluster.node(3).node.store().is_fit());
+    assert_eq!(cluster.state(), ["before", "odd"]);
+    assert_eq!(cluster.node(3).faults.len(), 1);
+}
+
+#[test]
+fn a_node_that_is_not_fit_gives_its_state_to_nobody() {
+    let mut cluster = one_differs();
+    cluster.loses = Box::new(|_, _, packet| is_state(packet));
+    cluster.check();
+    cluster.sent.clear();
+    cluster.forge(2, 3, Body::Fetch { at: None, offset: 0 });
+    cluster.forge(2, 1, Body::Fetch { at: None, offset: 0 });
+    let gave: Vec<_> = cluster
+        .sent
+        .iter()
+        .filter(|(_, to, body)| *to == 2 && matches!(body, Body::State { .. }))
+        .map(|(from, _, _)| *from)
+        .collect();
+    assert_eq!(gave, [1]);
+}
+
+#[test]
+fn a_perform_whose_session_ends_while_it_is_held_does_not_run_again() {
+    let mut cluster = Cluster::with(3, |cluster| cluster.config.max_sessions = 2);
+    cluster.append(2, "before");
+    cluster.append(3, "own");
+    cluster.run(3000);
+    cluster.machine(3).refuses = Some("bad".into());
+    // No check comes for a while.
+    cluster.loses = Box::new(
+        |_, _, packet| matches!(packet, Packet::Store(message) if message.body == Body::Check),
+    );
+    cluster.append(2, "bad");
+    assert!(!cluster.node(3).node.store().is_fit());
+    let held = cluster.perform(3, "append", "held");
+    cluster.run(100);
+    assert_eq!(cluster.node(3).outcome(held), None);
+    cluster.append(2, "more");
+    // Another session takes the place of node 3's.
+    cluster.append(1, "last");
+    cluster.machine(3).refuses = None;
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(3000);
+    assert_eq!(cluster.state(), ["before", "own", "bad", "held", "more", "last"]);
+    assert_eq!(cluster.node(3).outcome(held), Some(&Outcome::Action("held".into())));
+}
