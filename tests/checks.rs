@@ -42,6 +42,11 @@ fn is_state(packet: &Packet) -> bool {
     matches!(packet, Packet::Store(message) if matches!(message.body, Body::State { .. }))
 }
 
+/// A request for a check.
+fn is_ask(packet: &Packet) -> bool {
+    matches!(packet, Packet::Store(message) if message.body == Body::Check)
+}
+
 fn is_hash(packet: &Packet) -> bool {
     matches!(packet, Packet::Store(message) if matches!(message.body, Body::Hash { .. }))
 }
@@ -379,9 +384,7 @@ fn a_reducer_that_fails_on_one_node_is_reported_at_once_with_its_action() {
     let mut cluster = Cluster::of(3);
     cluster.append(2, "before");
     cluster.machine(3).refuses = Some("bad".into());
-    cluster.loses = Box::new(
-        |_, _, packet| matches!(packet, Packet::Store(message) if message.body == Body::Check),
-    );
+    cluster.loses = Box::new(|_, _, packet| is_ask(packet));
     cluster.append(2, "bad idea");
     let index = cluster.index_of("bad idea");
     assert_eq!(cluster.node(3).diverged(), [(index, Some("bad idea"))]);
@@ -422,9 +425,7 @@ fn a_suspect_node_that_is_elected_hands_leadership_over_and_judges_nothing() {
     cluster.append(2, "before");
     cluster.machine(3).refuses = Some("bad".into());
     // No check comes.
-    cluster.loses = Box::new(
-        |_, _, packet| matches!(packet, Packet::Store(message) if message.body == Body::Check || matches!(message.body, Body::Hash { .. })),
-    );
+    cluster.loses = Box::new(|_, _, packet| is_ask(packet) || is_hash(packet));
     cluster.append(2, "bad");
     assert!(!cluster.node(3).node.store().is_fit());
     let judged = cluster.node(3).machine.judged;
@@ -474,9 +475,7 @@ fn a_check_from_before_the_failing_entry_does_not_clear_the_suspicion() {
     cluster.machine(3).refuses = Some("bad".into());
     cluster.append(2, "bad");
     assert!(!cluster.node(3).node.store().is_fit());
-    cluster.loses = Box::new(
-        |_, _, packet| matches!(packet, Packet::Store(message) if message.body == Body::Check),
-    );
+    cluster.loses = Box::new(|_, _, packet| is_ask(packet));
     cluster.run(1000);
     assert_eq!(cluster.checked(), cluster.checks());
     assert_eq!(cluster.checked().len(), 1);
@@ -786,9 +785,7 @@ fn a_perform_whose_session_ends_while_it_is_held_does_not_run_again() {
     cluster.run(3000);
     cluster.machine(3).refuses = Some("bad".into());
     // No check comes for a while.
-    cluster.loses = Box::new(
-        |_, _, packet| matches!(packet, Packet::Store(message) if message.body == Body::Check),
-    );
+    cluster.loses = Box::new(|_, _, packet| is_ask(packet));
     cluster.append(2, "bad");
     assert!(!cluster.node(3).node.store().is_fit());
     let held = cluster.perform(3, "append", "held");
@@ -802,4 +799,93 @@ fn a_perform_whose_session_ends_while_it_is_held_does_not_run_again() {
     cluster.run(3000);
     assert_eq!(cluster.state(), ["before", "own", "bad", "held", "more", "last"]);
     assert_eq!(cluster.node(3).outcome(held), Some(&Outcome::Action("held".into())));
+}
+
+#[test]
+fn what_is_known_of_a_perform_is_told_when_its_session_has_ended_in_the_fetched_state() {
+    let mut cluster = Cluster::with(3, |cluster| cluster.config.max_sessions = 2);
+    cluster.append(2, "before");
+    cluster.append(3, "own");
+    cluster.run(3000);
+    cluster.machine(3).refuses = Some("bad".into());
+    cluster.loses = Box::new(|_, _, packet| is_ask(packet));
+    cluster.append(2, "bad");
+    // This node learns that the first one has run before it knows that its state is wrong.
+    let known = cluster.perform(3, "append", "known");
+    cluster.run(100);
+    cluster.loses = Box::new(|_, _, packet| is_state(packet));
+    cluster.run(1000);
+    assert!(cluster.node(3).node.store().is_diverged());
+    let unknown = cluster.perform(3, "append", "unknown");
+    cluster.run(100);
+    // Another session takes the place of this node's.
+    cluster.append(2, "more");
+    cluster.append(1, "last");
+    let store = cluster.node(1).node.store();
+    let mine = cluster.node(3).node.store().session().expect("it does not know yet");
+    assert!(store.sessions().get(mine).is_none());
+    assert_eq!(cluster.node(3).outcome(known), None);
+    cluster.machine(3).refuses = None;
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(3000);
+    assert_eq!(cluster.state(), ["before", "own", "bad", "known", "unknown", "more", "last"]);
+    assert_eq!(cluster.node(3).outcome(known), Some(&Outcome::Action("known".into())));
+    assert_eq!(cluster.node(3).code(unknown), Some("OUTCOME_UNKNOWN"));
+}
+
+#[test]
+fn performs_and_reads_of_a_suspect_node_wait_until_its_state_was_found_right() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(3, "before");
+    let mut disk = cluster.kill(3);
+    let entry = conflux::raft::Entry {
+        at: Position::new(disk.entries.last().expect("some").at.index, 1),
+        payload: Payload::Command("rubbish".into()),
+    };
+    // All logs have the same entry that nobody can read, so the states are equal.
+    let last = disk.entries.len() - 1;
+    disk.entries[last] = entry;
+    let disks = [1, 2].map(|id| cluster.kill(id));
+    for (id, other) in [1, 2].into_iter().zip(disks) {
+        let entries = disk.entries.clone();
+        cluster.start(id, Disk { entries, ..other });
+    }
+    cluster.start(3, disk);
+    // No check is decided for a while.
+    cluster.loses = Box::new(|_, _, packet| is_hash(packet));
+    let tickets = [cluster.perform(3, "append", "x"), cluster.read(3)];
+    cluster.run(5000);
+    assert!(cluster.nodes.values().all(|member| !member.node.store().is_fit()));
+    assert!(cluster.nodes.values().all(|member| member.machine.judged == 0), "nobody judges");
+    assert_eq!(cluster.node(3).settled, []);
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(5000);
+    assert!(cluster.nodes.values().all(|member| member.node.store().is_fit()));
+    assert_eq!(cluster.node(3).outcome(tickets[0]), Some(&Outcome::Action("x".into())));
+    assert_eq!(cluster.node(3).outcome(tickets[1]), Some(&Outcome::Nothing));
+    assert_eq!(cluster.state(), ["x"]);
+}
+
+#[test]
+fn a_node_that_diverges_again_within_1024_entries_stops_and_one_entry_later_it_is_mended() {
+    for (entries, stops) in [(1023, true), (1024, false)] {
+        let mut cluster = one_differs();
+        cluster.machine(3).alters = None;
+        cluster.check();
+        cluster.run(400);
+        let mended = cluster.node(3).node.store().applied();
+        let last = |cluster: &Cluster| *cluster.commands.keys().max().expect("some");
+        while last(&cluster) < mended + entries - 2 {
+            cluster.append(2, "x");
+        }
+        cluster.machine(3).alters = Some("odd".into());
+        cluster.append(2, "odd 2");
+        if cluster.checks().len() < 2 {
+            cluster.check();
+        }
+        assert_eq!(cluster.checks()[1], mended + entries);
+        cluster.run(400);
+        let store = cluster.node(3).node.store();
+        assert_eq!((store.is_stopped(), store.is_fit()), (stops, !stops), "{entries}");
+    }
 }
