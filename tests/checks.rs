@@ -4,9 +4,10 @@
 mod common;
 
 use common::node_cluster::Cluster;
+use common::node_rig::{Rig, encode};
 use common::raft_cluster::Disk;
 use conflux::node::{Input, Packet};
-use conflux::raft::{Blob, Payload, Position};
+use conflux::raft::{self, Blob, Payload, Position, Saved};
 use conflux::store::{Body, Command, Fault, Outcome};
 
 /// What must stay as it is when a node gets another state: term, vote, log and commit index.
@@ -204,12 +205,15 @@ fn another_leader_gives_the_whole_state_when_the_first_one_dies_in_the_middle() 
     });
     cluster.check();
     assert_eq!(offsets(&cluster).last(), Some(&300));
+    cluster.sent.clear();
     // The new leader has applied more.
     cluster.kill(1);
     cluster.run(3000);
     assert!(cluster.node(3).node.store().is_fit());
     let state = cluster.state();
     assert_eq!((state.len(), state[40].as_str()), (41, "odd"));
+    let first = cluster.sent.iter().find(|(_, _, body)| matches!(body, Body::State { .. }));
+    assert!(matches!(first, Some((_, 3, Body::State { offset: 0, .. }))), "it begins anew");
     cluster.append(3, "after");
     assert_eq!(cluster.state().len(), 42);
 }
@@ -300,7 +304,7 @@ fn a_diverged_leader_that_nobody_can_succeed_gets_its_state_from_a_follower() {
     cluster.append(2, "odd");
     cluster.machine(1).alters = None;
     let is_timeout_now = |packet: &Packet| match packet {
-        Packet::Raft(message) => message.body == conflux::raft::Body::TimeoutNow,
+        Packet::Raft(message) => message.body == raft::Body::TimeoutNow,
         Packet::Store(_) => false,
     };
     // Node 2 gives nothing, so node 3 is asked in the end.
@@ -557,7 +561,7 @@ fn of_two_nodes_that_differ_a_suspect_leader_is_wrong() {
     let machine =
         common::host_cluster::ListMachine { refuses: Some("bad".into()), ..Default::default() };
     let is_timeout_now = |packet: &Packet| match packet {
-        Packet::Raft(message) => message.body == conflux::raft::Body::TimeoutNow,
+        Packet::Raft(message) => message.body == raft::Body::TimeoutNow,
         Packet::Store(_) => false,
     };
     cluster.loses = Box::new(move |_, _, packet| is_timeout_now(packet));
@@ -634,7 +638,7 @@ fn voters_that_cannot_save_their_state_abstain() {
 fn a_learner_does_not_count_in_a_check_and_does_not_hurry() {
     let mut cluster = Cluster::of(3);
     cluster.append(2, "before");
-    let change = conflux::raft::Change::Add { id: 4, name: "d".into() };
+    let change = raft::Change::Add { id: 4, name: "d".into() };
     cluster.handle(1, Input::Change(change));
     let voters = std::mem::take(&mut cluster.members);
     cluster.start(4, Disk::default());
@@ -657,7 +661,7 @@ fn a_learner_does_not_count_in_a_check_and_does_not_hurry() {
 fn a_learner_whose_state_differs_is_mended() {
     let mut cluster = Cluster::of(3);
     cluster.append(2, "before");
-    cluster.handle(1, Input::Change(conflux::raft::Change::Add { id: 4, name: "d".into() }));
+    cluster.handle(1, Input::Change(raft::Change::Add { id: 4, name: "d".into() }));
     let voters = std::mem::take(&mut cluster.members);
     cluster.start(4, Disk::default());
     cluster.members = voters;
@@ -838,7 +842,7 @@ fn performs_and_reads_of_a_suspect_node_wait_until_its_state_was_found_right() {
     let mut cluster = Cluster::of(3);
     cluster.append(3, "before");
     let mut disk = cluster.kill(3);
-    let entry = conflux::raft::Entry {
+    let entry = raft::Entry {
         at: Position::new(disk.entries.last().expect("some").at.index, 1),
         payload: Payload::Command("rubbish".into()),
     };
@@ -888,4 +892,126 @@ fn a_node_that_diverges_again_within_1024_entries_stops_and_one_entry_later_it_i
         let store = cluster.node(3).node.store();
         assert_eq!((store.is_stopped(), store.is_fit()), (stops, !stops), "{entries}");
     }
+}
+
+#[test]
+fn chunks_that_come_twice_or_out_of_turn_are_ignored() {
+    let mut cluster = Cluster::with(3, |cluster| cluster.config.max_message_bytes = 100);
+    for i in 0..20 {
+        cluster.append(2, &format!("some longer text {i}"));
+    }
+    cluster.machine(3).alters = Some("odd".into());
+    cluster.append(2, "odd");
+    cluster.machine(3).alters = None;
+    let mut chunks = 0;
+    cluster.loses = Box::new(move |_, _, packet| {
+        chunks += u32::from(is_state(packet));
+        is_state(packet) && chunks > 2
+    });
+    cluster.check();
+    let is_chunk = |body: &Body| matches!(body, Body::State { .. });
+    let sent: Vec<_> = cluster.sent.iter().map(|(_, _, body)| body.clone()).collect();
+    let sent: Vec<_> = sent.into_iter().filter(is_chunk).collect();
+    assert_eq!(sent.len(), 3, "two have arrived");
+    let Body::State { at, total, .. } = sent[0] else { panic!("a chunk") };
+    for chunk in &sent[..2] {
+        cluster.forge(1, 3, chunk.clone());
+    }
+    for offset in [100, 199, 201, 300, total, u64::MAX] {
+        let data = "rubbish".repeat(10).as_str().into();
+        cluster.forge(1, 3, Body::State { at, total, offset, data });
+    }
+    cluster.sent.clear();
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(1000);
+    assert_eq!(offsets(&cluster)[..2], [200, 300], "it goes on where it was");
+    assert!(offsets(&cluster).is_sorted());
+    assert!(cluster.node(3).node.store().is_fit());
+    assert_eq!(cluster.state().len(), 21);
+}
+
+#[test]
+fn a_state_is_loaded_only_when_its_entry_is_committed_here() {
+    let mut cluster = Cluster::with(3, |cluster| {
+        cluster.timeouts.insert(3, (60_000, 70_000));
+    });
+    cluster.append(2, "before");
+    cluster.machine(3).alters = Some("odd".into());
+    cluster.append(2, "odd");
+    cluster.machine(3).alters = None;
+    cluster.loses = Box::new(|_, _, packet| is_state(packet));
+    cluster.check();
+    assert!(cluster.node(3).node.store().is_diverged());
+    // Entries arrive, but that they are committed does not.
+    cluster.loses = Box::new(|from, to, packet| match packet {
+        Packet::Raft(message) => {
+            let is_empty = |body: &raft::Body| matches!(body, raft::Body::Append { entries, .. } if entries.is_empty());
+            (from, to) == (1, 3) && is_empty(&message.body)
+        }
+        Packet::Store(_) => false,
+    });
+    cluster.append(2, "more");
+    cluster.run(1000);
+    let raft = cluster.node(3).node.raft().expect("started");
+    assert!(raft.commit_index() < raft.log().last().index);
+    assert!(cluster.node(3).node.store().applied() <= raft.commit_index());
+    assert!(cluster.node(3).node.store().is_diverged());
+    let asked = offsets(&cluster).len();
+    cluster.run(2000);
+    assert_eq!(offsets(&cluster).len(), asked, "the state is there");
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(100);
+    assert_eq!(offsets(&cluster).len(), asked);
+    assert!(cluster.node(3).node.store().is_fit());
+    assert_eq!(cluster.state(), ["before", "odd", "more"]);
+}
+
+#[test]
+fn the_right_hash_of_an_earlier_check_does_not_end_a_later_one() {
+    let mut rig = Rig::new(3, "", Saved::default(), |_| ());
+    let state = 7_u64.to_le_bytes().as_slice().into();
+    let check = || Command::Check { version: 1 };
+    let commands = [Command::Found { version: 1, state }, check(), check()];
+    let entries =
+        (1..).zip(&commands).map(|(index, command)| Rig::command(index, &encode(command)));
+    rig.append(0, entries.collect());
+    let hashes = |rig: &mut Rig| {
+        rig.sent.clear();
+        rig.wait(310);
+        let hash = |(_, packet): &(u64, Packet)| match packet {
+            Packet::Store(message) => match message.body {
+                Body::Hash { check, hash } => Some((check, hash)),
+                _ => None,
+            },
+            Packet::Raft(_) => None,
+        };
+        rig.sent.iter().filter_map(hash).collect::<Vec<_>>()
+    };
+    let [(3, Some(hash))] = hashes(&mut rig)[..] else { panic!("its own hash") };
+    // This node has no state of that check any more, so it cannot know whether it was wrong.
+    let checked = |check, hash| encode(&Command::Checked { check, hash });
+    rig.append(3, vec![Rig::command(4, &checked(2, hash ^ 1))]);
+    assert_eq!(hashes(&mut rig), [(3, Some(hash))]);
+    rig.append(4, vec![Rig::command(5, &checked(3, hash))]);
+    assert_eq!(hashes(&mut rig), []);
+    rig.append(5, vec![Rig::command(6, &checked(3, hash ^ 1))]);
+    assert!(rig.node.store().is_fit(), "what was decided stays");
+    assert_eq!(rig.faults, []);
+}
+
+#[test]
+fn a_node_that_has_another_version_of_the_application_abstains() {
+    let mut rig = Rig::new(3, "", Saved::default(), |_| ());
+    let state = 7_u64.to_le_bytes().as_slice().into();
+    let commands = [Command::Found { version: 1, state }, Command::Check { version: 2 }];
+    let entries =
+        (1..).zip(&commands).map(|(index, command)| Rig::command(index, &encode(command)));
+    rig.append(0, entries.collect());
+    let body = Body::Hash { check: 2, hash: None };
+    let is_hash = |(to, packet): &(u64, Packet)| {
+        *to == 2 && matches!(packet, Packet::Store(message) if message.body == body)
+    };
+    assert!(rig.sent.iter().any(is_hash), "{:?}", rig.sent);
+    rig.append(2, vec![Rig::command(3, &encode(&Command::Checked { check: 2, hash: 9 }))]);
+    assert!(rig.node.store().is_fit());
 }

@@ -332,6 +332,7 @@ fn of_two_first_states_in_a_log_the_first_one_counts() {
     };
     rig.append(0, vec![found(1, 7), found(2, 8)]);
     assert_eq!((rig.state(), rig.node.store().release()), (7, Some(1)));
+    assert_eq!(rig.node.store().provisional_release(), Some(1));
     assert_eq!((rig.machine.committed.as_slice(), rig.faults.len()), (&[1][..], 0));
 }
 

@@ -731,4 +731,29 @@ mod tests {
         }
         assert_eq!(most, 2 + 64, "two for the pending perform, and 64");
     }
+
+    #[test]
+    fn only_a_leader_that_was_sent_the_perform_counts_as_silent() {
+        let limits = Limits {
+            max_message_bytes: 1000,
+            max_action_bytes: 1000,
+            max_pending_bytes: 1000,
+            retry: 100,
+        };
+        for sends in [false, true] {
+            let mut client = Client::new(limits, 1);
+            client.handle_session_opened(1, client.nonce);
+            let (method, args) = ("add".into(), "[]".into());
+            client.perform(0, Perform { ticket: 1, method, args, timeout: None });
+            for term in 1..=3 {
+                assert_eq!(client.take_settled(), []);
+                client.set_leader(Some((2, term)));
+                if sends {
+                    assert_eq!(client.take_messages(term).len(), 1);
+                }
+                client.set_leader(None);
+            }
+            assert_eq!(client.take_settled().len(), usize::from(sends));
+        }
+    }
 }
