@@ -479,7 +479,9 @@ impl<S: Clone> Store<S> {
                 }
             }
             Body::State { at, total, offset, data } => {
-                if raft.leader() == Some(from) || raft.is_leader() {
+                // Nobody has applied more than a leader has committed, so it would wait for ever.
+                let is_possible = raft.is_leader() && at.index <= raft.commit_index();
+                if is_possible || raft.leader() == Some(from) && from != raft.id() {
                     self.handle_state(at, total, offset, &data);
                 }
             }
