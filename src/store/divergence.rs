@@ -37,7 +37,7 @@ impl<S: Clone> Store<S> {
     }
 
     /// Whether the states were last checked so long ago that the next check is due.
-    fn is_overdue(&self, raft: &Raft) -> bool {
+    pub(super) fn is_overdue(&self, raft: &Raft) -> bool {
         self.next_index(raft) - 1 - self.replica.tip_meta.check >= MAX_UNCHECKED
             || self.checks.unchecked_bytes >= self.snapshot_threshold()
     }
