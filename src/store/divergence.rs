@@ -93,6 +93,10 @@ impl<S: Clone> Store<S> {
             Err(failure) => {
                 self.faults.push(Fault::CannotSave(failure));
                 self.keep_own(at, None, Blob::from(""));
+                // No check can show that this state is right, so it must not ask for more of them.
+                if self.is_suspect() {
+                    self.diverged(at.index);
+                }
             }
         }
         Step::Idle
