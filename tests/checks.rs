@@ -8,7 +8,7 @@ use common::node_rig::{Rig, encode};
 use common::raft_cluster::Disk;
 use conflux::node::{Input, Packet};
 use conflux::raft::{self, Blob, Payload, Position, Saved};
-use conflux::store::{Body, Command, Fault, Outcome};
+use conflux::store::{Body, Command, Fault, Outcome, Perform};
 
 /// What must stay as it is when a node gets another state: term, vote, log and commit index.
 fn raft_of(cluster: &Cluster, id: u64) -> (Vec<(Position, Payload)>, String) {
@@ -66,7 +66,7 @@ fn a_check_comes_after_1024_entries_at_latest() {
     let mut cluster = Cluster::of(3);
     let mut appended = 0;
     while cluster.checks().len() < 2 {
-        cluster.append(2, "x");
+        cluster.append(2, "skip");
         appended += 1;
         assert!(appended < 3000, "a check");
     }
@@ -312,6 +312,11 @@ fn a_diverged_leader_that_nobody_can_succeed_gets_its_state_from_a_follower() {
         Box::new(move |from, _, packet| is_timeout_now(packet) || from == 2 && is_state(packet));
     cluster.check();
     assert!(cluster.node(1).node.store().is_diverged());
+    // A state that nobody can have is not waited for.
+    for index in [u64::MAX, cluster.node(1).node.raft().expect("started").commit_index() + 1] {
+        let (at, data) = (Position::new(index, 1), Blob::from("rubbish"));
+        cluster.forge(3, 1, Body::State { at, total: 7, offset: 0, data });
+    }
     cluster.run(3000);
     assert_eq!(cluster.leader(), Some(1));
     assert!(cluster.node(1).node.store().is_fit());
@@ -372,7 +377,7 @@ fn a_node_that_diverges_again_much_later_is_mended_again() {
     let mended = cluster.node(3).node.store().applied();
     cluster.machine(3).alters = None;
     while cluster.node(3).node.store().applied() < mended + 1024 {
-        cluster.append(2, "x");
+        cluster.append(2, "skip");
     }
     cluster.machine(3).alters = Some("odd".into());
     cluster.append(2, "odd 2");
@@ -609,13 +614,13 @@ fn an_overdue_check_is_decided_by_those_who_answered() {
     let check = cluster.checks()[0];
     while cluster.commands.keys().max() < Some(&(check + 1024)) {
         assert_eq!(cluster.checked(), []);
-        cluster.append(1, "x");
+        cluster.append(1, "skip");
     }
     cluster.run(50);
     assert_eq!(cluster.checked()[0], check, "node 3 is not waited for any longer");
     assert_eq!(cluster.node(2).diverged(), [(check, None)]);
     cluster.run(1000);
-    assert_eq!(cluster.state()[..3], ["before", "odd", "x"]);
+    assert_eq!(cluster.state(), ["before", "odd"]);
 }
 
 #[test]
@@ -880,7 +885,7 @@ fn a_node_that_diverges_again_within_1024_entries_stops_and_one_entry_later_it_i
         let mended = cluster.node(3).node.store().applied();
         let last = |cluster: &Cluster| *cluster.commands.keys().max().expect("some");
         while last(&cluster) < mended + entries - 2 {
-            cluster.append(2, "x");
+            cluster.append(2, "skip");
         }
         cluster.machine(3).alters = Some("odd".into());
         cluster.append(2, "odd 2");
@@ -1014,4 +1019,37 @@ fn a_node_that_has_another_version_of_the_application_abstains() {
     assert!(rig.sent.iter().any(is_hash), "{:?}", rig.sent);
     rig.append(2, vec![Rig::command(3, &encode(&Command::Checked { check: 2, hash: 9 }))]);
     assert!(rig.node.store().is_fit());
+}
+
+#[test]
+fn a_check_is_not_delayed_by_a_burst_of_performs() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "skip");
+    for _ in 0..2 {
+        let performs = (0..800).map(|i| Perform {
+            ticket: 50_000 + i,
+            method: "append".into(),
+            args: "skip".into(),
+            timeout: None,
+        });
+        cluster.handle(2, Input::Perform(performs.collect()));
+        cluster.run(50);
+    }
+    let checks = cluster.checks();
+    assert_eq!(checks, [1025]);
+}
+
+#[test]
+fn a_suspect_node_whose_state_cannot_be_saved_gets_another_one_and_asks_no_more() {
+    let mut cluster = Cluster::of(3);
+    cluster.append(2, "before");
+    cluster.machine(3).cannot_save = true;
+    cluster.machine(3).refuses = Some("bad".into());
+    cluster.append(2, "bad");
+    cluster.run(10_000);
+    assert_eq!(cluster.checks().len(), 1, "{:?}", cluster.checks());
+    assert!(cluster.node(3).node.store().is_fit());
+    assert_eq!(cluster.state(), ["before", "bad"]);
+    let index = cluster.index_of("bad");
+    assert_eq!(cluster.node(3).diverged(), [(index, Some("bad"))]);
 }

@@ -18,7 +18,7 @@ pub type List = Rc<Vec<String>>;
 
 /// A machine with these methods: `append x`; `nothing`; `fail`; `once x`, which fails if the list
 /// has `x` already; `odd x`, which appends only to a list of odd length; `long`, which fails with a
-/// long message. The reducer fails on `poison`.
+/// long message. The reducer fails on `poison`, and `skip` does not change the state.
 #[derive(Default)]
 pub struct ListMachine {
     /// The reducer of this node alone fails on actions that begin so.
@@ -60,6 +60,9 @@ impl Machine for ListMachine {
         let begins_so = |prefix: &String| value.starts_with(prefix);
         if value.starts_with("poison") || self.refuses.as_ref().is_some_and(begins_so) {
             return Err(Failure::new("REDUCER_FAILED", "poison"));
+        }
+        if value == "skip" {
+            return Ok(Rc::clone(state));
         }
         if self.alters.as_ref().is_some_and(begins_so) {
             value.push_str(" altered");
