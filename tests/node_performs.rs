@@ -310,3 +310,122 @@ fn a_closing_node_closes_its_session() {
     accept_all(&mut rig);
     assert!(rig.node.store().sessions().get(session.id).is_none());
 }
+
+/// A client's message to the leader, node 1.
+fn receive_from_client(rig: &mut Rig, body: store::Body) {
+    let packet = Packet::Store(Message { term: 1, body });
+    rig.handle(Input::Receive { from: 3, packet });
+}
+
+#[test]
+fn a_leader_ignores_messages_with_the_number_of_a_session_and_another_nonce() {
+    let (mut rig, session) = leader_with_client(|_| ());
+    let stranger = SessionRef { nonce: 34, ..session };
+    let end = rig.node.raft().expect("started").log().last();
+    let request = |method: &str| store::Request { method: Some(method.into()), args: "x".into() };
+    let perform = |session, method: &str, ack| {
+        let requests = vec![request(method)];
+        store::Body::Perform { session, ack, first: 1, requests }
+    };
+    let (method, data) = ("add".to_string(), Blob::from("x"));
+    let (ack, seq, total, offset) = (1, 1, 1, 0);
+    let chunk = store::Body::Chunk { session: stranger, ack, seq, method, total, offset, data };
+    let strange = [perform(stranger, "add", 1), chunk, store::Body::Close { session: stranger }];
+    // The client's perform is judged, and its verdict is not confirmed yet.
+    receive_from_client(&mut rig, perform(session, "nothing", 1));
+    let received = store::Body::Received { session, next: 2, offset: 0 };
+    assert_eq!(take_sent(&mut rig), std::slice::from_ref(&received));
+    for body in strange {
+        receive_from_client(&mut rig, body);
+        accept_all(&mut rig);
+        assert!(take_sent(&mut rig).is_empty(), "nobody is answered");
+        assert_eq!(rig.node.raft().expect("started").log().last(), end);
+    }
+    assert!(rig.node.store().sessions().get(session.id).is_some(), "it is open");
+    // What was judged is not judged again, although the request comes again.
+    receive_from_client(&mut rig, perform(session, "add", 1));
+    accept_all(&mut rig);
+    assert_eq!(take_sent(&mut rig), [received]);
+    assert_eq!(rig.node.raft().expect("started").log().last(), end);
+    // Nor does anybody else acknowledge results.
+    receive_from_client(&mut rig, perform(stranger, "add", 2));
+    assert!(take_sent(&mut rig).is_empty());
+}
+
+#[test]
+fn a_client_ignores_messages_with_the_number_of_its_session_and_another_nonce() {
+    let (mut rig, session) = client(|_| ());
+    let stranger = SessionRef { nonce: session.nonce.wrapping_add(1), ..session };
+    rig.perform(1, "nothing", "");
+    assert_eq!(take_sent(&mut rig).len(), 1);
+    let verdicts = vec![(2, 1, store::Verdict::Nothing)];
+    let verdicts = |session| store::Body::Verdicts { session, verdicts: verdicts.clone() };
+    receive_from_leader(&mut rig, verdicts(stranger));
+    assert_eq!(rig.outcome(1), None);
+    // It does not count as received, so it is sent again.
+    let received = |session| store::Body::Received { session, next: 3, offset: 0 };
+    rig.wait(200);
+    heartbeat(&mut rig);
+    receive_from_leader(&mut rig, received(stranger));
+    rig.wait(100);
+    let sent = take_sent(&mut rig);
+    let [store::Body::Perform { requests, .. }] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(requests.len(), 1);
+    heartbeat(&mut rig);
+    receive_from_leader(&mut rig, verdicts(session));
+    assert_eq!(rig.outcome(1), Some(&Outcome::Nothing));
+}
+
+#[test]
+fn a_client_whose_session_was_closed_performs_again_in_order_without_what_timed_out() {
+    let (mut rig, session) = client(|_| ());
+    let perform = |ticket, method: &str, timeout| Perform {
+        ticket,
+        method: method.into(),
+        args: "x".into(),
+        timeout,
+    };
+    rig.handle(Input::Perform(vec![
+        perform(1, "first", None),
+        perform(2, "late", Some(50)),
+        perform(3, "third", Some(5_000)),
+        perform(4, "fourth", None),
+    ]));
+    // The third has a verdict, which waits for the first.
+    let verdicts = vec![(4, 1, store::Verdict::Nothing)];
+    receive_from_leader(&mut rig, store::Body::Verdicts { session, verdicts });
+    rig.wait(60);
+    heartbeat(&mut rig);
+    assert_eq!((rig.code(2), rig.outcome(3)), (Some("TIMEOUT"), None));
+    take_sent(&mut rig);
+    rig.append(1, vec![Rig::command(2, &encode(&Command::Close { session: 1 }))]);
+    assert_eq!(rig.node.store().session(), None);
+    assert_eq!(rig.node.store().waiting(), 3);
+    let sent = take_sent(&mut rig);
+    let [store::Body::Open { nonce }] = sent[..] else { panic!("{sent:?}") };
+    assert_ne!(nonce, session.nonce);
+    let open = encode(&Command::Open { nonce, by: Performer::default() });
+    rig.append(2, vec![Rig::command(3, &open)]);
+    let next = SessionRef { id: 3, nonce };
+    let sent = take_sent(&mut rig);
+    let [store::Body::Perform { session: to, ack: 1, first: 1, requests }] = &sent[..] else {
+        panic!("{sent:?}")
+    };
+    let methods: Vec<_> = requests.iter().filter_map(|r| r.method.as_deref()).collect();
+    assert_eq!((*to, methods), (next, vec!["first", "third", "fourth"]));
+    // A late verdict of the old session says nothing, and the new ones settle all, once.
+    let verdict = |seq| (seq, 3, store::Verdict::Nothing);
+    let old = vec![verdict(2), verdict(1)];
+    receive_from_leader(&mut rig, store::Body::Verdicts { session, verdicts: old });
+    assert_eq!(rig.settled.len(), 1);
+    let verdicts = vec![verdict(1), verdict(3)];
+    receive_from_leader(&mut rig, store::Body::Verdicts { session: next, verdicts });
+    assert_eq!((rig.outcome(1), rig.outcome(4)), (Some(&Outcome::Nothing), None));
+    // The timeout of the third still runs, from when it was asked for.
+    rig.wait(4_900);
+    heartbeat(&mut rig);
+    assert_eq!(rig.outcome(3), None);
+    rig.wait(40);
+    assert_eq!((rig.code(3), rig.outcome(4)), (Some("TIMEOUT"), Some(&Outcome::Nothing)));
+    assert_eq!(rig.settled.len(), 4);
+}

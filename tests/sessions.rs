@@ -4,13 +4,18 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
 use common::host_cluster::{Hosts, failed, follower, forge, three};
+use common::node_cluster::Cluster;
 use conflux::formation;
 use conflux::host::transport;
 use conflux::host::types::Input;
 use conflux::node::Packet;
 use conflux::raft::Blob;
-use conflux::store::{Body, Message, Outcome, Perform, Request, Sessions};
+use conflux::store::{Body, Command, Message, Outcome, Perform, Request, Session, Sessions};
 
 #[test]
 fn a_verdict_waits_for_the_prefix_it_was_judged_against() {
@@ -309,4 +314,277 @@ fn a_client_that_learns_from_a_snapshot_of_its_closed_session_reports_unknown_ou
     let after = hosts.perform(&id, "append", "after");
     hosts.run(1000);
     assert_eq!(hosts.host(&id).outcome(after), Some(&Outcome::Action("after".into())));
+}
+
+#[test]
+fn a_node_that_only_reads_and_watches_has_no_session() {
+    let mut cluster = Cluster::of(3);
+    let read = cluster.read(2);
+    cluster.run(1000);
+    assert_eq!(cluster.node(2).outcome(read), Some(&Outcome::Nothing));
+    for member in cluster.nodes.values() {
+        assert!(member.node.store().sessions().is_empty());
+        assert_eq!(member.node.store().session(), None);
+    }
+    assert!(!cluster.sent.iter().any(|(_, _, body)| matches!(body, Body::Open { .. })));
+    cluster.append(2, "x");
+    for (id, member) in &cluster.nodes {
+        assert_eq!(member.node.store().sessions().len(), 1);
+        assert_eq!(member.node.store().session().is_some(), *id == 2);
+    }
+}
+
+#[test]
+fn all_performs_are_settled_when_there_are_more_clients_than_places() {
+    let mut cluster = Cluster::with(5, |cluster| cluster.config.max_sessions = 2);
+    let mut tickets = Vec::new();
+    for round in 0..4 {
+        for id in 1..=5 {
+            let value = format!("{id}-{round}");
+            tickets.push((id, cluster.perform(id, "append", &value), Some(value)));
+            tickets.push((id, cluster.perform(id, "nothing", ""), None));
+        }
+        cluster.run(700);
+    }
+    cluster.run(60_000);
+    for (id, ticket, value) in tickets {
+        let expected =
+            value.map_or(Outcome::Nothing, |value| Outcome::Action(value.as_str().into()));
+        assert_eq!(cluster.node(id).outcome(ticket), Some(&expected), "node {id}");
+    }
+    let state = cluster.state();
+    assert_eq!(state.len(), 20, "each has run once: {state:?}");
+    for id in 1..=5 {
+        let own = state.iter().filter(|value| value.starts_with(&format!("{id}-")));
+        assert!(own.is_sorted(), "in order: {state:?}");
+        assert!(cluster.node(id).node.store().sessions().len() <= 2);
+    }
+}
+
+#[test]
+fn a_session_that_this_leader_has_just_opened_is_not_closed_for_another_one() {
+    let mut cluster = Cluster::with(3, |cluster| cluster.config.max_sessions = 1);
+    let before = cluster.now;
+    cluster.append(2, "first");
+    let first = cluster.node(2).node.store().session().expect("open");
+    let waiting = cluster.perform(3, "append", "second");
+    while cluster.node(1).node.store().sessions().get(first).is_some() {
+        assert_eq!(cluster.node(3).outcome(waiting), None);
+        cluster.run(1);
+        assert!(cluster.now < before + 10_000);
+    }
+    // The client asks again every 300 ms.
+    let kept = cluster.now - before;
+    assert!((2_000..=2_301).contains(&kept), "{kept}");
+    cluster.run(100);
+    assert_eq!(cluster.node(3).outcome(waiting), Some(&Outcome::Action("second".into())));
+    // Another leader does not know when the session was opened.
+    cluster.kill(1);
+    cluster.run(2000);
+    let third = cluster.perform(2, "append", "third");
+    cluster.run(400);
+    assert_eq!(cluster.node(2).outcome(third), Some(&Outcome::Action("third".into())));
+}
+
+/// How many bytes the results of node 2's session take on each node, and how many there are.
+fn results(cluster: &Cluster) -> Vec<usize> {
+    let session = cluster.node(2).node.store().session().expect("open");
+    let of = |sessions: &Sessions| sessions.get(session).map_or(0, |s| s.results().len());
+    cluster.nodes.values().map(|member| of(member.node.store().sessions())).collect()
+}
+
+fn acknowledgements(cluster: &Cluster) -> usize {
+    let is_one = |command: &&Command| matches!(command, Command::Acknowledge { .. });
+    cluster.commands.values().filter(is_one).count()
+}
+
+#[test]
+fn large_results_of_a_client_that_falls_silent_are_acknowledged_by_an_entry() {
+    let mut cluster = Cluster::of(3);
+    let performs = (0..40).map(|ticket| Perform {
+        ticket: 9000 + ticket,
+        method: "append".into(),
+        args: "x".repeat(4096).as_str().into(),
+        timeout: None,
+    });
+    cluster.handle(2, conflux::node::Input::Perform(performs.collect()));
+    cluster.deliver_all();
+    assert_eq!(cluster.node(2).settled.len(), 40);
+    cluster.run(2000);
+    assert_eq!(acknowledgements(&cluster), 1);
+    assert_eq!(results(&cluster), [0; 3]);
+    let last = cluster.node(1).node.raft().expect("started").log().last();
+    let sent = cluster.sent.len();
+    cluster.run(5000);
+    assert_eq!(cluster.node(1).node.raft().expect("started").log().last(), last);
+    assert_eq!(cluster.sent.len(), sent, "nobody asks for anything any more");
+    cluster.append(2, "after");
+    assert_eq!(cluster.state().len(), 41);
+}
+
+#[test]
+fn results_up_to_the_limit_are_acknowledged_by_the_next_action_only() {
+    // A result takes 16 bytes more than its action.
+    for (over, entries) in [(0, 0), (1, 1)] {
+        let mut cluster = Cluster::of(3);
+        cluster.append(2, "opens");
+        let args = "x".repeat(Session::MAX_BYTES - 16 + over);
+        cluster.append(2, &args);
+        cluster.run(2000);
+        assert_eq!(acknowledgements(&cluster), entries, "{over} more than the limit");
+        assert_eq!(results(&cluster), [1 - entries; 3]);
+    }
+}
+
+/// Silences the leaders to which node 5 sends a perform of `bad`, one for each element of `answers`,
+/// from then on and until the next one is silenced. If the element is `true`, the leader's store
+/// still answers. Returns the leaders that were silenced.
+fn silence_leaders(cluster: &mut Cluster, answers: &'static [bool]) -> Rc<RefCell<Vec<u64>>> {
+    let silenced = Rc::new(RefCell::new(Vec::new()));
+    let list = Rc::clone(&silenced);
+    cluster.loses = Box::new(move |from, to, packet| {
+        let mut list = list.borrow_mut();
+        if let Packet::Store(Message { body: Body::Perform { requests, .. }, .. }) = packet
+            && from == 5
+            && requests.iter().any(|request| request.args == Blob::from("bad"))
+            && list.last() != Some(&to)
+            && list.len() < answers.len()
+        {
+            list.push(to);
+        }
+        let Some(last) = list.last().copied() else { return false };
+        match (answers[list.len() - 1], packet) {
+            (true, Packet::Store(_)) => false,
+            (true, Packet::Raft(_)) => last == from,
+            (false, _) => last == from || last == to,
+        }
+    });
+    silenced
+}
+
+/// Five nodes, of which node 5 has a session and does not lead.
+fn with_a_client() -> Cluster {
+    let mut cluster = Cluster::with(5, |cluster| {
+        cluster.timeouts.insert(5, (60_000, 70_000));
+    });
+    cluster.append(5, "before");
+    cluster.sent.clear();
+    cluster
+}
+
+/// The requests that node 5 has sent: the receiver, the first number, and the arguments of each; of
+/// one that must not run, `-`. Of those to the same leader only the first.
+fn requests(cluster: &Cluster) -> Vec<(u64, u64, Vec<String>)> {
+    let mut found: Vec<(u64, u64, Vec<String>)> = Vec::new();
+    for (from, to, body) in &cluster.sent {
+        if let Body::Perform { first, requests, .. } = body
+            && *from == 5
+            && found.last().is_none_or(|last| last.0 != *to)
+        {
+            let text = |request: &Request| match request.method {
+                Some(_) => String::from_utf8_lossy(request.args.as_slice()).into_owned(),
+                None => "-".into(),
+            };
+            found.push((*to, *first, requests.iter().map(text).collect()));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_perform_over_which_three_leaders_fall_silent_is_given_up_and_later_ones_go_on() {
+    let mut cluster = with_a_client();
+    let silenced = silence_leaders(&mut cluster, &[false; 3]);
+    let perform = |ticket, args: &str| {
+        let (method, args) = ("append".into(), args.into());
+        Perform { ticket, method, args, timeout: None }
+    };
+    let performs = vec![perform(100, "bad"), perform(101, "first"), perform(102, "second")];
+    cluster.handle(5, conflux::node::Input::Perform(performs));
+    while silenced.borrow().len() < 3 {
+        cluster.run(10);
+        assert!(cluster.now < 20_000);
+        assert_eq!(cluster.node(5).outcome(100), None, "other leaders may judge it");
+    }
+    cluster.run(5000);
+    let Some(Outcome::Failed(failure)) = cluster.node(5).outcome(100) else { panic!("no outcome") };
+    assert_eq!(failure.code, "OUTCOME_UNKNOWN");
+    assert!(failure.message.contains("`append`"), "{}", failure.message);
+    for (ticket, args) in [(101, "first"), (102, "second")] {
+        assert_eq!(cluster.node(5).outcome(ticket), Some(&Outcome::Action(args.into())));
+    }
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(1000);
+    assert_eq!(cluster.state(), ["before", "first", "second"], "it has not run");
+    assert_eq!(cluster.node(5).node.store().waiting(), 0);
+    let sent = requests(&cluster);
+    let texts: Vec<_> = sent.iter().map(|(_, first, texts)| (*first, texts.join(" "))).collect();
+    let texts: Vec<_> = texts.iter().map(|(first, text)| (*first, text.as_str())).collect();
+    // From the second leader on it is sent alone, so that no other perform is blamed.
+    assert_eq!(texts, [(2, "bad first second"), (2, "bad"), (2, "bad"), (2, "-")]);
+    let leaders: BTreeSet<_> = sent[..3].iter().map(|(to, _, _)| *to).collect();
+    assert_eq!(leaders.len(), 3);
+}
+
+#[test]
+fn a_perform_over_which_two_leaders_fall_silent_is_performed_by_the_third() {
+    let mut cluster = with_a_client();
+    let silenced = silence_leaders(&mut cluster, &[false; 2]);
+    let tickets = ["bad", "later"].map(|args| cluster.perform(5, "append", args));
+    cluster.run(10_000);
+    assert_eq!(silenced.borrow().len(), 2);
+    for (ticket, args) in tickets.into_iter().zip(["bad", "later"]) {
+        assert_eq!(cluster.node(5).outcome(ticket), Some(&Outcome::Action(args.into())));
+    }
+}
+
+#[test]
+fn leaders_that_answered_before_they_were_lost_do_not_count_as_silent() {
+    let mut cluster = with_a_client();
+    let silenced = silence_leaders(&mut cluster, &[true; 5]);
+    let ticket = cluster.perform(5, "append", "bad");
+    cluster.run(30_000);
+    assert_eq!(silenced.borrow().len(), 5, "so many leaders were lost");
+    assert_eq!(cluster.node(5).outcome(ticket), Some(&Outcome::Action("bad".into())));
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(1000);
+    assert_eq!(cluster.state(), ["before", "bad"]);
+}
+
+#[test]
+fn a_leader_that_answers_in_between_makes_the_count_begin_anew() {
+    let mut cluster = with_a_client();
+    let silenced = silence_leaders(&mut cluster, &[false, false, true, false, false]);
+    let ticket = cluster.perform(5, "append", "bad");
+    cluster.run(30_000);
+    assert_eq!(silenced.borrow().len(), 5, "so many leaders were lost");
+    assert_eq!(cluster.node(5).outcome(ticket), Some(&Outcome::Action("bad".into())));
+}
+
+#[test]
+fn leaders_that_are_lost_before_the_perform_was_sent_do_not_count() {
+    let mut cluster = Cluster::with(5, |cluster| {
+        cluster.timeouts.insert(5, (60_000, 70_000));
+    });
+    // The first four leaders fall silent over the request for a session.
+    let silenced = Rc::new(RefCell::new(Vec::new()));
+    let list = Rc::clone(&silenced);
+    cluster.loses = Box::new(move |from, to, packet| {
+        let mut list = list.borrow_mut();
+        let asks = matches!(packet, Packet::Store(Message { body: Body::Open { .. }, .. }));
+        if asks && list.len() < 4 && list.last() != Some(&to) {
+            list.push(to);
+        }
+        let last = list.last().copied();
+        last == Some(from) || last == Some(to)
+    });
+    let ticket = cluster.perform(5, "append", "x");
+    cluster.run(3000);
+    while silenced.borrow().len() < 4 {
+        cluster.run(100);
+        assert!(cluster.now < 30_000);
+    }
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run(3000);
+    assert_eq!(cluster.node(5).outcome(ticket), Some(&Outcome::Action("x".into())));
 }

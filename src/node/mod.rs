@@ -153,6 +153,12 @@ pub struct Node<S> {
     closing: bool,
     /// Leadership is to be handed over once the store has nothing to do.
     hand_over: bool,
+    /// A node that cannot judge does not hand leadership over again before this time. If no member
+    /// can judge, they would pass it around as fast as messages travel, and none would lead for
+    /// long enough to have their states checked.
+    hand_over_again: Time,
+    /// How often a node that cannot judge has handed leadership over.
+    handed_over: usize,
 }
 
 impl<S: Clone> Node<S> {
@@ -168,6 +174,8 @@ impl<S: Clone> Node<S> {
             calling: false,
             closing: false,
             hand_over: false,
+            hand_over_again: 0,
+            handed_over: 0,
         }
     }
 
@@ -235,7 +243,7 @@ impl<S: Clone> Node<S> {
         self.store.handle_tick(now);
         self.drive(now, &mut out);
         // The leader's silence must count while performs or reads wait for it.
-        if self.store.awaits_leader() && self.raft.as_ref().is_some_and(Raft::is_quiesced) {
+        if self.store.needs_leader() && self.raft.as_ref().is_some_and(Raft::is_quiesced) {
             self.feed(now, raft::Input::Wake, &mut out);
         }
         out.settled.extend(self.store.take_settled());
@@ -360,16 +368,32 @@ impl<S: Clone> Node<S> {
                 // Leadership is handed over last, because a leader refuses proposals meanwhile.
                 let leads = self.raft.as_ref().is_some_and(Raft::takes_proposals);
                 // A leader whose state is wrong or unknown cannot judge.
-                let must_not_lead = leads && !self.store.is_fit();
+                let must_not_lead = leads && !self.store.is_fit() && now >= self.hand_over_again;
                 if !std::mem::take(&mut self.hand_over) && !must_not_lead {
                     return;
                 }
-                self.feed(now, raft::Input::Transfer(None), out);
-                if must_not_lead && self.raft.as_ref().is_some_and(Raft::takes_proposals) {
-                    return; // No other member can lead.
+                let successor = self.successor().filter(|_| must_not_lead);
+                self.feed(now, raft::Input::Transfer(successor), out);
+                if must_not_lead && let Some(raft) = &self.raft {
+                    if raft.takes_proposals() {
+                        return; // No other member can lead.
+                    }
+                    let longest_election = raft.config().election_timeout.1;
+                    self.hand_over_again = now.saturating_add(2 * longest_election);
+                    self.handed_over += 1;
                 }
             }
         }
+    }
+
+    /// To whom a node that cannot judge hands leadership over. At first that is for Raft to choose.
+    /// But that member may not be able to judge either, so then it is each voter in turn.
+    fn successor(&self) -> Option<NodeId> {
+        let raft = self.raft.as_ref()?;
+        let members = raft.members().iter().filter(|(id, _)| *id != raft.id());
+        let voters: Vec<_> = members.filter(|(_, m)| m.voter).map(|(id, _)| id).collect();
+        let turn = self.handed_over.checked_sub(1)?.checked_rem(voters.len())?;
+        voters.get(turn).copied()
     }
 
     fn take_step(&mut self, now: Time, step: Step<S>, out: &mut Output<S>) {

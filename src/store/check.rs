@@ -153,3 +153,85 @@ impl Checks {
         is_decided.then_some(*hash)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Config, Members, Saved};
+
+    /// What node 1 finds right when these voters have answered so, and the check is not overdue or
+    /// is.
+    fn right(voters: u64, answers: &[(NodeId, Option<u64>)], health: Health) -> [Option<u64>; 2] {
+        let config = Config::new(1, Members::voters(1..=voters));
+        let raft = Raft::new(config, Saved::default(), 0, 1);
+        let mut checks = Checks { health, ..Checks::new() };
+        for (from, hash) in answers {
+            let suspect = *from == 1 && health != SOUND;
+            checks.handle_hash(*from, 7, hash.map(|hash| Hash { hash, suspect }));
+        }
+        assert_eq!(checks.right_hash(6, &raft, true), None, "another check");
+        [false, true].map(|overdue| checks.right_hash(7, &raft, overdue))
+    }
+
+    const SOUND: Health = Health::Sound;
+    const SUSPECT: Health = Health::Suspect(5);
+
+    #[test]
+    fn the_hash_of_a_majority_is_right() {
+        assert_eq!(right(1, &[(1, Some(5))], SOUND), [Some(5); 2]);
+        assert_eq!(right(3, &[(1, Some(5))], SOUND), [None; 2]);
+        assert_eq!(right(3, &[(1, Some(5)), (2, Some(5))], SOUND), [Some(5); 2]);
+        assert_eq!(right(3, &[(2, Some(4)), (3, Some(4))], SOUND), [Some(4); 2]);
+        assert_eq!(right(4, &[(1, Some(5)), (2, Some(5))], SOUND), [None; 2], "half of them");
+        let most = [(1, Some(5)), (2, Some(4)), (3, Some(4)), (4, Some(4))];
+        assert_eq!(right(5, &most, SOUND), [Some(4); 2]);
+        assert_eq!(right(3, &[(1, Some(5)), (8, Some(5)), (9, Some(5))], SOUND), [None; 2]);
+    }
+
+    #[test]
+    fn the_hash_that_most_have_is_right_when_all_have_answered_or_the_check_is_overdue() {
+        let two_differ = [(1, Some(5)), (2, Some(4))];
+        assert_eq!(right(3, &two_differ, SOUND), [None, Some(5)]);
+        assert_eq!(right(4, &two_differ, SOUND), [None; 2], "no majority has answered");
+        let one_of_five = [(1, Some(5)), (2, Some(4)), (3, Some(4)), (4, None)];
+        assert_eq!(right(5, &one_of_five, SOUND), [None, Some(4)]);
+        let all = [(1, Some(5)), (2, Some(4)), (3, Some(4)), (4, None), (5, Some(3))];
+        assert_eq!(right(5, &all, SOUND), [Some(4); 2]);
+    }
+
+    #[test]
+    fn of_hashes_that_equally_many_have_the_leaders_own_is_right_unless_it_is_suspect() {
+        for (own, other) in [(5, 4), (4, 5)] {
+            let two = [(1, Some(own)), (2, Some(other))];
+            assert_eq!(right(2, &two, SOUND), [Some(own); 2]);
+            for health in [SUSPECT, Health::Diverged] {
+                assert_eq!(right(2, &two, health), [Some(other); 2]);
+            }
+            let four = [(1, Some(own)), (2, Some(other)), (3, Some(other)), (4, Some(own))];
+            assert_eq!(right(4, &four, SOUND), [Some(own); 2]);
+            assert_eq!(right(4, &four, SUSPECT), [Some(other); 2]);
+        }
+        // What most have is right even so.
+        let most = [(1, Some(5)), (2, Some(4)), (3, Some(5))];
+        assert_eq!(right(3, &most, SUSPECT), [Some(5); 2]);
+    }
+
+    #[test]
+    fn who_has_no_state_of_the_check_abstains() {
+        assert_eq!(right(3, &[(1, Some(5)), (2, None)], SOUND), [None, Some(5)]);
+        assert_eq!(right(3, &[(1, None), (2, Some(4)), (3, None)], SOUND), [Some(4); 2]);
+        assert_eq!(right(3, &[(1, None), (2, None), (3, None)], SOUND), [None; 2]);
+    }
+
+    #[test]
+    fn the_last_hash_of_a_node_counts_and_those_of_an_earlier_term_do_not() {
+        let again = [(1, Some(5)), (2, Some(4)), (2, Some(5))];
+        assert_eq!(right(3, &again, SOUND), [Some(5); 2]);
+        let raft = Raft::new(Config::new(1, Members::voters(1..=1)), Saved::default(), 0, 1);
+        let mut checks = Checks::new();
+        checks.handle_hash(1, 7, Some(Hash { hash: 5, suspect: false }));
+        checks.handle_ask(2, None);
+        checks.new_leader();
+        assert_eq!((checks.right_hash(7, &raft, true), checks.wanted), (None, false));
+    }
+}

@@ -132,6 +132,8 @@ pub(super) struct Client {
     is_held: bool,
     /// Nothing is sent for now.
     is_paused: bool,
+    /// What would be settled if nothing was held, of a session that was closed meanwhile.
+    held: Vec<Settled>,
 }
 
 /// Settings of the client, from [`super::Config`].
@@ -175,6 +177,7 @@ impl Client {
             refusal: None,
             is_held: false,
             is_paused: false,
+            held: Vec::new(),
         }
     }
 
@@ -206,6 +209,9 @@ impl Client {
     /// Settles nothing from now on, because the state here may be wrong; or settles again.
     pub(super) fn hold(&mut self, held: bool) {
         self.is_held = held;
+        if !held {
+            self.settled.append(&mut self.held);
+        }
     }
 
     /// Refuses new performs and reads from now on, and settles the pending ones; or, with `None`,
@@ -239,7 +245,7 @@ impl Client {
     /// How many performs and reads are not settled yet. Performs that timed out count until their
     /// outcome is known.
     pub(super) fn waiting(&self) -> usize {
-        self.pending.len() - self.empty_slots + self.reads.len()
+        self.pending.len() - self.empty_slots + self.reads.len() + self.held.len()
     }
 
     /// The number of the first perform in `pending`.
@@ -311,6 +317,9 @@ impl Client {
 
     /// Settles every pending perform and read with a failure.
     pub(super) fn fail_all(&mut self, failure: &Failure) {
+        for Settled { ticket, .. } in std::mem::take(&mut self.held) {
+            self.settle(ticket, Outcome::Failed(failure.clone()));
+        }
         self.fail_performs(failure);
         for (_, read) in std::mem::take(&mut self.reads) {
             self.settle(read.ticket, Outcome::Failed(failure.clone()));
@@ -379,7 +388,8 @@ impl Client {
     /// The node stops, so this client has no leader for now. What the node refused, the next one
     /// may accept.
     pub(super) fn leave_leader(&mut self) {
-        (self.refusal, self.is_held, self.is_paused) = (None, false, false);
+        (self.refusal, self.is_paused) = (None, false);
+        self.hold(false);
         self.silent = (0, 0);
         self.leader = None;
     }
@@ -523,7 +533,14 @@ impl Client {
     /// later one may have a verdict, which the user does not know yet; it cannot have an action,
     /// whose entry would tell the outcome of all performs before it.
     pub(super) fn handle_session_closed(&mut self, applied: Index) {
+        let (is_held, settled) = (self.is_held, self.settled.len());
+        self.is_held = false;
         self.settle_in_order(applied);
+        if is_held {
+            // They have run, so they must not be performed again.
+            self.held.extend(self.settled.drain(settled..));
+            self.is_held = true;
+        }
         if let Some(failure) = self.refusal.clone() {
             self.fail_performs(&failure);
         }
@@ -606,7 +623,11 @@ impl Client {
             Some(session) => match sessions.get(session) {
                 // The snapshot is older than the session.
                 None if session > applied => {}
-                None => self.handle_session_lost(),
+                None => {
+                    // What happened before this node was away is known.
+                    self.settle_in_order(applied);
+                    self.handle_session_lost();
+                }
                 Some(session) => {
                     for (seq, result) in session.results().iter() {
                         self.decide(*seq, applied, outcome_of(result.clone()));
@@ -775,5 +796,30 @@ mod tests {
             most = most.max(client.timeouts.len());
         }
         assert_eq!(most, 2 + 64, "two for the pending perform, and 64");
+    }
+
+    #[test]
+    fn only_a_leader_that_was_sent_the_perform_counts_as_silent() {
+        let limits = Limits {
+            max_message_bytes: 1000,
+            max_action_bytes: 1000,
+            max_pending_bytes: 1000,
+            retry: 100,
+        };
+        for sends in [false, true] {
+            let mut client = Client::new(limits, 1);
+            client.handle_session_opened(1, client.nonce);
+            let (method, args) = ("add".into(), "[]".into());
+            client.perform(0, Perform { ticket: 1, method, args, timeout: None });
+            for term in 1..=3 {
+                assert_eq!(client.take_settled(), []);
+                client.set_leader(Some((2, term)));
+                if sends {
+                    assert_eq!(client.take_messages(term).len(), 1);
+                }
+                client.set_leader(None);
+            }
+            assert_eq!(client.take_settled().len(), usize::from(sends));
+        }
     }
 }

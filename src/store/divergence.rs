@@ -37,7 +37,7 @@ impl<S: Clone> Store<S> {
     }
 
     /// Whether the states were last checked so long ago that the next check is due.
-    fn is_overdue(&self, raft: &Raft) -> bool {
+    pub(super) fn is_overdue(&self, raft: &Raft) -> bool {
         self.next_index(raft) - 1 - self.replica.tip_meta.check >= MAX_UNCHECKED
             || self.checks.unchecked_bytes >= self.snapshot_threshold()
     }
@@ -95,6 +95,10 @@ impl<S: Clone> Store<S> {
             Err(failure) => {
                 self.faults.push(Fault::CannotSave(failure));
                 self.keep_own(at, None, Blob::from(""));
+                // No check can show that this state is right, so it must not ask for more of them.
+                if self.is_suspect() {
+                    self.diverged(at.index);
+                }
             }
         }
         Step::Idle
@@ -200,11 +204,13 @@ impl<S: Clone> Store<S> {
         };
         let Some(leader) = raft.leader() else { return };
         let is_voter = raft.members().is_voter(raft.id());
-        if now < self.checks.send_at || !(is_voter || body == Body::Check) {
+        if now < self.checks.send_at {
             return;
         }
         self.checks.send_at = now + self.config.retry;
-        self.outbox.push((leader, Message { term: raft.term(), body }));
+        if is_voter || body == Body::Check {
+            self.outbox.push((leader, Message { term: raft.term(), body }));
+        }
     }
 
     /// When [`Self::take_check_messages`] has something to send again.

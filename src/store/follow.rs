@@ -60,7 +60,11 @@ impl<S: Clone> Store<S> {
     /// Applies the committed entries whose states are known, up to one for which subscribers must
     /// be called.
     pub(super) fn apply(&mut self, commit: Index) -> Option<Call<S>> {
-        while let Some(entry) = self.replica.apply_next(commit) {
+        // While a good state is on its way, nothing is applied to the wrong one: if this node went
+        // on, the state might never be new enough when its last chunk arrives.
+        while self.checks.health != Health::Diverged
+            && let Some(entry) = self.replica.apply_next(commit)
+        {
             let TailEntry { at, command, has_effect, size, failure, .. } = entry;
             let index = at.index;
             self.client.pause(self.relation() == Relation::Ahead);
@@ -105,6 +109,12 @@ impl<S: Clone> Store<S> {
             Command::Action { session, action, .. } => {
                 let session = self.replica.meta.sessions.get(session);
                 Some((session.map(Session::by).cloned().unwrap_or_default(), action))
+            }
+            // It could not be loaded.
+            Command::Found { .. } | Command::Upgrade { .. }
+                if self.checks.health == Health::Stopped =>
+            {
+                return None;
             }
             Command::Found { .. } | Command::Upgrade { .. } => None,
             Command::Check { version } => return self.check_state(at, version),

@@ -104,7 +104,10 @@ impl ActiveSessions {
     ) -> Option<&mut ActiveSession> {
         let session = sessions.find(SessionRef { id, nonce });
         if session.is_none() && !made(Mistake::ExpiredSessionRuns) {
-            self.0.remove(&id);
+            // Another client's session may have the number. What is known of it stays.
+            if sessions.get(id).is_none() {
+                self.0.remove(&id);
+            }
             return None;
         }
         if ack > MAX_SEQ {

@@ -52,7 +52,7 @@
 //! - `check`, `divergence`: find out whether the nodes' states differ, and make snapshots of states
 //!   that do not
 //! - `fetch`, `mend`: replace a wrong state by another node's
-//! - `release`: nodes whose code is newer or older than the state
+//! - `release`, `upgrade`: nodes whose code is newer or older than the state
 //! - `replica`: the state behind each entry
 //! - `sessions`: the replicated table of sessions, and the commands in the log
 //! - `snapshot`: the bytes of a snapshot
@@ -73,6 +73,7 @@ mod release;
 mod replica;
 mod sessions;
 mod snapshot;
+mod upgrade;
 
 use self::check::{Checks, Health};
 use self::client::{Client, Limits};
@@ -355,7 +356,7 @@ impl<S: Clone> Store<S> {
     }
 
     /// Whether the leader has something to do for this node's performs and reads.
-    pub fn awaits_leader(&self) -> bool {
+    pub fn needs_leader(&self) -> bool {
         self.waiting() > 0 && self.relation() != Relation::Ahead
     }
 
@@ -515,7 +516,9 @@ impl<S: Clone> Store<S> {
                 }
             }
             Body::State { at, total, offset, data } => {
-                if raft.leader() == Some(from) || raft.is_leader() {
+                // Nobody has applied more than a leader has committed, so it would wait for ever.
+                let is_possible = raft.is_leader() && at.index <= raft.commit_index();
+                if is_possible || raft.leader() == Some(from) && from != raft.id() {
                     self.handle_state(from, at, (total, offset), &data);
                 }
             }
@@ -556,7 +559,8 @@ impl<S: Clone> Store<S> {
                 judge.handle_chunk(&self.replica.tip_meta.sessions, from, session, chunk, max);
             }
             Body::Read { id } => judge.handle_read(from, id),
-            Body::Hash { check, hash } if check <= self.replica.tip_meta.check => {
+            // The hashes that have arrived must not make way for one of another check.
+            Body::Hash { check, hash } if self.replica.tip_meta.open_check == Some(check) => {
                 self.checks.handle_hash(from, check, hash);
             }
             Body::Check => self.checks.handle_ask(from, self.replica.meta.open_check),

@@ -31,6 +31,10 @@ impl<S: Clone> Store<S> {
                 return step;
             }
         }
+        // A burst of performs must not delay a check.
+        if raft.takes_proposals() && self.is_overdue(raft) {
+            self.stage_checks(raft);
+        }
         let may_judge = self.may_judge();
         let Some(judge) = self.judge.as_mut() else { return Step::Idle };
         if raft.takes_proposals() {

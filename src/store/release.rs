@@ -14,19 +14,9 @@
 //!   by what the log says of them, all others with `OUTDATED`. If it leads, it seeks a node that
 //!   can judge, and hands leadership to the first that offers.
 
-use super::check::Health;
-use super::fetch::{Fetch, Purpose};
-use super::machine::{Call, Failure};
-use super::message::{Body, Message};
 use super::replica::Meta;
-use super::sessions::{Command, Sessions};
-use super::snapshot::decode_snapshot;
-use super::{Fault, OngoingCall, Step, Store, encode};
-use crate::mistakes::{Mistake, made};
-use crate::raft::{Blob, Index, NodeId, Payload, Raft, Time};
-
-/// How often the other members are asked for the state before a node computes it itself.
-const ATTEMPTS: usize = 5;
+use super::sessions::Command;
+use crate::raft::{Blob, Index, NodeId, Time};
 
 /// How the version of a node relates to the version of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,25 +31,25 @@ pub(super) enum Relation {
 
 /// The state of an older version, as this node computes it from its snapshot and its log.
 #[derive(Debug)]
-struct Replay<S> {
+pub(super) struct Replay<S> {
     /// The last entry that it contains.
-    at: Index,
-    meta: Meta,
-    state: S,
+    pub(super) at: Index,
+    pub(super) meta: Meta,
+    pub(super) state: S,
 }
 
 /// What a node knows of the releases of the application.
 #[derive(Debug)]
 pub(super) struct Releases<S> {
     /// `migrate` has failed, so this node does not try it again.
-    failed: bool,
-    replay: Option<Replay<S>>,
+    pub(super) failed: bool,
+    pub(super) replay: Option<Replay<S>>,
     /// When to offer or to seek again.
-    send_at: Time,
+    pub(super) send_at: Time,
     /// The member to which leadership is to be handed.
     pub(super) successor: Option<NodeId>,
     /// The user was told that this node is outdated.
-    told: bool,
+    pub(super) told: bool,
 }
 
 impl<S> Releases<S> {
@@ -70,264 +60,6 @@ impl<S> Releases<S> {
     /// The term or the leader changed.
     pub(super) fn new_leader(&mut self) {
         (self.replay, self.send_at, self.successor) = (None, 0, None);
-    }
-}
-
-impl<S: Clone> Store<S> {
-    fn relation_to(&self, release: Option<u32>) -> Relation {
-        match release {
-            Some(release) if release < self.config.version => Relation::Ahead,
-            Some(release) if release > self.config.version => Relation::Outdated,
-            _ => Relation::Current,
-        }
-    }
-
-    /// How this node relates to the committed state.
-    pub(super) fn relation(&self) -> Relation {
-        self.relation_to(self.replica.meta.release)
-    }
-
-    /// Whether this node makes states behind entries: their version is its own.
-    pub(super) fn may_reduce(&self) -> bool {
-        let relation = self.relation_to(self.replica.tip_meta.release);
-        relation == Relation::Current
-            || (relation == Relation::Outdated && made(Mistake::OutdatedJudges))
-    }
-
-    /// Whether the state was made by a newer version of the application.
-    pub fn is_outdated(&self) -> bool {
-        self.relation() == Relation::Outdated
-    }
-
-    /// A state of a newer version is committed.
-    pub(super) fn become_outdated(&mut self, release: u32) {
-        let own = self.config.version;
-        if made(Mistake::OutdatedJudges) {
-            return;
-        }
-        // Its state stands still, so it does not matter any more whether it is right.
-        self.fetch = None;
-        self.set_health(Health::Sound);
-        self.client.withdraw(Failure::new(
-            "OUTDATED",
-            format!(
-                "the cluster runs version {release} of the application, and this is version {own}: \
-                 load the newer version, for example by a reload of the page"
-            ),
-        ));
-        if !std::mem::replace(&mut self.releases.told, true) {
-            self.faults.push(Fault::Outdated { release });
-        }
-    }
-
-    /// Offers to lead, and on a leader that cannot judge, seeks a node that can.
-    pub(super) fn take_release_messages(&mut self, now: Time, raft: &Raft) {
-        let relation = self.relation();
-        let Some(leader) = raft.leader().filter(|_| relation != Relation::Current) else { return };
-        if now < self.releases.send_at {
-            return;
-        }
-        self.releases.send_at = now + self.config.retry;
-        let (term, version) = (raft.term(), self.config.version);
-        if leader != raft.id() {
-            if relation == Relation::Ahead
-                && self.can_migrate()
-                && raft.members().is_voter(raft.id())
-            {
-                self.outbox.push((leader, Message { term, body: Body::Offer { version } }));
-            }
-        } else if !self.can_migrate() {
-            let others = raft.members().iter().map(|(id, _)| id).filter(|id| *id != raft.id());
-            self.outbox.extend(others.map(|to| (to, Message { term, body: Body::Seek })));
-        }
-        self.fetch_snapshot(raft);
-    }
-
-    /// When [`Self::take_release_messages`] has something to send again.
-    pub(super) fn release_deadline(&self) -> Option<Time> {
-        (self.relation() != Relation::Current).then_some(self.releases.send_at)
-    }
-
-    /// Whether this node's code is newer than the state, and can make the state its own.
-    fn can_migrate(&self) -> bool {
-        self.relation() == Relation::Ahead && self.is_fit() && !self.releases.failed
-    }
-
-    /// The leader cannot judge, and seeks a node that can.
-    pub(super) fn handle_seek(&mut self, raft: &Raft, from: NodeId) {
-        let is_able = match self.relation() {
-            Relation::Current => self.is_fit() && self.has_followed(raft),
-            Relation::Ahead => self.can_migrate(),
-            Relation::Outdated => false,
-        };
-        if is_able && raft.leader() == Some(from) && raft.members().is_voter(raft.id()) {
-            let body = Body::Offer { version: self.config.version };
-            self.outbox.push((from, Message { term: raft.term(), body }));
-        }
-    }
-
-    /// A member offers to lead.
-    pub(super) fn handle_offer(&mut self, raft: &Raft, from: NodeId, version: u32) {
-        let cannot_judge = self.relation() != Relation::Current && !self.can_migrate();
-        if raft.members().is_voter(from) && (version > self.config.version || cannot_judge) {
-            self.releases.successor = Some(from);
-        }
-    }
-
-    /// What a leader with newer code does next to make the state its own. Everything in its log is
-    /// followed.
-    pub(super) fn migrate(&mut self, raft: &Raft) -> Step<S> {
-        let is_committed = raft.commit_index() == raft.log().last().index;
-        let Some(from) = self.replica.meta.release.filter(|_| is_committed && self.can_migrate())
-        else {
-            return Step::Idle;
-        };
-        if self.releases.replay.is_some() {
-            return self.replay_next(raft, from);
-        }
-        let fetch = self.fetch.take().filter(|fetch| fetch.purpose == Purpose::Upgrade);
-        let fetch = self.fetch.insert(fetch.unwrap_or_else(|| Fetch::new(Purpose::Upgrade)));
-        let is_alone = raft.members().len() == 1;
-        if fetch.complete {
-            let contents = decode_snapshot(&fetch.data).filter(|contents| contents.version == from);
-            let is_newest = fetch.at.is_some_and(|at| at.index >= self.replica.meta.changed);
-            self.fetch = None;
-            let Some(contents) = contents.filter(|_| is_newest) else { return Step::Idle };
-            self.ongoing = OngoingCall::LoadingOld(from);
-            return Step::Call(Call::Load(contents.state));
-        }
-        if is_alone || fetch.asked >= ATTEMPTS {
-            // No node of the old version is left.
-            self.fetch = None;
-            return self.begin_replay(raft, from);
-        }
-        Step::Idle
-    }
-
-    /// Begins to compute the old state from the snapshot and the log.
-    fn begin_replay(&mut self, raft: &Raft, from: u32) -> Step<S> {
-        let sessions = || Sessions::with_limit(self.config.max_sessions);
-        let state = self.initial.clone();
-        let Some(snapshot) = raft.log().snapshot() else {
-            self.releases.replay = Some(Replay { at: 0, meta: Meta::new(sessions()), state });
-            return self.replay_next(raft, from);
-        };
-        let at = snapshot.last.index;
-        let Some(contents) = decode_snapshot(snapshot.data.as_slice()) else { return Step::Idle };
-        let meta = contents.meta(self.config.max_sessions, at);
-        self.releases.replay = Some(Replay { at, meta, state });
-        self.ongoing = OngoingCall::Replaying;
-        Step::Call(Call::Load(contents.state))
-    }
-
-    /// The next entry of the computation; at its end, `migrate`.
-    fn replay_next(&mut self, raft: &Raft, from: u32) -> Step<S> {
-        let Some(replay) = &mut self.releases.replay else { return Step::Idle };
-        while let Some(entry) = raft.entry(replay.at + 1) {
-            replay.at += 1;
-            let Payload::Command(data) = &entry.payload else { continue };
-            let Ok(command) = postcard::from_bytes::<Command>(data.as_slice()) else { continue };
-            if !replay.meta.apply(replay.at, &command) {
-                continue;
-            }
-            let call = match command {
-                Command::Action { action, .. } => {
-                    Call::Reduce { state: replay.state.clone(), action, proposed: false }
-                }
-                Command::Found { state, .. } | Command::Upgrade { state, .. } => Call::Load(state),
-                _ => continue,
-            };
-            self.ongoing = OngoingCall::Replaying;
-            return Step::Call(call);
-        }
-        let state = replay.state.clone();
-        self.releases.replay = None;
-        self.run_migrate(state, from)
-    }
-
-    /// A step of the computation returned. An action on which the reducer fails changes nothing.
-    pub(super) fn replayed(&mut self, result: Result<S, Failure>) {
-        if let (Some(replay), Ok(state)) = (&mut self.releases.replay, result) {
-            replay.state = state;
-        }
-    }
-
-    /// The state of the old version was loaded.
-    pub(super) fn old_state_loaded(&mut self, result: Result<S, Failure>, from: u32) -> Step<S> {
-        match result {
-            Ok(state) => self.run_migrate(state, from),
-            Err(failure) => self.migration_failed(&failure),
-        }
-    }
-
-    fn run_migrate(&mut self, state: S, from: u32) -> Step<S> {
-        self.ongoing = OngoingCall::Migrating(from);
-        Step::Call(Call::Migrate { state, from })
-    }
-
-    /// `migrate` returned.
-    pub(super) fn migrated(
-        &mut self,
-        raft: &Raft,
-        from: u32,
-        result: Result<Vec<u8>, Failure>,
-    ) -> Step<S> {
-        match result {
-            // This node may have been deposed meanwhile.
-            Ok(_) if !raft.takes_proposals() || self.replica.meta.release != Some(from) => {
-                Step::Idle
-            }
-            Ok(state) => {
-                let (version, state) = (self.config.version, state.into());
-                Step::Propose(vec![encode(&Command::Upgrade { version, state })])
-            }
-            Err(failure) => self.migration_failed(&failure),
-        }
-    }
-
-    fn migration_failed(&mut self, failure: &Failure) -> Step<S> {
-        self.releases.failed = true;
-        let message = format!(
-            "`migrate` failed, so the cluster stays at its version, and this node cannot take part: \
-             {}",
-            failure.message
-        );
-        let failure = Failure::new("MIGRATION_FAILED", message);
-        self.client.refuse(Some(failure.clone()));
-        self.faults.push(Fault::Stopped(failure));
-        Step::Idle
-    }
-
-    /// Asks for the leader's snapshot when the log has grown: a caretaker has no state of its own
-    /// of which to make one.
-    fn fetch_snapshot(&mut self, raft: &Raft) {
-        if self.fetch.is_none()
-            && !raft.is_leader()
-            && self.checks.log_bytes >= 2 * self.snapshot_threshold()
-        {
-            self.fetch = Some(Fetch::new(Purpose::Compact));
-        }
-    }
-
-    /// The state to show while the one that this node has is of an older version.
-    pub(super) fn shown<'a>(&'a self, state: &'a S, release: Option<u32>) -> &'a S {
-        match self.relation_to(release) {
-            Relation::Ahead => &self.initial,
-            _ => state,
-        }
-    }
-
-    /// A snapshot of another version arrived. Its state is not loaded.
-    pub(super) fn skip_state(&mut self, last: Index, meta: Meta, data: usize) {
-        self.checks.snapshot_bytes = data;
-        self.checks.log_bytes = 0;
-        let (release, state) = (meta.release, self.replica.committed.clone());
-        self.client.pause(self.relation_to(release) == Relation::Ahead);
-        self.client.handle_snapshot(&meta.sessions, last);
-        self.replica.load(last, state, meta);
-        if let Some(release) = release.filter(|release| *release > self.config.version) {
-            self.become_outdated(release);
-        }
     }
 }
 

@@ -409,4 +409,58 @@ mod tests {
         assert!(sessions.get(1).is_some() && sessions.get(2).is_none());
         assert_eq!(sessions.with_nonce(99_999), Some(5_001));
     }
+
+    #[test]
+    fn results_are_worth_an_acknowledgement_when_they_take_more_than_the_limit() {
+        let session = |bytes| {
+            let mut sessions = Sessions::default();
+            sessions.apply(1, &open(10));
+            // A result takes 16 bytes more than its action.
+            let action = Blob::from(vec![0; bytes - 16]);
+            let (session, verdicts) = (1, Vec::new());
+            let action = Command::Action { version: 1, session, seq: 1, ack: 1, verdicts, action };
+            assert!(sessions.apply(2, &action));
+            sessions
+        };
+        let is_worth =
+            |sessions: &Sessions, ack| sessions.get(1).expect("open").is_worth_acknowledging(ack);
+        assert!(!is_worth(&session(Session::MAX_BYTES), 2), "exactly the limit");
+        let mut large = session(Session::MAX_BYTES + 1);
+        assert!(is_worth(&large, 2));
+        assert!(!is_worth(&large, 1), "the client does not know the result");
+        // A table from a snapshot knows as well how large its results are.
+        let bytes = postcard::to_allocvec(&large).expect("bytes");
+        let loaded: Sessions = postcard::from_bytes(&bytes).expect("a table");
+        assert_eq!(loaded.limited(Sessions::MAX), large);
+        for ack in [0, 1, 3, u64::MAX] {
+            assert!(!large.apply(3, &Command::Acknowledge { session: 1, ack }), "{ack}");
+        }
+        assert!(!large.apply(3, &Command::Acknowledge { session: 2, ack: 2 }), "no such session");
+        assert!(large.apply(3, &Command::Acknowledge { session: 1, ack: 2 }));
+        assert!(!large.apply(4, &Command::Acknowledge { session: 1, ack: 2 }), "it is known");
+        let session = large.get(1).expect("open");
+        assert_eq!((session.bytes, session.results.len(), session.active), (0, 0, 3));
+    }
+
+    #[test]
+    fn a_session_is_found_only_by_its_number_and_its_nonce() {
+        let mut sessions = Sessions::default();
+        sessions.apply(1, &open(10));
+        sessions.apply(2, &open(20));
+        let find = |id, nonce| sessions.find(SessionRef { id, nonce }).map(|found| found.nonce);
+        assert_eq!((find(1, 10), find(2, 20)), (Some(10), Some(20)));
+        assert_eq!((find(1, 20), find(2, 10), find(3, 10)), (None, None, None));
+    }
+
+    #[test]
+    fn the_session_that_makes_way_is_the_least_recently_active_one_when_there_is_no_room() {
+        let mut sessions = Sessions::with_limit(2);
+        assert_eq!(sessions.next_to_close(), None);
+        sessions.apply(1, &open(10));
+        assert_eq!(sessions.next_to_close(), None, "one place is free");
+        sessions.apply(2, &open(20));
+        assert_eq!(sessions.next_to_close(), Some(1));
+        sessions.apply(3, &action(1, 2, 1));
+        assert_eq!(sessions.next_to_close(), Some(2));
+    }
 }

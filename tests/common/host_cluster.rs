@@ -18,9 +18,15 @@ pub type List = Rc<Vec<String>>;
 
 /// A machine with these methods: `append x`; `nothing`; `fail`; `once x`, which fails if the list
 /// has `x` already; `odd x`, which appends only to a list of odd length; `long`, which fails with a
-/// long message. The reducer fails on `poison`.
+/// long message. The reducer fails on `poison`, and `skip` does not change the state.
 #[derive(Default)]
 pub struct ListMachine {
+    /// The reducer of this node alone fails on actions that begin so.
+    pub refuses: Option<String>,
+    /// The reducer of this node alone makes another state of actions that begin so.
+    pub alters: Option<String>,
+    /// No state can be saved.
+    pub cannot_save: bool,
     /// The state that methods see.
     pub provisional: List,
     /// The indices that subscribers were called with.
@@ -50,9 +56,16 @@ impl Machine for ListMachine {
     }
 
     fn reduce(&mut self, state: &List, action: &[u8]) -> Result<List, Failure> {
-        let value = String::from_utf8(action.to_vec()).expect("text");
-        if value.starts_with("poison") {
+        let mut value = String::from_utf8(action.to_vec()).expect("text");
+        let begins_so = |prefix: &String| value.starts_with(prefix);
+        if value.starts_with("poison") || self.refuses.as_ref().is_some_and(begins_so) {
             return Err(Failure::new("REDUCER_FAILED", "poison"));
+        }
+        if value == "skip" {
+            return Ok(Rc::clone(state));
+        }
+        if self.alters.as_ref().is_some_and(begins_so) {
+            value.push_str(" altered");
         }
         let mut list = state.as_ref().clone();
         list.push(value);
@@ -60,6 +73,9 @@ impl Machine for ListMachine {
     }
 
     fn save(&mut self, state: &List) -> Result<Vec<u8>, Failure> {
+        if self.cannot_save {
+            return Err(Failure::new("NO_JSON", "no"));
+        }
         Ok(state.join("\n").into_bytes())
     }
 
@@ -159,6 +175,8 @@ pub struct Hosts {
     pub max_action_bytes: Option<usize>,
     /// Shortest and longest election timeout, in ms; (300, 500) unless it is set.
     pub election_timeout: Option<(Time, Time)>,
+    /// The local first states of nodes, where they are not empty.
+    pub initial: BTreeMap<String, Vec<String>>,
     /// The disks of the nodes that have storage. Writes are done by [`Hosts::sync`].
     pub disks: BTreeMap<String, Disk>,
 }
@@ -200,7 +218,8 @@ impl Hosts {
         self.starts += 1;
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.starts);
         let settings = self.settings(id, plan);
-        let core = HostCore::new(settings, List::default(), true, self.now, seed);
+        let initial = Rc::new(self.initial.get(id).cloned().unwrap_or_default());
+        let core = HostCore::new(settings, initial, true, self.now, seed);
         let machine = ListMachine::default();
         let host = Host { core, machine, settled: vec![], notices: vec![], next_ticket: 1 };
         self.hosts.insert(id.into(), host);

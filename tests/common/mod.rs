@@ -3,5 +3,6 @@
 
 pub mod golden;
 pub mod host_cluster;
+pub mod node_cluster;
 pub mod node_rig;
 pub mod raft_cluster;

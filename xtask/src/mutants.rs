@@ -209,6 +209,8 @@ fn build(tree: &Path) -> Result<Vec<PathBuf>> {
         "sim-",
         "store-",
         "sessions-",
+        "first_state-",
+        "checks-",
         "fuzz-",
         "store_random",
         "fixed_random",
@@ -226,11 +228,12 @@ fn build(tree: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whether a test binary runs code of a file at all. The others need not be asked.
 fn reaches(binary: &Path, file: &str) -> bool {
-    const HOSTS: [&str; 8] = [
+    const HOSTS: [&str; 9] = [
         "elastic_host",
         "host-",
         "store-",
         "sessions-",
+        "first_state-",
         "store_random",
         "fixed_random",
         "tabs-",
