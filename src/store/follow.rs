@@ -19,7 +19,9 @@ impl<S: Clone> Store<S> {
             Some(contents) => {
                 let meta = contents.meta(self.config.max_sessions, snapshot.last.index);
                 if contents.version != self.config.version {
-                    self.skip_state(snapshot.last.index, meta, snapshot.data.len());
+                    self.checks.snapshot_bytes = snapshot.data.len();
+                    self.checks.log_bytes = 0;
+                    self.skip_state(snapshot.last.index, meta);
                     return None;
                 }
                 self.checks.snapshot_bytes = snapshot.data.len();
@@ -67,7 +69,13 @@ impl<S: Clone> Store<S> {
         {
             let TailEntry { at, command, has_effect, size, failure, .. } = entry;
             let index = at.index;
-            self.client.pause(self.relation() == Relation::Ahead);
+            // Before anything is settled: a read must not be settled with a state that stands still.
+            if let Some(Command::Found { version, .. } | Command::Upgrade { version, .. }) =
+                &command
+                && has_effect
+            {
+                self.release_changed(*version);
+            }
             self.checks.applied(size);
             if let Some(failure) = failure {
                 self.failed_entry(index, command.as_ref(), failure);
@@ -94,12 +102,6 @@ impl<S: Clone> Store<S> {
     fn applied_command(&mut self, at: Position, command: Command) -> Option<Call<S>> {
         let relation = self.relation();
         let action = match command {
-            Command::Found { version, .. } | Command::Upgrade { version, .. }
-                if relation == Relation::Outdated =>
-            {
-                self.become_outdated(version);
-                return None;
-            }
             // The state that the user sees stands still.
             Command::Action { .. } | Command::Found { .. } | Command::Upgrade { .. }
                 if relation != Relation::Current =>

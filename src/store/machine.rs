@@ -73,6 +73,14 @@ pub trait Machine {
     /// When the bytes are not such a state.
     fn load(&mut self, bytes: &[u8]) -> Result<Self::State, Failure>;
 
+    /// The same for a state that an older version of the application has saved.
+    ///
+    /// # Errors
+    /// When the bytes are not such a state.
+    fn load_old(&mut self, bytes: &[u8]) -> Result<Self::State, Failure> {
+        self.load(bytes)
+    }
+
     /// Makes a state of this version of the application of a state of an older one. Returns it as
     /// bytes.
     ///
@@ -133,6 +141,8 @@ pub enum Call<S> {
     Save(S),
     /// [`Machine::load`].
     Load(Blob),
+    /// [`Machine::load_old`].
+    LoadOld(Blob),
     /// [`Machine::migrate`].
     Migrate {
         /// The state of the older version.
@@ -147,7 +157,7 @@ pub enum Call<S> {
 /// What a [`Call`] returned.
 #[derive(Debug)]
 pub enum Return<S> {
-    /// A state: from `Reduce` and `Load`.
+    /// A state: from `Reduce`, `Load` and `LoadOld`.
     State(Result<S, Failure>),
     /// A judgement: from `Judge`.
     Judged(Result<Option<Blob>, Failure>),
@@ -172,6 +182,7 @@ impl<S> Call<S> {
             Self::Save(state) => Return::Saved(machine.save(&state)),
             Self::Migrate { state, from } => Return::Saved(machine.migrate(&state, from)),
             Self::Load(bytes) => Return::State(machine.load(bytes.as_slice())),
+            Self::LoadOld(bytes) => Return::State(machine.load_old(bytes.as_slice())),
             Self::Committed(committed) => {
                 machine.committed(committed.at.index);
                 Return::Done

@@ -99,9 +99,13 @@ impl<S: Clone> Store<S> {
             self.fetch = Some(Fetch { ask_at, ..Fetch::new(Purpose::Mend) });
             return None;
         }
-        match decode_snapshot(&fetch.data).filter(|state| state.version == self.config.version) {
+        match decode_snapshot(&fetch.data) {
             Some(snapshot) => {
                 let meta = snapshot.meta(self.config.max_sessions, at.index);
+                if snapshot.version != self.config.version {
+                    self.skip_state(at.index, meta);
+                    return None;
+                }
                 self.ongoing = OngoingCall::Mending(at, meta);
                 Some(Step::Call(Call::Load(snapshot.state)))
             }

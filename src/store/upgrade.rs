@@ -41,8 +41,16 @@ impl<S: Clone> Store<S> {
         self.relation() == Relation::Outdated
     }
 
+    /// A state of this version is the committed one now.
+    pub(super) fn release_changed(&mut self, release: u32) {
+        self.client.pause(self.relation() == Relation::Ahead);
+        if self.relation() == Relation::Outdated {
+            self.become_outdated(release);
+        }
+    }
+
     /// A state of a newer version is committed.
-    pub(super) fn become_outdated(&mut self, release: u32) {
+    fn become_outdated(&mut self, release: u32) {
         let own = self.config.version;
         if made(Mistake::OutdatedJudges) {
             return;
@@ -136,7 +144,7 @@ impl<S: Clone> Store<S> {
             self.fetch = None;
             let Some(contents) = contents.filter(|_| is_newest) else { return Step::Idle };
             self.ongoing = OngoingCall::LoadingOld(from);
-            return Step::Call(Call::Load(contents.state));
+            return Step::Call(Call::LoadOld(contents.state));
         }
         if is_alone || fetch.asked >= ATTEMPTS {
             // No node of the old version is left.
@@ -159,7 +167,7 @@ impl<S: Clone> Store<S> {
         let meta = contents.meta(self.config.max_sessions, at);
         self.releases.replay = Some(Replay { at, meta, state });
         self.ongoing = OngoingCall::Replaying;
-        Step::Call(Call::Load(contents.state))
+        Step::Call(Call::LoadOld(contents.state))
     }
 
     /// The next entry of the computation; at its end, `migrate`.
@@ -176,7 +184,9 @@ impl<S: Clone> Store<S> {
                 Command::Action { action, .. } => {
                     Call::Reduce { state: replay.state.clone(), action, proposed: false }
                 }
-                Command::Found { state, .. } | Command::Upgrade { state, .. } => Call::Load(state),
+                Command::Found { state, .. } | Command::Upgrade { state, .. } => {
+                    Call::LoadOld(state)
+                }
                 _ => continue,
             };
             self.ongoing = OngoingCall::Replaying;
@@ -259,16 +269,16 @@ impl<S: Clone> Store<S> {
         }
     }
 
-    /// A snapshot of another version arrived. Its state is not loaded.
-    pub(super) fn skip_state(&mut self, last: Index, meta: Meta, data: usize) {
-        self.checks.snapshot_bytes = data;
-        self.checks.log_bytes = 0;
+    /// A snapshot or a state of another version arrived. It is not loaded.
+    pub(super) fn skip_state(&mut self, last: Index, meta: Meta) {
+        self.checks.forget_states();
+        self.set_health(Health::Sound);
         let (release, state) = (meta.release, self.replica.committed.clone());
         self.client.pause(self.relation_to(release) == Relation::Ahead);
-        self.client.handle_snapshot(&meta.sessions, last);
-        self.replica.load(last, state, meta);
-        if let Some(release) = release.filter(|release| *release > self.config.version) {
+        if let Some(release) = release.filter(|_| self.relation_to(release) == Relation::Outdated) {
             self.become_outdated(release);
         }
+        self.client.handle_snapshot(&meta.sessions, last);
+        self.replica.load(last, state, meta);
     }
 }

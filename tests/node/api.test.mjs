@@ -188,6 +188,9 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
       })
 
       it('rejects when the reducer throws, and appends nothing', async () => {
+        // The first perform opens the session.
+        await follower.perform('noop')
+        await follower.read()
         const before = follower.status().lastIndex
         await assert.rejects(follower.perform('poison'), { code: 'REDUCER_FAILED', message: /does not like it/ })
         assert.equal(follower.status().lastIndex, before)
@@ -344,7 +347,7 @@ for (const [door, conflux] of [['import', imported], ['require', required]]) {
         assert.equal(heard.leader.at(-1), first.status().id)
         assert.ok(heard.leader.every((id, i) => id !== heard.leader[i - 1]), 'each change once')
         assert.ok(heard.status.length > 0)
-        assert.throws(() => some[0].on('weather', () => {}), /knows the events leader, members, status, error and commit/)
+        assert.throws(() => some[0].on('weather', () => {}), /knows the events leader, members, status, error, divergence, outdated and commit/)
         await closeAll(some)
       })
 

@@ -172,17 +172,41 @@ describe('a state that JSON cannot carry', () => {
     await closeAll(nodes)
   })
 
-  it('stops only the compaction of the log when a reducer returns it later', async () => {
-    const reduce = (state = null, action) => (action === null ? state : { all: new Set([action]) })
+  it('is refused with its path before the action is appended when a reducer returns it later', async () => {
+    const values = {
+      set: [new Set(), 'a Set'],
+      undefined: [undefined, 'undefined'],
+      zero: [-0, '-0'],
+      hole: [[1, , 2], 'undefined', '[1]'],
+      nan: [[NaN], 'NaN', '[0]'],
+    }
+    const reduce = (state = {}, action) => (action === null ? state : { ...state, [action]: (values[action] ?? [1])[0] })
     const node = start('a', 1, { reduce })
-    const failed = errorOf(node)
-    for (let i = 0; i < 20; i++) await node.perform('append', ['x'.repeat(60_000)])
-    const error = await failed
-    assert.equal(error.code, 'CANNOT_SAVE')
-    assert.match(error.message, /the state\.all is a Set/)
-    await node.perform('append', ['y'])
-    assert.equal(node.status().snapshotIndex, 0)
+    await node.perform('append', ['fine'])
+    const { lastIndex } = node.status()
+    for (const [name, [, what, path = '']] of Object.entries(values)) {
+      const message = `the state.${name}${path} is ${what}, which JSON cannot carry`
+      await assert.rejects(node.perform('append', [name]), (error) => error.code === 'NOT_JSON' && error.message.startsWith(message))
+    }
+    assert.equal(node.status().lastIndex, lastIndex, 'nothing was appended')
+    await node.perform('append', ['more'])
+    assert.deepEqual(node.getState(), { fine: 1, more: 1 })
     await node.close()
+    const first = () => start('a', 1, { reduce: () => ({ due: undefined }) })
+    assert.throws(first, { code: 'NOT_JSON', message: /^the state\.due is undefined/ })
+  })
+
+  it('is found in what `serialize` returns, and so is a `deserialize` that does not give the same state back', async () => {
+    const odd = { reduce: (state = new Map(), action) => (action === null ? state : new Map([...state, [action, -0]])), serialize, deserialize }
+    const node = start('a', 1, odd)
+    await assert.rejects(node.perform('append', ['x']), { code: 'NOT_JSON', message: /^what `serialize` returned\[0\]\[1\] is -0/ })
+    await node.close()
+    const lossy = start('b', 1, { reduce: count, serialize: (map) => [['size', map.size]], deserialize })
+    const error = await errorOf(lossy)
+    assert.equal(error.code, 'CANNOT_LOAD')
+    assert.match(error.message, /serialized to something else/)
+    await assert.rejects(lossy.perform('append', ['x']), { code: 'CANNOT_LOAD' })
+    await lossy.close()
   })
 
   it('needs both serialize and deserialize, as functions', () => {

@@ -30,9 +30,11 @@ export type Methods = { [name: string]: Method }
  * - `METHOD_FAILED`: the method returned or threw an error that has no `code` of its own. If the error has one, the
  *   perform rejects with that code.
  * - `REDUCER_FAILED`: the reducer threw, or returned nothing or a Promise. The action was not appended.
- * - `SESSION_EXPIRED`: the cluster closed this node's session. The method did not run: perform it again.
- * - `OUTCOME_UNKNOWN`: the cluster closed this node's session while the node was away. The perform may have taken
- *   effect: look at the state first.
+ * - `OUTCOME_UNKNOWN`: the cluster closed this node's session while the node was away, or ended and was founded anew,
+ *   or three leaders in a row fell silent over this perform (its method may loop). It may have taken effect: look at
+ *   the state first.
+ * - `OUTDATED`: the cluster runs a newer version of the application (see the `version` option). The method did not run
+ *   and will not: load the newer version.
  * - The code with which the node stopped, if it did (below).
  *
  * `conflux()` throws `INVALID_OPTIONS`, `UNSUPPORTED` (this platform or this kind of cluster lacks what an option
@@ -70,10 +72,14 @@ export type Methods = { [name: string]: Method }
  * - `VERSION`: frames of another version of Conflux arrive, and are ignored.
  * - `BAD_FRAME`: malformed frames arrive, and are ignored.
  * - `BAD_MESSAGE`: a member sent a message that cannot be right. It is ignored.
- * - `REDUCER_FAILED`: the reducer failed on a committed action, which left this node's state as it was.
- * - `CANNOT_SAVE`: the state cannot be saved as a snapshot, so the log keeps growing.
- * - `CANNOT_LOAD`: a snapshot of the state cannot be loaded.
- * - `BAD_ENTRY`: a log entry cannot be read, and is skipped.
+ * - `DIVERGED`: this node's state may differ from the others'. A `divergence` event says more. The node compares its
+ *   state with the others' and takes over theirs if it is wrong. If that happens again soon, the node stops taking part:
+ *   its performs and reads fail with this code.
+ * - `CANNOT_SAVE`: the state cannot be saved as a snapshot, so the log keeps growing. If it is the first state, performs
+ *   and reads fail with this code.
+ * - `CANNOT_LOAD`: the cluster's state cannot be loaded. Performs and reads fail with this code.
+ * - `MIGRATION_FAILED`: `migrate` failed. The cluster stays at its version, and performs and reads of this node fail
+ *   with this code.
  * - `RELAY`: the relay closed the connection, for the reason in the message. The node connects again by itself.
  * - `REDIS`, `SOCKET_IO`: the server cannot be reached. The node tries again by itself.
  * - `CHANNEL_FAILED`: a function of a custom channel threw or rejected, which counts as a lost frame.
@@ -192,8 +198,8 @@ export interface Options<State, M extends Methods> {
    */
   reduce: (state: State | undefined, action: Action<M> | null) => State
   /**
-   * Turns the state into something that JSON can carry. Needed for a state such as a Map or a Date, because snapshots
-   * carry the state as JSON. Requires `deserialize`.
+   * Turns the state into something that JSON can carry. Needed for a state such as a Map or a Date, because nodes
+   * give each other the state as JSON. Must be deterministic: equal states give the same JSON. Requires `deserialize`.
    */
   serialize?(state: State): Json
   /** Turns what `serialize` returned back into the state. Requires `serialize`. */
@@ -223,8 +229,18 @@ export interface Options<State, M extends Methods> {
   durability?: 'strict' | 'relaxed'
   /** In an elastic cluster: how many nodes vote at most, 1 to 15. The others are learners. Default 5. */
   maxVoters?: number
-  /** The release number of your application, recorded in entries, snapshots and frames. Default 1. */
+  /**
+   * The version of the application: of its methods, reducer and state. Default 1. Raise it whenever a release changes
+   * what they do. Tabs of several versions can be open at once: the newest takes over, and the others get the event
+   * `outdated`. There is no way back to an older version.
+   */
   version?: number
+  /**
+   * Makes a state of this `version` of one of an older version. Called once in the cluster, on the node that takes
+   * over; all others load the result. What it gets has been read by this version's `deserialize`, and what it returns
+   * must be what JSON can carry (or `serialize`). Must be synchronous. Needed as soon as an older version has a state.
+   */
+  migrate?(state: any, fromVersion: number): State
 }
 
 /** The union of the actions that the methods may return. */
@@ -235,10 +251,11 @@ export interface Status {
   /** This node's id. Empty in an elastic cluster until this tab's node is found or created. */
   id: string
   /**
-   * `forming`: the node is not yet a member. `member`: the node takes part. `refused`: the node has stopped, and an
+   * `forming`: the node is not yet a member, or has no state of the cluster yet: until then `getState()` is the local
+   * first state. `member`: the node takes part. `outdated`: the cluster runs a newer version of the application. `refused`: the node has stopped, and an
    * `error` event said why. `closing` and `closed`: `close()` was called.
    */
-  phase: 'forming' | 'member' | 'refused' | 'closing' | 'closed'
+  phase: 'forming' | 'member' | 'outdated' | 'refused' | 'closing' | 'closed'
   /** The node's role in Raft. A `learner` is a follower that does not vote. */
   role: 'leader' | 'follower' | 'candidate' | 'learner'
   /** The current term. */
@@ -306,6 +323,18 @@ export interface Commit<A> {
   nodeId: string | null
   /** Absent for a snapshot: this node never sees the actions that it covers. */
   action?: A
+}
+
+/** What a `divergence` event reports. */
+export interface Divergence<A> {
+  /** The index of the log entry at fault; without an `action`, of the check that found the difference. */
+  index: number
+  /** The action on which the reducer failed here, if it was that. */
+  action?: A
+  /** The code of the error, for example `REDUCER_FAILED`. */
+  code: string
+  /** What is wrong. */
+  message: string
 }
 
 type Callback<R> = (error: ConfluxError | null, action?: R) => void
@@ -388,6 +417,13 @@ export interface Node<State, M extends Methods = Methods> {
   on(event: 'status', callback: (status: Status) => void): () => void
   /** Calls `callback` with an error that belongs to no call. Without such a callback it is written to the console. */
   on(event: 'error', callback: (error: ConfluxError) => void): () => void
+  /** Calls `callback` when this node's state may differ from the others', with what is known of the cause. */
+  on(event: 'divergence', callback: (divergence: Divergence<Action<M>>) => void): () => void
+  /**
+   * Calls `callback` with the version that the cluster runs, when that is newer than this node's `version`. The node's
+   * state stands still from then on: ask the user to reload the page.
+   */
+  on(event: 'outdated', callback: (version: number) => void): () => void
   /** Calls `callback` with every action that is committed on this node, before its subscribers are called. */
   on(event: 'commit', callback: (commit: Commit<Action<M>>) => void): () => void
   /**

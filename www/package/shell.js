@@ -6,6 +6,8 @@ import { fail } from './errors.js'
 
 /** @typedef {(error: Error | null, value?: unknown) => void} Callback */
 
+const EVENTS = ['leader', 'members', 'status', 'error', 'divergence', 'outdated', 'commit']
+
 /** Describes a value in words, for error messages. */
 const describe = (value) => {
   if (value === null || value === undefined) return 'nothing'
@@ -33,7 +35,7 @@ const OPTIONS = {
 }
 
 /** The options that the core never sees, because they are functions. */
-const FUNCTIONS = ['methods', 'reduce', 'serialize', 'deserialize']
+const FUNCTIONS = ['methods', 'reduce', 'serialize', 'deserialize', 'migrate']
 
 /** Copies the options for the core, plain values only. Warns of unknown options. */
 const plain = (options) => {
@@ -63,12 +65,15 @@ const isThenable = (value) =>
   value !== null && typeof value === 'object' && typeof value.then === 'function'
 
 /**
- * Converts a value to JSON. Throws `NOT_JSON`, with the path of the value, for everything that JSON would silently drop
- * or change.
+ * Checks whether JSON can carry a value. Throws `NOT_JSON`, with the path of the part, for everything that JSON would
+ * silently drop or change.
  * @param {unknown} value
  * @param {string} root a name for the whole value, with which the path begins
+ * @param {WeakSet<object>} [seen] Given for a state: objects in it were checked before and are not walked again, and
+ * new ones are added. In a state, `undefined` properties and -0 are refused, too: the state that others load would
+ * not have them.
  */
-const toJson = (value, root) => {
+const checkJson = (value, root, seen) => {
   const above = new Set()
   const check = (value, path) => {
     const refuse = (what) => {
@@ -79,13 +84,14 @@ const toJson = (value, root) => {
       case 'boolean':
         return
       case 'number':
+        if (seen && Object.is(value, -0)) return refuse('-0')
         return Number.isFinite(value) ? undefined : refuse(String(value))
       case 'object':
         break
       default:
         return refuse(value === undefined ? 'undefined' : `a ${typeof value}`)
     }
-    if (value === null) return
+    if (value === null || seen?.has(value)) return
     if (isThenable(value)) refuse('a Promise')
     if (above.has(value)) refuse('part of itself (a cycle)')
     above.add(value)
@@ -97,36 +103,55 @@ const toJson = (value, root) => {
         refuse(`a ${prototype.constructor?.name ?? 'class instance'}`)
       }
       for (const key of Object.keys(value)) {
-        // An undefined property is allowed: JSON leaves it out, and code rarely tells the two apart.
-        if (value[key] !== undefined) check(value[key], () => `${path()}.${key}`)
+        // Elsewhere an undefined property is allowed: JSON leaves it out, and code rarely tells the two apart.
+        if (seen || value[key] !== undefined) check(value[key], () => `${path()}.${key}`)
       }
     }
     above.delete(value)
+    seen?.add(value)
   }
   check(value, () => root)
+}
+
+/** Converts a value to JSON, after `checkJson`. */
+const toJson = (value, root) => {
+  checkJson(value, root)
   return JSON.stringify(value)
 }
 
-/** Returns `save` and `load`, which convert the state to JSON for snapshots and back. */
+/** Returns `save` and `load`, which convert the state to JSON and back, and `check`, which says whether they can. */
 const serializer = ({ serialize, deserialize }) => {
   const isMissing = (value) => value === undefined || value === null
+  const seen = new WeakSet()
   if (isMissing(serialize) && isMissing(deserialize)) {
-    const save = (state) => {
+    const check = (state) => {
       try {
-        return toJson(state, 'the state')
+        checkJson(state, 'the state', seen)
       } catch (error) {
         throw fail(error.code, `${error.message}: give \`serialize\` and \`deserialize\`, or keep it out of the state`)
       }
     }
-    return { save, load: (json) => JSON.parse(json) }
+    return { check, save: (state) => JSON.stringify(state), load: (json) => JSON.parse(json) }
   }
   for (const [name, value] of Object.entries({ serialize, deserialize })) {
     if (isMissing(value)) throw invalid(`\`${name}\` is required, since the other one is given`)
     if (typeof value !== 'function') throw invalid(`\`${name}\` must be a function, and is ${describe(value)}`)
   }
+  let compared = false
   return {
-    save: (state) => toJson(serialize(state), 'what `serialize` returned'),
-    load: (json) => deserialize(JSON.parse(json)),
+    check: (state) => checkJson(serialize(state), 'what `serialize` returned', seen),
+    save: (state) => JSON.stringify(serialize(state)),
+    load: (json, old) => {
+      const state = deserialize(JSON.parse(json))
+      // The first state is loaded by every node, so one that does not come back the same is found at once. A state of an
+      // older version may come back in a newer form.
+      if (!compared && !old && JSON.stringify(serialize(state)) !== json) {
+        const message = 'what `deserialize` makes of a state is serialized to something else'
+        throw fail('CANNOT_LOAD', `${message}: nodes that load the state would differ from those that computed it`)
+      }
+      compared ||= !old
+      return state
+    },
   }
 }
 
@@ -162,6 +187,9 @@ export const createConflux = (load, platform) => {
     #core
     #methods
     #serializer
+    #migrate
+    /** The local first state and its JSON, until the cluster's is there. */
+    #first
     #tickets = new Map()
     #nextTicket = 1
     #subscribers = []
@@ -224,7 +252,13 @@ export const createConflux = (load, platform) => {
       const initial = reduceOnce(undefined, null)
       // Check now that the state can be saved, because snapshots carry it.
       this.#serializer = serializer(options)
-      this.#serializer.save(initial)
+      this.#serializer.check(initial)
+      this.#first = { initial, json: this.#serializer.save(initial) }
+      const { migrate } = options
+      if (migrate !== undefined && migrate !== null && typeof migrate !== 'function') {
+        throw invalid(`\`migrate\` must be a function, and is ${describe(migrate)}`)
+      }
+      this.#migrate = migrate
       const transport = this.#transport(channel)
       const isSet = (name) => options[name] !== undefined && options[name] !== null
       const elastic = channel?.name === 'broadcast' && !isSet('clusterSize') && !isSet('members')
@@ -388,8 +422,30 @@ export const createConflux = (load, platform) => {
           return toJson(action, `the action of \`${name}\``)
         },
         reduce: (state, action) => reduce(state, JSON.parse(action)),
+        check: (state) => this.#serializer.check(state),
         save: (state) => this.#serializer.save(state),
-        load: (json) => this.#serializer.load(json),
+        load: (json, old) => {
+          const state = this.#serializer.load(json, old)
+          // The same object as long as the state is the same.
+          const first = this.#first
+          this.#first = undefined
+          return first?.json === json ? first.initial : state
+        },
+        migrate: (state, from) => {
+          if (!this.#migrate) throw fail('MIGRATION_FAILED', `there is no \`migrate\` for a state of version ${from}`)
+          const next = this.#migrate(state, from)
+          if (isThenable(next)) {
+            next.then(undefined, () => {})
+            throw fail('MIGRATION_FAILED', '`migrate` returned a Promise: it must be synchronous')
+          }
+          this.#serializer.check(next)
+          return this.#serializer.save(next)
+        },
+        diverged: (index, action, code, message) => {
+          const divergence = { index, code, message }
+          if (action !== undefined) divergence.action = JSON.parse(action)
+          this.#emit('divergence', divergence)
+        },
         committed: () => this.#notifySubscribers(),
         entry: (index, term, node, action) => {
           const entry = { index, term, nodeId: node ?? null }
@@ -517,8 +573,8 @@ export const createConflux = (load, platform) => {
     }
 
     on(event, callback) {
-      if (!['leader', 'members', 'status', 'error', 'commit'].includes(event)) {
-        const message = 'on() knows the events leader, members, status, error and commit'
+      if (!EVENTS.includes(event)) {
+        const message = `on() knows the events ${EVENTS.slice(0, -1).join(', ')} and ${EVENTS.at(-1)}`
         throw fail('INVALID_ARGUMENT', `${message}, and got ${describe(event)}`)
       }
       if (typeof callback !== 'function') {
@@ -578,6 +634,8 @@ export const createConflux = (load, platform) => {
       } else if (kind === 'leader') {
         // When the notice arrives the leader may be the same again, for example after a short time without one.
         if (status.leaderId !== this.#leaderId) this.#emit('leader', (this.#leaderId = status.leaderId))
+      } else if (kind === 'outdated') {
+        this.#emit('outdated', Number(code))
       } else if (kind === 'state') {
         this.#notifySubscribers()
       } else if (kind === 'members') {

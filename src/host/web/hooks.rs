@@ -34,9 +34,9 @@ extern "C" {
         code: &str,
         message: &str,
     ) -> Result<(), JsValue>;
-    /// Deserializes a state from JSON.
+    /// Deserializes a state from JSON. `old`: an older version of the application has saved it.
     #[wasm_bindgen(method, catch)]
-    pub fn load(this: &Hooks, json: &str) -> Result<JsValue, JsValue>;
+    pub fn load(this: &Hooks, json: &str, old: bool) -> Result<JsValue, JsValue>;
     /// The action at this index was committed here, or a snapshot that ends there was loaded.
     #[wasm_bindgen(method, catch)]
     pub fn committed(this: &Hooks, index: f64) -> Result<(), JsValue>;

@@ -43,7 +43,11 @@ impl Machine for JsMachine<'_> {
     }
 
     fn load(&mut self, bytes: &[u8]) -> Result<JsValue, Failure> {
-        self.0.load(text(bytes)?).map_err(|error| failure(&error, "CANNOT_LOAD"))
+        self.0.load(text(bytes)?, false).map_err(|error| failure(&error, "CANNOT_LOAD"))
+    }
+
+    fn load_old(&mut self, bytes: &[u8]) -> Result<JsValue, Failure> {
+        self.0.load(text(bytes)?, true).map_err(|error| failure(&error, "CANNOT_LOAD"))
     }
 
     fn committed(&mut self, index: Index) {

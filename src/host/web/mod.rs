@@ -28,7 +28,7 @@ use super::types::{Effect, Input, Notice, Output};
 use crate::elastic;
 use crate::raft::{Blob, Time};
 use crate::storage::Batch;
-use crate::store::{Call, Committed, Failure, Outcome, Perform, Settled};
+use crate::store::{Call, Committed, Failure, Outcome, Perform, Return, Settled};
 
 #[wasm_bindgen]
 extern "C" {
@@ -70,6 +70,8 @@ pub struct WebHost {
     hidden: Cell<bool>,
     /// The channel was connected or disconnected, which is not reported yet.
     moved: Cell<bool>,
+    /// The state when subscribers were called last, or the first one.
+    shown: RefCell<JsValue>,
     /// The shell wants [`Hooks::entry`] for everything that is committed.
     watched: Cell<bool>,
 }
@@ -89,7 +91,7 @@ impl WebHost {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| JsValue::from(error.to_string()))?;
         let (now, seed) = (now(), u64::from_le_bytes(seed));
-        let core = Host::new(options.settings, initial, !hidden, now, seed);
+        let core = Host::new(options.settings, initial.clone(), !hidden, now, seed);
         let id = core.id();
         let host = Rc::new_cyclic(|this: &Weak<Self>| Self {
             this: this.clone(),
@@ -106,6 +108,7 @@ impl WebHost {
             closing: Cell::new(false),
             hidden: Cell::new(hidden),
             moved: Cell::new(false),
+            shown: RefCell::new(initial.clone()),
             watched: Cell::new(false),
         });
         channel.connect(&id, &options.room)?;
@@ -250,19 +253,26 @@ impl WebHost {
                 self.notify(notice);
             }
             let Some(call) = call else { return };
-            if let Call::Committed(committed) = &call {
-                self.show(committed);
-            }
             self.core.borrow_mut().enter();
-            let returned = call.run(&mut JsMachine(&self.hooks));
+            let returned = match &call {
+                Call::Committed(committed) if !self.show(committed) => Return::Done,
+                _ => call.run(&mut JsMachine(&self.hooks)),
+            };
             output = self.core.borrow_mut().handle(now(), Input::Returned(returned));
         }
     }
 
-    /// Calls [`Hooks::entry`], if the shell wants that.
-    fn show(&self, Committed { at, action }: &Committed) {
+    /// Calls [`Hooks::entry`], if the shell wants that. Returns whether to call the subscribers: not
+    /// for a state that was loaded and is the one that they know. So they do not hear of the
+    /// cluster's first state if it is that of this host.
+    fn show(&self, Committed { at, action }: &Committed) -> bool {
+        let state = self.core.borrow().committed().clone();
+        let is_known = self.shown.replace(state.clone()) == state;
+        if action.is_none() && is_known {
+            return false;
+        }
         if !self.watched.get() {
-            return;
+            return true;
         }
         // Members of a fixed cluster have names. The ids of an elastic cluster follow from the
         // numbers.
@@ -272,6 +282,7 @@ impl WebHost {
         });
         let action = action.as_ref().map(|(_, action)| text(action));
         let _ = self.hooks.entry(at.index as f64, at.term as f64, by, action);
+        true
     }
 
     /// Sets whether to call [`Hooks::entry`] for everything that is committed.
