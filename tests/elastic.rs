@@ -79,7 +79,7 @@ fn register(node: NodeId, incarnation: u64) -> String {
 }
 
 fn hello(own: NodeId, nodes: &[NodeId]) -> Body {
-    Body::Hello { own: Some(own), nodes: nodes.to_vec(), visible: true, ask: false }
+    Body::Hello { own: Some(own), nodes: nodes.to_vec(), visible: true, ask: false, version: 1 }
 }
 
 #[test]
@@ -277,7 +277,11 @@ fn a_host_that_loses_its_last_node_is_no_longer_known() {
     assert_eq!(shown(&effects), ["PeerDown(6)", "PeerDown(8)", "PeerDown(9)"]);
     assert_eq!(rig.elastic.hosts(), 2);
     // A host may have no node.
-    rig.receive(80, 1, Body::Hello { own: None, nodes: vec![], visible: true, ask: false });
+    rig.receive(
+        80,
+        1,
+        Body::Hello { own: None, nodes: vec![], visible: true, ask: false, version: 1 },
+    );
     assert_eq!(rig.elastic.hosts(), 3);
     rig.receive(80, 2, Body::Acquired { node: 5 });
     assert_eq!(shown(&rig.receive(80, 3, Body::Goodbye)), ["PeerDown(5)"]);
@@ -286,7 +290,8 @@ fn a_host_that_loses_its_last_node_is_no_longer_known() {
 #[test]
 fn a_node_is_visible_if_the_tab_is_whose_own_node_it_is() {
     let mut rig = Rig::settled(&[2, 3]);
-    let hidden = Body::Hello { own: Some(8), nodes: vec![7, 8], visible: false, ask: false };
+    let hidden =
+        Body::Hello { own: Some(8), nodes: vec![7, 8], visible: false, ask: false, version: 1 };
     rig.receive(50, 1, hello(9, &[6, 9]));
     rig.receive(60, 1, hidden);
     let visible = |rig: &Rig, nodes: [NodeId; 3]| nodes.map(|node| rig.elastic.is_visible(node));
@@ -317,9 +322,10 @@ fn a_host_ignores_its_own_messages_and_a_suspended_host_ignores_all() {
 
 #[test]
 fn a_host_that_is_asked_answers_at_the_next_tick_also_if_the_question_arrives_twice() {
-    let ask = || Body::Hello { own: Some(9), nodes: vec![9], visible: true, ask: true };
+    let ask = || Body::Hello { own: Some(9), nodes: vec![9], visible: true, ask: true, version: 1 };
     let mut rig = Rig::settled(&[2]);
-    let answer = Body::Hello { own: Some(2), nodes: vec![2], visible: true, ask: false };
+    let answer =
+        Body::Hello { own: Some(2), nodes: vec![2], visible: true, ask: false, version: 1 };
     for _ in 0..2 {
         assert!(broadcasts(&rig.receive(50, 3, ask())).is_empty());
         assert_eq!(rig.elastic.deadline(), Some(rig.now));

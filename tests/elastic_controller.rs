@@ -89,7 +89,13 @@ impl Rig {
     }
 
     fn hello_from(&mut self, nodes: &[NodeId], visible: bool) -> Vec<String> {
-        let body = Body::Hello { own: Some(nodes[0]), nodes: nodes.to_vec(), visible, ask: false };
+        let body = Body::Hello {
+            own: Some(nodes[0]),
+            nodes: nodes.to_vec(),
+            visible,
+            ask: false,
+            version: 1,
+        };
         self.receive(nodes[0] * 10, body)
     }
 
@@ -177,7 +183,7 @@ fn follower(id: NodeId, members: Members) -> Raft {
 /// The hello of the host with these nodes, of which the first is its own.
 fn hello_of(nodes: &[NodeId], ask: bool) -> String {
     let own = Some(nodes[0]);
-    let body = Body::Hello { own, nodes: nodes.to_vec(), visible: true, ask };
+    let body = Body::Hello { own, nodes: nodes.to_vec(), visible: true, ask, version: 1 };
     format!("{:?}", Effect::Broadcast(body))
 }
 

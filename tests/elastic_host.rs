@@ -230,7 +230,8 @@ fn the_status_says_which_nodes_are_hidden_and_how_many_tabs_are_present() {
     tab.handle(&mut browser, Input::Visible(false));
     assert_eq!(tab.host.status().hidden, [own]);
     tab.notices.clear();
-    let body = elastic::Body::Hello { own: None, nodes: vec![], visible: true, ask: false };
+    let body =
+        elastic::Body::Hello { own: None, nodes: vec![], visible: true, ask: false, version: 1 };
     let frame = frame_from_another_tab(&tab, body);
     tab.handle(&mut browser, Input::Frame(frame));
     assert_eq!((tab.host.status().present, tab.notices), (2, vec![Notice::Status]));

@@ -108,7 +108,13 @@ fn messages() -> Vec<Message> {
         refuse(Refusal::Replaced),
     ];
     let hosts = vec![
-        elastic::Body::Hello { own: Some(4), nodes: vec![4, 5], visible: true, ask: false },
+        elastic::Body::Hello {
+            own: Some(4),
+            nodes: vec![4, 5],
+            visible: true,
+            ask: false,
+            version: 1,
+        },
         elastic::Body::Acquired { node: 5 },
         elastic::Body::Deleted { node: 5 },
         elastic::Body::Goodbye,

@@ -97,6 +97,13 @@ impl Default for State {
 }
 
 impl State {
+    /// The first state of this version of the application.
+    pub fn first(release: u32) -> Self {
+        let mut first = Self::default();
+        Rc::make_mut(&mut first.0).release = release;
+        first
+    }
+
     /// The first state of a process. It differs from process to process, and each process must
     /// replace it by the cluster's.
     pub fn local(process: usize, release: u32) -> Self {

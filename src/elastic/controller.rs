@@ -54,12 +54,22 @@ impl Elastic {
     }
 
     /// The voter that should lead after this node: the own node of another host, if possible of one
-    /// whose tab is visible.
+    /// with the newest version of the application, and among those of one whose tab is visible.
     pub(super) fn successor(&self, node: NodeId, view: &dyn View) -> Option<NodeId> {
         let members = view.raft(node)?.members();
         let can_lead = |host: &&KnownHost| host.own.is_some_and(|own| members.is_voter(own));
         let hosts = self.hosts.values().filter(can_lead);
-        hosts.max_by_key(|host| (host.visible, host.own)).and_then(|host| host.own)
+        let best = hosts.max_by_key(|host| (host.version, host.visible, host.own));
+        best.and_then(|host| host.own)
+    }
+
+    /// The version of the application that runs a node, as far as this host knows.
+    fn version_of(&self, node: NodeId) -> u32 {
+        let runner = self.hosts.values().find(|host| host.nodes.contains(&node));
+        match self.locks.get(&node) {
+            Some(LockState::Running) => self.version,
+            _ => runner.map_or(self.version, |host| host.version),
+        }
     }
 
     /// If the leader runs on this host: transfers leadership, or makes the next configuration
@@ -86,6 +96,7 @@ impl Elastic {
         if !self.visible
             && let Some(to) = self.successor(leader, view)
             && self.is_visible(to) == Some(true)
+            && self.version_of(to) >= self.version
         {
             return self.act_and_pause(Effect::Transfer { node: leader, to: Some(to) });
         }
@@ -145,10 +156,20 @@ impl Elastic {
         // promoted first.
         let is_leaving = |id: &NodeId| self.deleted.contains(id) || self.is_adopted(*id);
         let is_staying = |id: &NodeId| members.is_voter(*id) && !is_leaving(id);
-        let staying = members.iter().map(|(id, _)| id).filter(is_staying).count();
-        let has_room = staying < self.max_voters;
+        let staying: Vec<_> = members.iter().map(|(id, _)| id).filter(is_staying).collect();
+        // Only a voter can judge, so a node with newer code takes the place of one with older code.
+        let order = |id: &NodeId| (self.version_of(*id), *id == raft.id(), *id);
+        let oldest = staying.iter().copied().min_by_key(order);
+        let surplus = oldest.filter(|id| staying.len() > self.max_voters && *id != raft.id());
+        if let Some(surplus) = surplus {
+            return Some(NextStep::Change(Change::Demote(surplus)));
+        }
+        let has_room = |learner: NodeId| {
+            let is_newer = |oldest| self.version_of(oldest) < self.version_of(learner);
+            staying.len() < self.max_voters || oldest.is_some_and(is_newer)
+        };
         let mut learners =
-            own_nodes.iter().filter(|id| has_room && !members.is_voter(**id)).peekable();
+            own_nodes.iter().filter(|id| !members.is_voter(**id) && has_room(**id)).peekable();
         let is_pending = learners.peek().is_some();
         if let Some(id) = learners.find(|id| raft.is_ready(**id)) {
             return Some(NextStep::Change(Change::Promote(*id)));

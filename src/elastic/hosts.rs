@@ -11,7 +11,7 @@ impl Elastic {
             return;
         }
         match body {
-            Body::Hello { own, nodes, visible, ask } => {
+            Body::Hello { own, nodes, visible, ask, version } => {
                 let is_old = self.hosts.get(&host).is_some_and(|host| host.count > count);
                 if nodes.len() > MAX_NODES || is_old {
                     return;
@@ -21,7 +21,10 @@ impl Elastic {
                     self.queue_for_lock(*node);
                 }
                 let nodes = nodes.into_iter().collect();
-                self.hosts.insert(host, KnownHost { own, nodes, visible, heard: self.now, count });
+                self.hosts.insert(
+                    host,
+                    KnownHost { own, nodes, visible, version, heard: self.now, count },
+                );
                 if ask {
                     // The answer waits for a timer. A frozen tab still receives messages, but its
                     // timers stand still, so it does not seem to be alive.
@@ -71,7 +74,8 @@ impl Elastic {
     /// Sends the other hosts the list of nodes that run here. `ask`: they are to do the same.
     pub(super) fn send_hello(&mut self, ask: bool) {
         let nodes = self.running().collect();
-        let body = Body::Hello { own: self.own, nodes, visible: self.visible, ask };
+        let body =
+            Body::Hello { own: self.own, nodes, visible: self.visible, ask, version: self.version };
         self.out.push(Effect::Broadcast(body));
         self.next_hello = None;
     }

@@ -125,6 +125,8 @@ pub(super) struct KnownHost {
     pub(super) nodes: SortedSet<NodeId>,
     /// The user can see its tab.
     pub(super) visible: bool,
+    /// The version of the application that it runs.
+    pub(super) version: u32,
     /// When its last hello came.
     pub(super) heard: Time,
     /// The number of its last hello: see [`Message::count`].
@@ -137,6 +139,8 @@ pub struct Elastic {
     rng: Xoshiro256PlusPlus,
     /// This host's random number, drawn anew at every start.
     host: u64,
+    /// The version of the application that this host runs.
+    version: u32,
     /// How many voters the cluster has at most.
     pub(super) max_voters: usize,
     pub(super) now: Time,
@@ -190,6 +194,7 @@ impl Elastic {
             founding: false,
             own: None,
             visible,
+            version: 1,
             locks: SortedMap::new(),
             hosts: SortedMap::new(),
             deleted: SortedSet::new(),
@@ -202,6 +207,12 @@ impl Elastic {
             unanswered: None,
             out: Vec::new(),
         }
+    }
+
+    /// The same for a host that runs this version of the application. The default is 1.
+    #[must_use]
+    pub fn with_version(self, version: u32) -> Self {
+        Self { version, ..self }
     }
 
     /// This host's next message, with this content.

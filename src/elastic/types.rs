@@ -60,6 +60,8 @@ pub enum Body {
         visible: bool,
         /// Asks every receiver for a hello in return.
         ask: bool,
+        /// The version of the application that the host runs.
+        version: u32,
     },
     /// "I have been granted the lock of this node." So the host that ran the node before is dead.
     Acquired {

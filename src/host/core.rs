@@ -113,7 +113,8 @@ impl<S: Clone> Host<S> {
                 Box::new(FixedCluster::new(&settings, id, plan, now, seed.wrapping_add(1)))
             }
             Kind::Elastic { max_voters } => {
-                Box::new(ElasticCluster::new(*max_voters, visible, now, seed.wrapping_add(1)))
+                let (version, seed) = (settings.store.version, seed.wrapping_add(1));
+                Box::new(ElasticCluster::new(*max_voters, version, visible, now, seed))
             }
         };
         Self {

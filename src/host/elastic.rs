@@ -29,9 +29,15 @@ pub fn number(id: &str) -> Option<NodeId> {
 pub(super) struct ElasticCluster(Elastic);
 
 impl ElasticCluster {
-    /// The cluster of a host that has not started. `seed` determines every random choice.
-    pub(super) fn new(max_voters: usize, visible: bool, now: Time, seed: u64) -> Self {
-        Self(Elastic::new(max_voters, visible, now, seed))
+    /// The cluster of a host that has not started and runs this version of the application. `seed` determines every random choice.
+    pub(super) fn new(
+        max_voters: usize,
+        version: u32,
+        visible: bool,
+        now: Time,
+        seed: u64,
+    ) -> Self {
+        Self(Elastic::new(max_voters, visible, now, seed).with_version(version))
     }
 
     fn take(&mut self, effect: elastic::Effect, actions: &mut Vec<Action>) {

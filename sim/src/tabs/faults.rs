@@ -162,7 +162,10 @@ impl World {
             if core.status().waiting > 0 {
                 return Some(format!("a perform or read of tab {at} never settles"));
             }
-            states.insert((core.committed().hash(), raft.commit_index()));
+            // A tab with older code than the state keeps the state that it has.
+            if core.own().store().release() == Some(core.own().store().version()) {
+                states.insert((core.committed().hash(), raft.commit_index()));
+            }
             let asleep = self.tabs.len() > awake.len()
                 && self.tabs.iter().any(|tab| tab.open && tab.frozen != Frozen::No);
             if asleep {

@@ -183,6 +183,8 @@ struct World {
     /// How clusters end, if they do in this run.
     endings: Option<Endings>,
     history: History,
+    /// The newest version of the application.
+    release: u32,
     /// How many pages were ever opened. Each is a client.
     pages: u16,
     /// When the faults stopped.
@@ -247,6 +249,7 @@ impl World {
             incarnations: Incarnations::default(),
             endings: Endings::draw(plan.seed),
             history: History::default(),
+            release: 1,
             pages: 0,
             healed: None,
             probed: false,

@@ -11,6 +11,11 @@ impl World {
         }
         let seed = self.rng.next_u64();
         let clock = Clock::new(self.now, self.rng.random_range(0..1_000_000_000));
+        // In a third of the runs, a page that opens may bring newer code along.
+        if self.plan.seed.is_multiple_of(3) && self.release < 3 && self.rng.random_ratio(1, 5) {
+            self.release += 1;
+        }
+        let version = self.release;
         let settings = Settings {
             cluster: "c".into(),
             kind: Kind::Elastic { max_voters: self.conditions.max_voters },
@@ -21,16 +26,17 @@ impl World {
             store: store::Config {
                 max_message_bytes: self.conditions.max_message_bytes,
                 compact_bytes: self.conditions.compact_bytes,
+                version,
                 ..store::Config::default()
             },
         };
         let page = closed.map_or(1, |tab| self.tabs[tab].page + 1);
-        let core = Host::new(settings, State::default(), true, clock.read(self.now), seed);
+        let core = Host::new(settings, State::first(version), true, clock.read(self.now), seed);
         let tab = Tab {
             open: true,
             page,
             core,
-            machine: Registers::default(),
+            machine: Registers { version, salt: seed, ..Registers::default() },
             clock,
             deadline: None,
             timer: None,

@@ -36,6 +36,10 @@ extern "C" {
     fn performance_now() -> f64;
 }
 
+/// The longest time for which a timer is set, in ms. A timer of a node that has crashed cannot be
+/// removed, and keeps a Node.js process alive until it has fired.
+const LONGEST_TIMER: Time = 10_000;
+
 /// Milliseconds on a clock that never goes back.
 fn now() -> Time {
     performance_now() as Time
@@ -468,7 +472,7 @@ impl WebHost {
         if self.timer.borrow().as_ref().is_some_and(|(at, _)| *at <= deadline) {
             return;
         }
-        let pause = deadline.saturating_sub(now()).min(1 << 30) as u32;
+        let pause = deadline.saturating_sub(now()).min(LONGEST_TIMER) as u32;
         if self.hidden.get() {
             let _ = self.hooks.wake(f64::from(pause));
         }
