@@ -81,7 +81,8 @@ pub enum Mistake {
     RemovedRunsOn,
     /// An adopted node is deleted before its removal is committed.
     DeletedTooEarly,
-    /// Messages of a session are taken for another session with the same number.
+    /// Messages of a session are taken for another session with the same number; and a client keeps
+    /// its session in a cluster that was founded anew.
     SessionWithoutNonce,
     /// A node keeps its own first state, and does not load the one of the cluster.
     FirstStateLocal,

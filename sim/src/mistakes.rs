@@ -28,6 +28,7 @@ fn needs_tabs(mistake: Mistake) -> bool {
             | Mistake::FrozenKeepsLock
             | Mistake::RemovedRunsOn
             | Mistake::DeletedTooEarly
+            | Mistake::SessionWithoutNonce
             | Mistake::ClientRevived
             | Mistake::RegisteredInNextCluster
             | Mistake::FoundedWithoutNode

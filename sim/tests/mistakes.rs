@@ -13,7 +13,7 @@ use conflux_sim::shrink::shrink;
 use conflux_sim::world::{Plan, run};
 
 /// Every mistake must show within so many seeds.
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 8_000;
 
 #[test]
 fn every_known_mistake_is_found() {

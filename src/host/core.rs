@@ -505,7 +505,8 @@ impl<S: Clone> Host<S> {
     ) -> DetachedClient {
         let incarnation = self.cluster.incarnation();
         let before = std::mem::replace(&mut self.incarnation, incarnation);
-        if before != 0 && before != incarnation && !made(Mistake::ClientRevived) {
+        let revived = made(Mistake::ClientRevived) || made(Mistake::SessionWithoutNonce);
+        if before != 0 && before != incarnation && !revived {
             self.seen = (0, self.initial.clone());
             out.notices.push(Notice::State);
             client.forget_session();
