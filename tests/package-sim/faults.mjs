@@ -144,7 +144,9 @@ export class Faults {
     // The locks are released by a task of the browser, and before that by microtasks of the page.
     this.world.schedule(20_000, () => {
       if (page.isDead || (what !== 'close()' && !page.isTold)) return
-      const kept = [...this.world.locks.heldBy(page), ...this.world.channels.openedBy(page)]
+      const label = (what, names) => names.map((name) => `${what} ${name}`)
+      const { locks, channels } = this.world
+      const kept = [...label('the lock', locks.heldBy(page)), ...label('the channel', channels.openedBy(page))]
       if (kept.length > 0) this.world.fail(page, `keeps after ${what}: ${kept.join(', ')}`)
     })
   }
@@ -259,6 +261,8 @@ export class Faults {
       page.crashAfter = Infinity
       page.faults = { open: 0, request: 0, quota: 0 }
       if (page.frozen !== 'no' && world.random.chance(2, 3)) this.#thaw(page)
+      // Without a worker, the nodes of a hidden page may elect a new leader with each of its timers, for ever.
+      if (page.hidden && page.frozen === 'no' && world.conditions.worker !== 'works') this.#hide(page)
     }
     if (world.awake().length === 0) world.open()
     this.#watch()

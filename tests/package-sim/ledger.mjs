@@ -103,7 +103,8 @@ export class Ledger {
     }
     const extra = this.world.storage.existing().map(({ name }) => name).filter((name) => !wanted.has(name))
     this.world.stats.orphans += extra.filter(isExcused).length
-    return extra.filter((name) => !isExcused(name))
+    const contents = (name) => [...this.world.storage.get(name).stores.values()].flatMap((store) => [...store.keys()])
+    return extra.filter((name) => !isExcused(name)).map((name) => `${name} with [${contents(name)}]`)
   }
 
   // What pages show

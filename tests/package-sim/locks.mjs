@@ -19,9 +19,12 @@ export class Locks {
     }
   }
 
-  /** The names of the locks that a page has, or for which it waits. */
+  /**
+   * The names of the locks that a page has, or for which it waits. A lock that was granted when the page stood still
+   * already does not count: the page cannot know of it, and others must steal it.
+   */
   heldBy(page) {
-    const held = [...this.#held].filter(([, { page: holder }]) => holder === page).map(([name]) => name)
+    const held = [...this.#held].filter(([, { page: holder, isSeen }]) => holder === page && isSeen).map(([name]) => name)
     const waiting = [...this.#queues].filter(([, queue]) => queue.some((other) => other.page === page))
     return [...held, ...waiting.map(([name]) => `${name} (waits)`)]
   }
@@ -72,6 +75,7 @@ export class Locks {
   #call(request, lock) {
     const { page, callback, resolve, reject } = request
     let result
+    request.isSeen = true
     try {
       result = callback(lock)
     } catch (error) {

@@ -118,10 +118,15 @@ export class Storage {
   #connect(page, database) {
     const front = new Connection(page, database.name)
     const connection = { page, database, front, isLost: false, isClosing: false }
+    // A connection knows the stores that were there when it was made.
+    const names = new Set(database.stores.keys())
     database.connections.add(connection)
     front.backend = {
-      hasStore: (name) => database.stores.has(name),
-      createStore: (name) => database.stores.set(name, new Map()),
+      hasStore: (name) => names.has(name),
+      createStore(name) {
+        database.stores.set(name, new Map())
+        names.add(name)
+      },
       begin: (transaction) => this.#begin(connection, transaction),
       close: () => page.send(() => this.#close(connection)),
     }
@@ -136,6 +141,7 @@ export class Storage {
     const front = this.#connect(page, database)
     const [connection] = database.connections
     const transaction = new Transaction(page, front, [], 'versionchange', 'default')
+    transaction.state = 'waiting'
     const done = (failure) => {
       if (asked.isDone) return
       asked.isDone = true
