@@ -377,7 +377,9 @@ class Tabs {
           this.#answer(registry ? 'lost' : 'storageLost', generation, node, undefined)
         }
       } catch (error) {
+        // Batches that wait build on this one: without it the log would have a gap. So nothing more is written.
         this.#answer('failed', generation, node, describe(error))
+        return
       }
     }
     stored.busy = false
