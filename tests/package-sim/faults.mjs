@@ -235,7 +235,7 @@ export class Faults {
   }
 
   #clear() {
-    this.world.ledger.end('cleared')
+    this.world.note('the site data is cleared')
     this.world.storage.clear()
   }
 

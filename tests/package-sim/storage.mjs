@@ -375,10 +375,10 @@ export class Storage {
 
   /** The user clears the site's data: the databases vanish, and all connections with them. */
   clear() {
-    for (const database of this.existing()) {
-      for (const connection of [...database.connections]) this.lose(connection)
-      this.#forget(database)
-    }
+    const existing = this.existing()
+    for (const { connections } of existing) for (const connection of [...connections]) this.lose(connection)
+    this.world.ledger.end('cleared')
+    for (const database of existing) this.#forget(database)
   }
 
   /** The power fails, with all pages dead: what was not written strictly is lost. */

@@ -195,11 +195,11 @@ export class World {
   /** Every error that a node reports must have a reason. */
   #reported(page, code, message) {
     const unexpected = (why) => this.fail(page, `reports ${code}, although ${why}`, message)
-    if (page.stopped) return unexpected(`it had stopped with ${page.stopped} before`)
     if (code === 'STORAGE_BLOCKED') {
       page.isBlocked = true
       return undefined
     }
+    if (page.stopped) return unexpected(`it had stopped with ${page.stopped} before`)
     if (!FATAL.includes(code)) return unexpected('nothing has happened that explains it')
     page.stopped = code
     const isEnded = [...this.ledger.incarnations.values()].some(({ ended }) => ended)

@@ -293,7 +293,10 @@ class Tabs {
         return ['created', undefined]
       }
       case 'load': {
-        const record = await this.#load(this.#node(node))
+        const stored = this.#node(node)
+        const record = await this.#load(stored)
+        // To look for the record has made an empty database.
+        if (record === undefined) stored.database.remove()
         // If the registry is missing, too, then all of the cluster's storage was deleted, not only this node's.
         const [, there] = record === undefined ? await this.#store('read') : [0, {}]
         return there === undefined ? ['storageLost', undefined] : ['loaded', record]
@@ -372,9 +375,9 @@ class Tabs {
         if (outcome === 'written') {
           this.#answer('persisted', generation, node, seq)
         } else {
-          // If the registry is missing, too, then all of the cluster's storage was deleted, not only this node's.
-          const [, registry] = outcome === 'missing' ? await this.#store('read') : [0, {}]
-          this.#answer(registry ? 'lost' : 'storageLost', generation, node, undefined)
+          // What waits is of the same owner or an earlier one.
+          stored.queue.length = 0
+          await this.#gone(node, stored, generation, outcome === 'missing')
         }
       } catch (error) {
         // Batches that wait build on this one: without it the log would have a gap. So nothing more is written.
@@ -383,6 +386,15 @@ class Tabs {
       }
     }
     stored.busy = false
+  }
+
+  /** Reports that a node is not this page's any more: another page has it, or its record `isMissing`. */
+  async #gone(node, stored, generation, isMissing) {
+    // To look for the record has made an empty database.
+    if (isMissing) stored.database.remove()
+    // If the registry is missing, too, then all of the cluster's storage was deleted, not only this node's.
+    const [, registry] = isMissing ? await this.#store('read') : [0, {}]
+    this.#answer(registry ? 'lost' : 'storageLost', generation, node, undefined)
   }
 
   /**
