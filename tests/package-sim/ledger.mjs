@@ -98,8 +98,11 @@ export class Ledger {
     const wanted = new Set(nodes.map((node) => `${this.cluster}:${node}`)).add(this.cluster)
     const isExcused = (name) => {
       const node = name.slice(this.cluster.length + 1)
+      const { stores, maker } = this.world.storage.get(name)
+      // A page looked for a node that is gone, which makes an empty database, and died before it deleted that again.
+      const isEmpty = [...stores.values()].every((store) => store.size === 0)
       // The page that made it died before it was put on the list: nobody knows of it, and nobody ever will.
-      return this.#dropped.has(name) || !this.listed.has(node)
+      return this.#dropped.has(name) || !this.listed.has(node) || (isEmpty && maker.isDead)
     }
     const extra = this.world.storage.existing().map(({ name }) => name).filter((name) => !wanted.has(name))
     this.world.stats.orphans += extra.filter(isExcused).length

@@ -137,6 +137,8 @@ export class Storage {
   /** Makes a new database. If its page dies before it is done, there is none. */
   #upgrade(database, asked) {
     asked.isUpgrading = true
+    database.maker = asked.page
+    this.world.note(`${database.name} is made by page ${asked.page.name}`)
     const { page, request, version } = asked
     const front = this.#connect(page, database)
     const [connection] = database.connections
