@@ -52,6 +52,9 @@ class Database {
   /** Called with each new connection, before anything else is done on it. */
   onConnect = () => {}
 
+  /** Called when a connection was closed, and not by this page. */
+  onLost = () => {}
+
   constructor(name, stores, durability, blocked) {
     this.#name = name
     this.#stores = stores
@@ -61,11 +64,12 @@ class Database {
 
   #open() {
     this.#db ??= open(this.#name, this.#stores, this.#blocked).then((db) => {
-      const forget = () => {
-        this.#db = undefined
-      }
       // The database is being deleted, or the browser has lost the connection. The next transaction opens a new
       // connection and finds out what is left.
+      const forget = () => {
+        this.#db = undefined
+        this.onLost()
+      }
       db.onversionchange = () => {
         db.close()
         forget()
@@ -186,7 +190,9 @@ class Tabs {
   #node(node) {
     if (!this.#nodes.has(node)) {
       const database = new Database(`${this.#name}:${node}`, NODE, this.#durability, this.#blocked)
-      this.#nodes.set(node, new Stored(database))
+      const stored = new Stored(database)
+      database.onLost = () => this.#check(node, stored)
+      this.#nodes.set(node, stored)
     }
     return this.#nodes.get(node)
   }
@@ -388,6 +394,25 @@ class Tabs {
     stored.busy = false
   }
 
+  /**
+   * Looks whether a node's storage is still there. Without this, a node that has no majority would never find out that
+   * it was deleted: it has nothing to write.
+   */
+  async #check(node, stored) {
+    const generation = this.#generation
+    try {
+      if ((await this.#record(stored)) === undefined) await this.#gone(node, stored, generation, true)
+    } catch {
+      // Storage does not answer now. The next write reports that, if it lasts.
+    }
+  }
+
+  #record(stored) {
+    return stored.database.run('readonly', (meta, _, result) => {
+      meta.get('record').onsuccess = ({ target }) => result(target.result)
+    })
+  }
+
   /** Reports that a node is not this page's any more: another page has it, or its record `isMissing`. */
   async #gone(node, stored, generation, isMissing) {
     // To look for the record has made an empty database.
@@ -422,9 +447,7 @@ class Tabs {
   async #writeOnce(stored, epoch, batches) {
     const { database } = stored
     if (!stored.seen) {
-      const record = await database.run('readonly', (meta, _, result) => {
-        meta.get('record').onsuccess = ({ target }) => result(target.result)
-      })
+      const record = await this.#record(stored)
       if (record?.epoch !== epoch) return record ? 'taken' : 'missing'
       stored.seen = true
     }
