@@ -42,6 +42,8 @@ export const conditionsOf = (random) => {
 export class Faults {
   /** Somebody has called destroy(). */
   isDestroyed = false
+  /** Somebody has cleared the site's data, perhaps before a cluster was founded. */
+  isCleared = false
   #probes
 
   constructor(world) {
@@ -101,10 +103,8 @@ export class Faults {
     if (page.frozen !== 'no' || !page.node) return
     this.world.note(`page ${page.name} closes its node`)
     page.isLeaving = true
-    page.leavingSince = this.world.now
     page.enter(() => page.node.close().then(() => {
       this.#checkReleased(page, 'close()')
-      page.leavingSince = undefined
       this.#reload(page)
     }))
   }
@@ -113,10 +113,12 @@ export class Faults {
     if (page.frozen !== 'no' || !page.node || page.stopped) return
     this.world.note(`page ${page.name} calls destroy()`)
     this.isDestroyed = true
-    Object.assign(page, { isLeaving: true, isDestroying: true, leavingSince: this.world.now })
-    page.enter(() => page.node.destroy().then(() => {
-      page.leavingSince = undefined
-      this.#reload(page)
+    Object.assign(page, { isLeaving: true, isDestroying: true })
+    const leave = () => this.#reload(page)
+    page.enter(() => page.node.destroy().then(leave, (error) => {
+      const isExplained = error.code === 'STORAGE_FAILED' && (page.quotaErrors > 0 || page.transientErrors > 3)
+      if (!isExplained) this.world.fail(page, 'cannot destroy the cluster', error)
+      leave()
     }))
   }
 
@@ -236,6 +238,7 @@ export class Faults {
 
   #clear() {
     this.world.note('the site data is cleared')
+    this.isCleared = true
     this.world.storage.clear()
   }
 

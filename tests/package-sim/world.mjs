@@ -202,9 +202,9 @@ export class World {
     if (page.stopped) return unexpected(`it had stopped with ${page.stopped} before`)
     if (!FATAL.includes(code)) return unexpected('nothing has happened that explains it')
     page.stopped = code
-    const isEnded = [...this.ledger.incarnations.values()].some(({ ended }) => ended)
     if (code === 'DESTROYED' && !this.faults.isDestroyed) return unexpected('nobody has called destroy()')
-    if (code === 'STORAGE_LOST' && !isEnded) return unexpected('nothing was deleted')
+    const { isDestroyed, isCleared } = this.faults
+    if (code === 'STORAGE_LOST' && !isDestroyed && !isCleared) return unexpected('nothing was deleted')
     // A single temporary error is for the package to deal with.
     if (code === 'STORAGE_FAILED' && page.quotaErrors === 0 && page.transientErrors < 4) {
       return unexpected(`there were only ${page.transientErrors} temporary errors`)
