@@ -441,7 +441,7 @@ export const createConflux = (load, platform) => {
       }
       this.#destroying = true
       this.#core.destroy()
-      return this.#tabs.destroyed.then(() => this.close())
+      return this.#tabs.destroyed.finally(() => this.close())
     }
 
     #emit(event, value) {

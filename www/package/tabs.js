@@ -5,6 +5,8 @@
 // results of an earlier generation are ignored. The `epoch` grows each time that a tab takes a node over: writes of an
 // earlier owner fail.
 
+import { fail } from './errors.js'
+
 /** Returns what an elastic cluster needs and this environment lacks; `undefined` if nothing is missing. */
 const missing = () => {
   if (typeof indexedDB === 'undefined') return 'IndexedDB, which is not there'
@@ -157,10 +159,12 @@ class Tabs {
   #blocked
 
   #destroyed
+  #notDestroyed
 
   /** Resolves when everything that the cluster had stored is deleted. */
-  destroyed = new Promise((resolve) => {
+  destroyed = new Promise((resolve, reject) => {
     this.#destroyed = resolve
+    this.#notDestroyed = reject
   })
 
   constructor({ cluster, durability = 'strict' }, core, report) {
@@ -329,6 +333,10 @@ class Tabs {
         const before = await registry((now, store, result) => {
           store.clear()
           result(now)
+        }).catch((error) => {
+          // The core has stopped and does not report this any more.
+          this.#notDestroyed(fail('STORAGE_FAILED', `storage does not let the cluster be deleted (${describe(error)})`))
+          throw error
         })
         for (const node of before?.nodes ?? []) this.#node(node).database.remove()
         // The registry's database stays, empty. To delete it would be a later task of this page: if the page stood still
