@@ -275,8 +275,9 @@ export class Faults {
     const { world } = this
     world.schedule(250_000, () => {
       if (world.awake().length === 0) world.open()
-      // A frozen page may hold up storage. The user is told so, and closes or resumes it.
-      if (world.awake().some(({ isBlocked }) => isBlocked)) world.pages().forEach((page) => this.#thaw(page))
+      // All tabs may be frozen, with no room for another one. Or a frozen page may hold up storage. The user is told so, and closes or resumes it.
+      const awake = world.awake()
+      if (awake.length === 0 || awake.some(({ isBlocked }) => isBlocked)) world.pages().forEach((page) => this.#thaw(page))
       const why = this.#unsettled(world.awake())
       if (!why && this.#probes) world.isDone = true
       else if (world.now > world.healed + SETTLED_WITHIN) world.fail(undefined, `nothing settles: ${why}`, this.#describe())
@@ -291,6 +292,7 @@ export class Faults {
   /** What is not yet as it must be in the end, if anything. */
   #unsettled(pages) {
     const { world } = this
+    if (pages.length === 0) return 'no page is awake'
     for (const page of pages) {
       if (page.isLeaving) return `page ${page.name} never leaves`
       if (!page.node?.status().leaderId) return `page ${page.name} knows of no leader`
