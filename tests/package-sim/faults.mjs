@@ -264,8 +264,6 @@ export class Faults {
       page.crashAfter = Infinity
       page.faults = { open: 0, request: 0, quota: 0 }
       if (page.frozen !== 'no' && world.random.chance(2, 3)) this.#thaw(page)
-      // Without a worker, the nodes of a hidden page may elect a new leader with each of its timers, for ever.
-      if (page.hidden && page.frozen === 'no' && world.conditions.worker !== 'works') this.#hide(page)
     }
     if (world.awake().length === 0) world.open()
     this.#watch()
@@ -274,6 +272,8 @@ export class Faults {
   #watch() {
     const { world } = this
     world.schedule(250_000, () => {
+      // Without a worker, the nodes of a hidden page may elect a new leader with each of its timers, for ever.
+      for (const page of world.awake()) if (page.hidden && world.conditions.worker !== 'works') this.#hide(page)
       if (world.awake().length === 0) world.open()
       // All tabs may be frozen, with no room for another one. Or a frozen page may hold up storage. The user is told so, and closes or resumes it.
       const awake = world.awake()

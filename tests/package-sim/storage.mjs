@@ -84,6 +84,7 @@ export class Storage {
     if (page.isGone && kind === 'open') return finish(error('AbortError'))
     if (kind === 'open' && page.faults.open > 0) {
       page.faults.open -= 1
+      page.transientErrors += 1
       return finish(error('UnknownError', 'the database could not be opened'))
     }
     const isUpgrade = kind === 'open' && asked.version > database.version
@@ -162,6 +163,7 @@ export class Storage {
     connection.upgrading = () => done(error('AbortError', 'the page is gone'))
     transaction.backend = { commit: () => page.send(() => this.#after(() => done(null))), abort: done }
     page.task('storage', 0, () => {
+      if (asked.isDone) return
       Object.assign(request, { readyState: 'done', result: front, transaction })
       transaction.state = 'active'
       front.upgrade = transaction
