@@ -119,7 +119,6 @@ const broadcast = () => {
     disconnect() {
       channel.pause()
       for (const id of own.keys()) channel.unlisten(id)
-      for (const peer of peers.values()) peer.close()
     },
     send(to, frame) {
       // The channel is paused: the frame is lost.
@@ -149,6 +148,9 @@ const broadcast = () => {
     pause() {
       if (everyone) close(everyone)
       everyone = undefined
+      // What is opened for sending receives, too.
+      for (const peer of peers.values()) peer.close()
+      peers.clear()
     },
     resume() {
       everyone ??= open(name)

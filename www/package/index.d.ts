@@ -434,7 +434,8 @@ export interface Node<State, M extends Methods = Methods> {
   /**
    * In an elastic cluster: ends the cluster in all tabs and deletes everything that it has stored in this browser, for
    * example when the user logs out. The other tabs get an `error` event with the code `DESTROYED`. Resolves when all
-   * is deleted and this node is closed. Throws `UNSUPPORTED` in a fixed cluster.
+   * is deleted and this node is closed; rejects with `STORAGE_FAILED` if it cannot be deleted. Throws `UNSUPPORTED` in
+   * a fixed cluster.
    */
   destroy(): Promise<void>
   /**

@@ -614,9 +614,10 @@ export const createConflux = (load, platform) => {
       }
       this.#destroying = true
       const [ticket, destroyed] = this.#ticket()
-      this.#tabs.destroyed.then(() => this.#settle(ticket, null))
+      const settle = (error) => this.#settle(ticket, error)
+      this.#tabs.destroyed.then(() => settle(null), settle)
       this.#core.destroy(ticket)
-      return destroyed.then(() => this.close())
+      return destroyed.finally(() => this.close())
     }
 
     #emit(event, value) {

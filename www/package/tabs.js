@@ -5,6 +5,8 @@
 // results of an earlier generation are ignored. The `epoch` grows each time that a tab takes a node over: writes of an
 // earlier owner fail.
 
+import { fail } from './errors.js'
+
 /** Returns what an elastic cluster needs and this environment lacks; `undefined` if nothing is missing. */
 const missing = () => {
   if (typeof indexedDB === 'undefined') return 'IndexedDB, which is not there'
@@ -52,6 +54,9 @@ class Database {
   /** Called with each new connection, before anything else is done on it. */
   onConnect = () => {}
 
+  /** Called when a connection was closed, and not by this page. */
+  onLost = () => {}
+
   constructor(name, stores, durability, blocked) {
     this.#name = name
     this.#stores = stores
@@ -61,11 +66,12 @@ class Database {
 
   #open() {
     this.#db ??= open(this.#name, this.#stores, this.#blocked).then((db) => {
-      const forget = () => {
-        this.#db = undefined
-      }
       // The database is being deleted, or the browser has lost the connection. The next transaction opens a new
       // connection and finds out what is left.
+      const forget = () => {
+        this.#db = undefined
+        this.onLost()
+      }
       db.onversionchange = () => {
         db.close()
         forget()
@@ -155,10 +161,12 @@ class Tabs {
   #blocked
 
   #destroyed
+  #notDestroyed
 
   /** Resolves when everything that the cluster had stored is deleted. */
-  destroyed = new Promise((resolve) => {
+  destroyed = new Promise((resolve, reject) => {
     this.#destroyed = resolve
+    this.#notDestroyed = reject
   })
 
   constructor({ cluster, durability = 'strict' }, core, report) {
@@ -188,7 +196,9 @@ class Tabs {
   #node(node) {
     if (!this.#nodes.has(node)) {
       const database = new Database(`${this.#name}:${node}`, NODE, this.#durability, this.#blocked)
-      this.#nodes.set(node, new Stored(database))
+      const stored = new Stored(database)
+      database.onLost = () => this.#check(node, stored)
+      this.#nodes.set(node, stored)
     }
     return this.#nodes.get(node)
   }
@@ -318,7 +328,10 @@ class Tabs {
         return ['created', undefined]
       }
       case 'load': {
-        const record = await this.#load(this.#node(node))
+        const stored = this.#node(node)
+        const record = await this.#load(stored)
+        // To look for the record has made an empty database.
+        if (record === undefined) stored.database.remove()
         // If the registry is missing, too, then all of the cluster's storage was deleted, not only this node's.
         const [, there] = record === undefined ? await this.#store('read') : [0, {}]
         return there === undefined ? ['storageLost', undefined] : ['loaded', record]
@@ -345,6 +358,10 @@ class Tabs {
         const before = await registry((now, store, result) => {
           store.clear()
           result(now)
+        }).catch((error) => {
+          // The core has stopped and does not report this any more.
+          this.#notDestroyed(fail('STORAGE_FAILED', `storage does not let the cluster be deleted (${describe(error)})`))
+          throw error
         })
         for (const node of before?.nodes ?? []) this.#node(node).database.remove()
         // The registry's database stays, empty. To delete it would be a later task of this page: if the page stood still
@@ -397,15 +414,45 @@ class Tabs {
         if (outcome === 'written') {
           this.#answer('persisted', generation, node, seq)
         } else {
-          // If the registry is missing, too, then all of the cluster's storage was deleted, not only this node's.
-          const [, registry] = outcome === 'missing' ? await this.#store('read') : [0, {}]
-          this.#answer(registry ? 'lost' : 'storageLost', generation, node, undefined)
+          // What waits is of the same owner or an earlier one.
+          stored.queue.length = 0
+          await this.#gone(node, stored, generation, outcome === 'missing')
         }
       } catch (error) {
+        // Batches that wait build on this one: without it the log would have a gap. So nothing more is written.
         this.#answer('failed', generation, node, describe(error))
+        return
       }
     }
     stored.busy = false
+  }
+
+  /**
+   * Looks whether a node's storage is still there. Without this, a node that has no majority would never find out that
+   * it was deleted: it has nothing to write.
+   */
+  async #check(node, stored) {
+    const generation = this.#generation
+    try {
+      if ((await this.#record(stored)) === undefined) await this.#gone(node, stored, generation, true)
+    } catch {
+      // Storage does not answer now. The next write reports that, if it lasts.
+    }
+  }
+
+  #record(stored) {
+    return stored.database.run('readonly', (meta, _, result) => {
+      meta.get('record').onsuccess = ({ target }) => result(target.result)
+    })
+  }
+
+  /** Reports that a node is not this page's any more: another page has it, or its record `isMissing`. */
+  async #gone(node, stored, generation, isMissing) {
+    // To look for the record has made an empty database.
+    if (isMissing) stored.database.remove()
+    // If the registry is missing, too, then all of the cluster's storage was deleted, not only this node's.
+    const [, registry] = isMissing ? await this.#store('read') : [0, {}]
+    this.#answer(registry ? 'lost' : 'storageLost', generation, node, undefined)
   }
 
   /**
@@ -433,9 +480,7 @@ class Tabs {
   async #writeOnce(stored, epoch, batches) {
     const { database } = stored
     if (!stored.seen) {
-      const record = await database.run('readonly', (meta, _, result) => {
-        meta.get('record').onsuccess = ({ target }) => result(target.result)
-      })
+      const record = await this.#record(stored)
       if (record?.epoch !== epoch) return record ? 'taken' : 'missing'
       stored.seen = true
     }
