@@ -46,7 +46,8 @@ enum Command {
     Reference,
     /// Try the packed package in the tools of other people: bundlers, frameworks, checkers.
     Packaging,
-    /// Run the core under faults that a seed decides. `--help` says what there is.
+    /// Run the core under faults that a seed decides; with `--tabs` elastic clusters, with `--package` the built
+    /// package. `--help` says what there is.
     #[command(disable_help_flag = true)]
     Sim {
         /// For the simulator.

@@ -36,12 +36,26 @@ pub(crate) fn test(engines: Engines) -> Result<PathBuf> {
     types(&package)?;
     step("the built package in Node.js");
     node_tests("node", &package, &site, &chromium)?;
+    step("the built package under its simulator");
+    package_sim(&package, &["--seeds", PACKAGE_SEEDS])?;
+    package_sim(&package, &["--seeds", "5", "--twice"])?;
     step("real tabs in a real browser");
     node_tests("browser", &package, &site, &chromium)?;
     if engines == Engines::All {
         other_engines(&package, &site, &chromium)?;
     }
     Ok(package)
+}
+
+/// How many seeds of the package's simulator every check runs.
+const PACKAGE_SEEDS: &str = "500";
+
+/// Runs the simulator of the package: the built files, WebAssembly and JavaScript, in pages of a
+/// browser that is made up.
+fn package_sim(package: &Path, options: &[&str]) -> Result<()> {
+    let mut simulator = command("node", ["tests/package-sim/run.mjs"]);
+    simulator.args(options).env("CONFLUX_PACKAGE", package);
+    run(simulator)
 }
 
 /// Runs the tests of elastic clusters in Firefox and WebKit, and the tests that need minutes or a
@@ -146,6 +160,12 @@ pub(crate) fn coverage() -> Result<()> {
 
 /// Runs the simulator.
 pub(crate) fn sim(options: &[String]) -> Result<()> {
+    if let Some(at) = options.iter().position(|option| option == "--package") {
+        let mut others: Vec<_> = options.iter().map(String::as_str).collect();
+        others.remove(at);
+        tools::ensure_node()?;
+        return package_sim(&build::package()?, &others);
+    }
     let arguments = ["run", "--quiet", "--profile", "sim", "-p", "conflux-sim", "--bin"];
     let mut simulator = cargo(arguments);
     // Elastic clusters have a simulator of their own.
