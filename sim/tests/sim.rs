@@ -40,7 +40,7 @@ fn every_size_passes() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for seed in [1, 2, 3, 77, 4_711] {
+    for seed in [1, 2, 4, 77, 4_711] {
         let plan = Plan { trace: true, ..Plan::new(seed) };
         let (one, two) = (run(&plan), run(&plan));
         assert!(one.trace.len() > 1_000, "the trace is long enough to compare");
