@@ -114,6 +114,7 @@ export class Faults {
     this.world.note(`page ${page.name} calls destroy()`)
     this.isDestroyed = true
     Object.assign(page, { isLeaving: true, isDestroying: true })
+    if (this.world.conditions.quota && this.world.random.chance(1, 3)) this.#fill(page)
     const leave = () => {
       page.hasDestroyed = true
       this.#reload(page)
@@ -333,7 +334,10 @@ export class Faults {
     const { world } = this
     const owns = pages.map((page) => page.node.status().id).sort()
     for (const page of pages) {
-      const { members, running } = page.node.status()
+      const { id, members, running, snapshotIndex } = page.node.status()
+      const log = world.storage.get(`${world.ledger.cluster}:${id}`).stores.get('log')
+      const covered = [...log.keys()].filter((index) => index <= snapshotIndex)
+      if (covered.length > 0) return `the log of ${id} keeps ${covered}, which the snapshot at ${snapshotIndex} covers`
       if ([...members].sort().join() !== owns.join()) return `the members are ${members}, and the pages' nodes ${owns}`
       if (running.length > 0) return `page ${page.name} still runs ${running}`
     }

@@ -59,6 +59,10 @@ export class Ledger {
     } else if (record && back.changed && owner.page !== page) {
       this.#fail(page, `writes to the node ${node}, which page ${owner.page.name} has loaded since`)
     }
+    const [meta, log] = ['meta', 'log'].map((name) => database.stores.get(name))
+    if (!record && (log.size > 0 || meta.has('hard') || meta.has('snapshot'))) {
+      this.#fail(page, `writes to the node ${node}, which was deleted before`)
+    }
   }
 
   #incarnation(id) {
