@@ -205,6 +205,7 @@ export class Faults {
   #hide(page) {
     if (page.frozen !== 'no') return
     page.hidden = !page.hidden
+    page.awakeSince = this.world.now
     this.world.note(`page ${page.name} is ${page.hidden ? 'hidden' : 'shown'}`)
     page.dispatch('document', 'visibilitychange')
   }

@@ -1,9 +1,10 @@
 // Mistakes that somebody could make in the package's JavaScript, and a seed with which the harness finds each. The text
-// `from` must be in the file exactly once.
+// `from` must be in the file exactly once. One without a seed is in a file that no page runs: the tests in tests/node find it.
 
 export const NAMED = [
   {
     name: 'no-fence',
+    seed: 30,
     why: 'a page that was frozen while its node was taken over goes on writing to it',
     file: 'tabs.js',
     from: `      meta.add(true, fence(epoch))
@@ -13,6 +14,7 @@ export const NAMED = [
   },
   {
     name: 'no-epoch-at-adoption',
+    seed: 2,
     why: 'the former owner of a node that was taken over is not told from the new one',
     file: 'tabs.js',
     from: 'const loaded = { ...record, epoch: record.epoch + 1 }',
@@ -20,6 +22,7 @@ export const NAMED = [
   },
   {
     name: 'no-fence-left-at-adoption',
+    seed: 105,
     why: 'the former owner finds nothing that stops it',
     file: 'tabs.js',
     from: '        meta.put(true, fence(record.epoch))\n',
@@ -27,6 +30,7 @@ export const NAMED = [
   },
   {
     name: 'log-not-cut-off',
+    seed: 72,
     why: 'entries that another leader has replaced come back when the node is loaded',
     file: 'tabs.js',
     from: 'log.delete(IDBKeyRange.lowerBound(first))',
@@ -34,6 +38,7 @@ export const NAMED = [
   },
   {
     name: 'log-not-cleared-by-snapshot',
+    seed: 3,
     why: 'entries that the snapshot covers are loaded again',
     file: 'tabs.js',
     from: `          log.clear()
@@ -42,6 +47,7 @@ export const NAMED = [
   },
   {
     name: 'freeze-not-listened-to',
+    seed: 3,
     why: 'a page that is about to be frozen keeps its locks, and the others wait for seconds',
     file: 'tabs.js',
     from: "      [document, 'freeze', () => core.suspend()],\n",
@@ -49,6 +55,7 @@ export const NAMED = [
   },
   {
     name: 'pagehide-not-listened-to',
+    seed: 5,
     why: 'a page in the back/forward cache keeps its locks',
     file: 'tabs.js',
     from: "      [globalThis, 'pagehide', () => core.suspend()],\n",
@@ -56,6 +63,7 @@ export const NAMED = [
   },
   {
     name: 'resume-not-listened-to',
+    seed: 6,
     why: 'a page that was frozen never starts again',
     file: 'tabs.js',
     from: "      [document, 'resume', () => core.resume()],\n",
@@ -63,6 +71,7 @@ export const NAMED = [
   },
   {
     name: 'pageshow-not-listened-to',
+    seed: 21,
     why: 'a page that comes back from the back/forward cache never starts again',
     file: 'tabs.js',
     from: "      [globalThis, 'pageshow', (event) => event.persisted && core.resume()],\n",
@@ -70,6 +79,7 @@ export const NAMED = [
   },
   {
     name: 'destroy-leaves-databases',
+    seed: 25,
     why: 'what the user wanted to be deleted is still there',
     file: 'tabs.js',
     from: 'for (const node of before?.nodes ?? []) this.#node(node).database.remove()',
@@ -77,6 +87,7 @@ export const NAMED = [
   },
   {
     name: 'removed-node-stays',
+    seed: 2,
     why: 'the storage of every node that ever was stays for ever',
     file: 'tabs.js',
     from: `        database.remove()
@@ -85,6 +96,7 @@ export const NAMED = [
   },
   {
     name: 'founding-overwrites',
+    seed: 1,
     why: 'two pages that open at once found two clusters',
     file: 'tabs.js',
     from: "if (now === undefined) store.put(mine, 'cluster')",
@@ -92,6 +104,7 @@ export const NAMED = [
   },
   {
     name: 'write-after-failed-write',
+    seed: 28,
     why: 'the log has a gap where a write has failed, and no page can load the node any more',
     file: 'tabs.js',
     from: `        this.#answer('failed', generation, node, describe(error))
@@ -101,6 +114,7 @@ export const NAMED = [
   },
   {
     name: 'no-look-after-lost-connection',
+    seed: 55,
     why: 'a node without a majority never finds out that its storage was deleted',
     file: 'tabs.js',
     from: '        this.onLost()\n',
@@ -108,6 +122,7 @@ export const NAMED = [
   },
   {
     name: 'empty-databases-stay',
+    seed: 115,
     why: 'looking for a deleted node makes its database again',
     file: 'tabs.js',
     from: '    if (isMissing) stored.database.remove()\n',
@@ -115,6 +130,7 @@ export const NAMED = [
   },
   {
     name: 'destroy-never-ends',
+    seed: 131,
     why: 'whoever waits for destroy() waits for ever if storage refuses',
     file: 'tabs.js',
     from: "          this.#notDestroyed(fail('STORAGE_FAILED', `storage does not let the cluster be deleted (${describe(error)})`))\n",
@@ -122,6 +138,7 @@ export const NAMED = [
   },
   {
     name: 'channels-of-peers-stay-open',
+    seed: 3,
     why: 'a page in the back/forward cache still receives, and is thrown out',
     file: 'channels.js',
     from: `      for (const peer of peers.values()) peer.close()
@@ -133,6 +150,7 @@ export const NAMED = [
   },
   {
     name: 'no-second-try',
+    seed: 1,
     why: 'one temporary error of storage stops the node',
     file: 'tabs.js',
     from: 'const TRIES = 4',
@@ -140,6 +158,7 @@ export const NAMED = [
   },
   {
     name: 'other-database-not-noticed',
+    seed: 48,
     why: 'a node writes into a database that was made again in the meantime',
     file: 'tabs.js',
     from: '      if (!stored.seen) return meta.transaction.abort()\n',
@@ -147,6 +166,7 @@ export const NAMED = [
   },
   {
     name: 'late-lock-kept',
+    seed: 288,
     why: 'a lock that is granted after the page has released everything is never given back',
     file: 'tabs.js',
     from: '      if (generation !== this.#generation || controller.signal.aborted) return undefined\n',
@@ -154,9 +174,17 @@ export const NAMED = [
   },
   {
     name: 'locks-not-released',
+    seed: 5,
     why: 'others wait for the nodes of a page that may be frozen',
     file: 'tabs.js',
     from: '        for (const node of [...this.#waiting.keys(), ...this.#held.keys()]) this.#unlock(node)\n',
     to: '',
+  },
+  {
+    name: 'claim-not-looked-at',
+    why: 'two processes write to one folder',
+    file: 'files.cjs',
+    from: `    if (existsSync(this.#name(this.#number + 1, 'own'))) {`,
+    to: '    if (false) {',
   },
 ]
