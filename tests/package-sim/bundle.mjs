@@ -8,11 +8,14 @@ import * as esbuild from 'esbuild'
 const here = path.dirname(fileURLToPath(import.meta.url))
 export const packageDir = process.env.CONFLUX_PACKAGE ?? path.resolve(here, '../../target/npm/conflux-wasm')
 
-/** Replaces text in a source. The text must be there exactly once. */
-export const replace = (source, { name, file, from, to }) => {
-  const parts = source.split(from)
+/** The source of one of the package's files. */
+export const sourceOf = (file) => readFileSync(path.join(packageDir, file), 'utf8')
+
+/** A named mutant's file and its source. The text that it replaces must be there exactly once. */
+export const apply = ({ name, file, from, to }) => {
+  const parts = sourceOf(file).split(from)
   if (parts.length !== 2) throw new Error(`mutant ${name}: its text is ${parts.length - 1} times in ${file}, and not once`)
-  return parts.join(to)
+  return { file, source: parts.join(to) }
 }
 
 let compiled
@@ -25,13 +28,10 @@ const wasm = () => {
 
 /**
  * Bundles the package and the application.
- * @param {{ name: string, file: string, from: string, to: string }=} mutant a change of one of the package's files
+ * @param {{ file: string, source: string }=} changed one of the package's files, with another source
  */
-export const bundle = async (mutant) => {
-  const read = (file) => {
-    const source = readFileSync(path.join(packageDir, file), 'utf8')
-    return mutant?.file === file ? replace(source, mutant) : source
-  }
+export const bundle = async (changed) => {
+  const read = (file) => (changed?.file === file ? changed.source : sourceOf(file))
   const shipped = {
     name: 'shipped',
     setup(build) {

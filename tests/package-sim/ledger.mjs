@@ -59,6 +59,10 @@ export class Ledger {
     } else if (record && back.changed && owner.page !== page) {
       this.#fail(page, `writes to the node ${node}, which page ${owner.page.name} has loaded since`)
     }
+    const [meta, log] = ['meta', 'log'].map((name) => database.stores.get(name))
+    if (!record && (log.size > 0 || meta.has('hard') || meta.has('snapshot'))) {
+      this.#fail(page, `writes to the node ${node}, which was deleted before`)
+    }
   }
 
   #incarnation(id) {
@@ -72,7 +76,7 @@ export class Ledger {
     if (this.current && registry) this.#fail(page, 'founds a second cluster beside the one that is there')
     if (this.current) {
       if (!page.isDestroying) this.#fail(page, 'deletes the registry, and nobody has called destroy()')
-      this.end('destroyed')
+      this.end('destroyed', page)
     }
     if (!registry) return
     this.current = this.#incarnation(registry.incarnation)
@@ -82,10 +86,10 @@ export class Ledger {
   }
 
   /** The storage of the present incarnation is deleted. */
-  end(why) {
+  end(why, by) {
     if (!this.current) return
     this.world.note(`the cluster ${this.current.id} is ${why}`)
-    this.current.ended = { at: this.world.now, why }
+    this.current.ended = { at: this.world.now, why, by }
     this.current = undefined
   }
 
@@ -102,7 +106,10 @@ export class Ledger {
       // A page looked for a node that is gone, which makes an empty database, and died before it deleted that again.
       const isEmpty = [...stores.values()].every((store) => store.size === 0)
       // The page that made it died before it was put on the list: nobody knows of it, and nobody ever will.
-      return this.#dropped.has(name) || !this.listed.has(node) || (isEmpty && maker.isDead)
+      if (this.#dropped.has(name) || !this.listed.has(node) || (isEmpty && maker.isDead)) return true
+      // The page that called destroy() died between the registry and the nodes.
+      const by = this.nodes.get(node)?.ended?.by
+      return by?.isDead && !by.hasDestroyed
     }
     const extra = this.world.storage.existing().map(({ name }) => name).filter((name) => !wanted.has(name))
     this.world.stats.orphans += extra.filter(isExcused).length

@@ -56,6 +56,8 @@ class Target {
 export class Page {
   /** `no`; `messages`: only messages arrive, and microtasks run; `all`: nothing happens. */
   frozen = 'no'
+  /** Since when it is neither frozen nor hidden. */
+  awakeSince = 0
   /** The page was told, so it has released everything. */
   isTold = false
   /** The page is in the back/forward cache. */
@@ -209,6 +211,7 @@ export class Page {
 
   thaw() {
     this.frozen = 'no'
+    this.awakeSince = this.world.now
     this.isTold = false
     this.isCached = false
     for (const message of this.#outbox.splice(0)) message()

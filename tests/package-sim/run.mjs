@@ -1,10 +1,13 @@
 // Runs the shipped package, WebAssembly and JavaScript, in pages of a browser of its own making, under faults.
 //
-//   node tests/package-sim/run.mjs [--seeds N] [--seed S] [--trace] [--twice] [--mutant name]
+//   node tests/package-sim/run.mjs [--seeds N] [--seed S] [--trace] [--twice] [--keep-going]
+//                                  [--mutant name] [--change tabs.js=path]
 //
 // The package is that in $CONFLUX_PACKAGE, or else what `cargo xtask build` has built.
+import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { bundle } from './bundle.mjs'
+import { apply, bundle } from './bundle.mjs'
+import { NAMED } from './named.mjs'
 import { World } from './world.mjs'
 
 const { values: options } = parseArgs({
@@ -16,18 +19,24 @@ const { values: options } = parseArgs({
     twice: { type: 'boolean', default: false },
     'keep-going': { type: 'boolean', default: false },
     mutant: { type: 'string' },
+    change: { type: 'string' },
   },
 })
 
-const mutantOf = async (name) => {
+/** The file of the package that is changed, if one is. */
+const changed = () => {
+  const { mutant: name, change } = options
+  if (change !== undefined) {
+    const [file, path] = change.split('=')
+    return { file, source: readFileSync(path, 'utf8') }
+  }
   if (name === undefined) return undefined
-  const { NAMED } = await import('./named.mjs')
   const mutant = NAMED.find((other) => other.name === name)
   if (!mutant) throw new Error(`there is no mutant ${name}: there are ${NAMED.map((other) => other.name).join(', ')}`)
-  return mutant
+  return apply(mutant)
 }
 
-const script = await bundle(await mutantOf(options.mutant))
+const script = await bundle(changed())
 const first = Number(options.seed)
 const began = performance.now()
 const total = { events: 0 }

@@ -66,6 +66,7 @@ export class Storage {
   #enqueue(page, name, asked) {
     page.send(() => {
       const database = this.get(name)
+      asked.at = this.world.now
       database.queue.push(asked)
       if (database.queue.length === 1) this.#after(() => this.#next(database))
     })
@@ -77,6 +78,7 @@ export class Storage {
     if (!asked || asked.isUpgrading) return
     const { page, request, kind } = asked
     const finish = (failure, result) => {
+      if (kind === 'open') this.#checkTold(asked)
       database.queue.shift()
       if (database.queue.length > 0) this.#after(() => this.#next(database))
       page.task('storage', 0, () => request.settle(failure, result))
@@ -96,6 +98,14 @@ export class Storage {
     if (isUpgrade) return this.#upgrade(database, asked)
     this.#forget(database)
     return finish(null, undefined)
+  }
+
+  /** The user must be told if storage has not answered for more than three seconds, and the page could tell. */
+  #checkTold({ page, at }) {
+    const could = page.frozen === 'no' && page.awakeSince < at && !page.hidden && !page.isLeaving && !page.isDead
+    if (could && this.world.now > at + 3_100_000 && !page.isBlocked) {
+      this.world.fail(page, 'waits for storage, and its user is not told', '')
+    }
   }
 
   #askToClose(database, asked) {
