@@ -65,6 +65,9 @@ enum Command {
         /// Only in files whose path contains this, or one of these, with commas between them.
         #[arg(long)]
         only: Option<String>,
+        /// The package's JavaScript instead: see `tests/package-sim/mutants.mjs`.
+        #[arg(long)]
+        js: bool,
     },
     /// Print which lines of the core no native test reaches.
     Coverage,
@@ -95,7 +98,8 @@ fn run(command: Command) -> Result<()> {
         Command::Packaging => verify::packaging(),
         Command::Sim { options } => verify::sim(&options),
         Command::Model { large } => verify::model(large),
-        Command::Mutants { only } => mutants::mutants(only.as_deref()),
+        Command::Mutants { only, js: true } => verify::package_mutants(only.as_deref()),
+        Command::Mutants { only, js: false } => mutants::mutants(only.as_deref()),
         Command::Coverage => verify::coverage(),
         Command::Bench => verify::bench(),
         Command::Ci => verify::ci(),

@@ -58,6 +58,17 @@ fn package_sim(package: &Path, options: &[&str]) -> Result<()> {
     run(simulator)
 }
 
+/// Changes the package's JavaScript, one place at a time, and prints the changes that neither its
+/// simulator nor the tests in Node.js notice.
+pub(crate) fn package_mutants(only: Option<&str>) -> Result<()> {
+    tools::ensure_node()?;
+    let package = build::package()?;
+    let mut mutants = command("node", ["tests/package-sim/mutants.mjs"]);
+    mutants.args(only.into_iter().flat_map(|only| ["--only", only]));
+    mutants.env("CONFLUX_PACKAGE", package);
+    run(mutants)
+}
+
 /// Runs the tests of elastic clusters in Firefox and WebKit, and the tests that need minutes or a
 /// visible window in Chromium.
 fn other_engines(package: &Path, site: &Path, chromium: &Path) -> Result<()> {
