@@ -617,7 +617,8 @@ export const createConflux = (load, platform) => {
       const settle = (error) => this.#settle(ticket, error)
       this.#tabs.destroyed.then(() => settle(null), settle)
       this.#core.destroy(ticket)
-      return destroyed.finally(() => this.close())
+      // A node that has crashed has ended already.
+      return destroyed.finally(() => (this.#error ? undefined : this.close()))
     }
 
     #emit(event, value) {
