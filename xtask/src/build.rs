@@ -40,9 +40,10 @@ pub(crate) fn package() -> Result<PathBuf> {
     // Both bindings are for the same module, so the package contains the module only once.
     let (web_wasm, node_wasm) = (package.join("conflux_bg.wasm"), node.join("conflux_bg.wasm"));
     ensure!(fs::read(&web_wasm)? == fs::read(&node_wasm)?, "the two bindings share one module");
-    fs::copy(node.join("conflux.js"), package.join("conflux.cjs"))?;
+    let (web_glue, node_glue) = (package.join("conflux.js"), package.join("conflux.cjs"));
+    fs::copy(node.join("conflux.js"), &node_glue)?;
     step("optimizing");
-    optimize(&web_wasm)?;
+    optimize(&web_wasm, &[web_glue, node_glue])?;
     sources(&package)?;
     step("packing");
     let mut pack = command("npm", ["pack", "--silent", "--pack-destination"]);
@@ -86,7 +87,9 @@ fn bindings(wasm: &Path) -> Bindgen {
     bindgen
 }
 
-fn optimize(wasm: &Path) -> Result<()> {
+/// Makes the module small and gives its imports and exports short names: those of wasm-bindgen end
+/// in 16 digits, which gzip cannot shorten. `glue` are the scripts that know these names.
+fn optimize(wasm: &Path, glue: &[PathBuf]) -> Result<()> {
     let features = [
         "--enable-bulk-memory",
         "--enable-multivalue",
@@ -95,9 +98,63 @@ fn optimize(wasm: &Path) -> Result<()> {
         "--enable-reference-types",
         "--enable-sign-ext",
     ];
-    let mut optimize = command(&npm_tool("wasm-opt"), ["-Oz", "--converge"]);
-    optimize.args(features).arg(wasm).arg("-o").arg(wasm);
-    run(optimize)
+    // A function with one caller is not put into it unless it is tiny, and a repeated expression is
+    // computed again: both give more bytes, and bytes that gzip shortens better.
+    let passes = ["--flatten", "--rereloop", "-Oz", "--gufa-optimizing", "-Oz", "--converge"];
+    let limits = ["--one-caller-inline-max-function-size", "15", "--skip-pass=local-cse"];
+    let mut optimize = command(&npm_tool("wasm-opt"), passes);
+    optimize.args(limits).args(features).arg(wasm).arg("-o").arg(wasm);
+    run(optimize)?;
+    // A run of its own, because `--converge` repeats all passes of a run.
+    let mut minify = command(&npm_tool("wasm-opt"), ["--minify-imports-and-exports-and-modules"]);
+    minify.args(features).arg(wasm).arg("-o").arg(wasm);
+    let names = serde_json::from_str(&output(minify)?).context("the names from wasm-opt")?;
+    for file in glue {
+        let script = fs::read_to_string(file)?;
+        fs::write(file, shorten(&script, &names).with_context(|| file.display().to_string())?)?;
+    }
+    Ok(())
+}
+
+/// What `wasm-opt` tells of the names that it has shortened.
+#[derive(serde::Deserialize)]
+struct Names {
+    /// Module, name, new name. Each new name is an import of the module `a`.
+    imports: Vec<(String, String, String)>,
+    /// Name, new name.
+    exports: Vec<(String, String)>,
+}
+
+/// Puts the short names into a script that wasm-bindgen has written. There an export is read as
+/// `wasm.name`; an import is a property of an object whose key is the name of the module.
+fn shorten(script: &str, names: &Names) -> Result<String> {
+    let imports =
+        names.imports.iter().map(|(_, old, new)| (format!(" {old}:"), format!(" {new}:")));
+    let exports = names.exports.iter().map(|(old, new)| (format!("wasm.{old}"), new));
+    let exports = exports.map(|(old, new)| (old, format!("wasm.{new}")));
+    let module = names.imports.first().map(|(module, ..)| module).context("it imports nothing")?;
+    let module = (format!("\"{module}\":"), "\"a\":".to_owned());
+    let mut script = script.to_owned();
+    for (old, new) in imports.chain([module]) {
+        ensure!(script.matches(&old).count() == 1, "`{old}` is there once");
+        script = script.replace(&old, &new);
+    }
+    for (old, new) in exports {
+        script = replace_word(&script, &old, &new);
+    }
+    Ok(script)
+}
+
+/// Replaces `old` wherever no letter, digit, `_` or `$` follows.
+fn replace_word(text: &str, old: &str, new: &str) -> String {
+    let mut parts = text.split(old);
+    let mut replaced = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let goes_on = part.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
+        replaced.push_str(if goes_on { old } else { new });
+        replaced.push_str(part);
+    }
+    replaced
 }
 
 /// Copies the package's own sources into it, bundles some of them as CommonJS modules, too, and
@@ -193,6 +250,18 @@ fn has_grown(size: usize, recorded: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_gets_the_short_names() {
+        let names = Names {
+            imports: vec![("./x_bg.js".into(), "__wbg_get_2080".into(), "$".into())],
+            exports: vec![("node".into(), "b".into()), ("node_close".into(), "c".into())],
+        };
+        let script = r#"{ __wbg_get_2080: f() }; { "./x_bg.js": x }; wasm.node_close(wasm.node)"#;
+        let short = r#"{ $: f() }; { "a": x }; wasm.c(wasm.b)"#;
+        assert_eq!(shorten(script, &names).unwrap(), short);
+        assert!(shorten("wasm.node()", &names).is_err(), "the import is not there");
+    }
 
     #[test]
     fn two_percent_are_forgiven_and_no_more() {
