@@ -92,6 +92,8 @@ pub enum Mistake {
     SnapshotUnconfirmed,
     /// A node whose code is older than the state reduces and judges.
     OutdatedJudges,
+    /// A node that its host has adopted reduces, as the host's own node does.
+    AdoptedReduces,
     /// Every node runs `migrate` itself instead of loading the state that one of them has made.
     MigrationRecomputed,
     /// A host that comes back into a cluster that was founded anew keeps its session, its performs
@@ -114,7 +116,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// Every deliberate bug.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::MajorityOffByOne,
         Self::VoteNotPersisted,
         Self::VoteNotReset,
@@ -155,6 +157,7 @@ impl Mistake {
         Self::DivergedLeads,
         Self::SnapshotUnconfirmed,
         Self::OutdatedJudges,
+        Self::AdoptedReduces,
         Self::MigrationRecomputed,
         Self::ClientRevived,
         Self::RegisteredInNextCluster,

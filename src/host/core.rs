@@ -22,7 +22,7 @@ use crate::mistakes::{Mistake, made};
 use crate::node::{self, Node, Packet};
 use crate::raft::{self, Index, Members, NodeId, Raft, RoleName, Saved, Time};
 use crate::sorted::SortedMap;
-use crate::store::{Call, DetachedClient, Failure, Fault, Outcome, Return, Settled};
+use crate::store::{CARETAKER, Call, DetachedClient, Failure, Fault, Outcome, Return, Settled};
 use crate::wire::Header;
 
 /// After how many ms a node campaigns for the first time when this host runs a majority of the
@@ -83,10 +83,10 @@ pub struct Host<S> {
     generation: u32,
     transport: Transport,
     queue: VecDeque<Work<S>>,
-    /// The node that waits for user code to return.
-    calling: Option<NodeId>,
-    /// The same node, but only from [`Host::enter`] on, while its user code really runs.
-    running_code: Option<NodeId>,
+    /// The own node waits for user code to return.
+    calling: bool,
+    /// The same, but only from [`Host::enter`] on, while the code really runs.
+    running_code: bool,
 }
 
 /// The nodes of a host as its cluster sees them, and how many performs and reads wait.
@@ -132,8 +132,8 @@ impl<S: Clone> Host<S> {
             close_by: None,
             generation: 0,
             queue: VecDeque::new(),
-            calling: None,
-            running_code: None,
+            calling: false,
+            running_code: false,
         }
     }
 
@@ -185,14 +185,11 @@ impl<S: Clone> Host<S> {
         self.shown().map_or(&self.seen.1, |node| node.store().provisional())
     }
 
-    /// The node whose state the user sees. User code sees the state of the node that calls it;
-    /// otherwise it is the own node. `None` when the own node is behind what the user has seen
-    /// already.
+    /// The node whose state the user sees: the own node. `None` when that is behind what the user
+    /// has seen already, unless it calls the user's code: a reducer sees the state that it gets.
     fn shown(&self) -> Option<&Node<S>> {
-        match self.running_code {
-            Some(running) => self.node(running),
-            None => Some(self.own()).filter(|node| node.store().applied() >= self.seen.0),
-        }
+        let own = self.own();
+        (self.running_code || own.store().applied() >= self.seen.0).then_some(own)
     }
 
     /// The status of the host and of its own node.
@@ -237,7 +234,7 @@ impl<S: Clone> Host<S> {
     }
 
     /// To be called just before the requested user code runs. Until [`Input::Returned`] the state
-    /// that the host shows is that of the node that calls the code. Callbacks that run before this
+    /// that the host shows is that of the own node. Callbacks that run before this
     /// (settled performs and notices) see the state of the own node.
     pub fn enter(&mut self) {
         self.running_code = self.calling;
@@ -248,20 +245,20 @@ impl<S: Clone> Host<S> {
         let mut out = Output::default();
         let present = self.cluster.present();
         if let Input::Returned(returned) = input {
-            let node = self.calling.take().expect("user code was called");
-            self.running_code = None;
-            self.feed(now, node, node::Input::Returned(returned), &mut out);
+            assert!(std::mem::take(&mut self.calling), "user code was called");
+            self.running_code = false;
+            self.feed(now, self.own, node::Input::Returned(returned), &mut out);
         } else {
             self.queue.push_back(Work::Input(input));
         }
         loop {
-            while self.calling.is_none()
+            while !self.calling
                 && let Some(work) = self.next_work()
             {
                 self.work(now, work, &mut out);
             }
             let nodes = Nodes(&self.nodes, self.waiting());
-            if self.calling.is_some() || !self.cluster.wants_review(now, &nodes) {
+            if self.calling || !self.cluster.wants_review(now, &nodes) {
                 break;
             }
             self.queue.push_back(Work::Cluster(Event::Changed));
@@ -269,7 +266,7 @@ impl<S: Clone> Host<S> {
         if self.cluster.present() != present {
             out.notices.push(Notice::Status);
         }
-        if self.calling.is_none() {
+        if !self.calling {
             self.finish_closing(now, &mut out);
         }
         out.deadline = self.deadline();
@@ -465,7 +462,10 @@ impl<S: Clone> Host<S> {
     ) {
         let id = config.id;
         self.seed = self.seed.wrapping_add(1);
-        let Settings { store, durability, .. } = self.settings;
+        let Settings { mut store, durability, .. } = self.settings;
+        if !own && !made(Mistake::AdoptedReduces) {
+            store.version = CARETAKER; // The own node reduces, and nothing is reduced twice.
+        }
         let (initial, seed) = (self.initial.clone(), self.seed);
         let not_started = if own { self.nodes.remove(&NOT_STARTED) } else { None };
         let client = not_started.map(|hosted| hosted.node.detach());
@@ -599,13 +599,13 @@ impl<S: Clone> Host<S> {
             self.report(id, output.events, out);
             let Some(call) = output.call else { continue };
             match call {
-                // Subscribers are called for entries of the own node only, and never twice for an
-                // entry.
-                Call::Committed(new) if id != self.own || new.at.index <= self.seen.0 => {
+                // Subscribers are never called twice for an entry.
+                Call::Committed(new) if new.at.index <= self.seen.0 => {
                     next = Some(node::Input::Returned(Return::Done));
                 }
                 call => {
-                    self.calling = Some(id);
+                    debug_assert_eq!(id, self.own, "user code runs for the own node only");
+                    self.calling = true;
                     out.call = Some(call);
                 }
             }

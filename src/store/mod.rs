@@ -98,6 +98,10 @@ pub const MAX_TAIL: usize = 512;
 /// entries.
 const MAX_FOLLOWED: usize = 2 * MAX_TAIL;
 
+/// The version of a node that runs no code of the application. It votes, stores the log, and may
+/// lead until a node that can judge takes over.
+pub const CARETAKER: u32 = 0;
+
 /// The settings of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -112,7 +116,7 @@ pub struct Config {
     /// The log is compacted when it has grown by this many bytes, or by the size of the last
     /// snapshot if that is more.
     pub compact_bytes: usize,
-    /// The version of the application, which entries and snapshots carry.
+    /// The version of the application, which entries and snapshots carry; or [`CARETAKER`].
     pub version: u32,
     /// How many sessions may be open. It must be the same on every node of a cluster, because
     /// opening one more closes another, and every node must close the same one.

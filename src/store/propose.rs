@@ -6,7 +6,7 @@ use super::machine::{Call, Failure, Performer};
 use super::message::Request;
 use super::release::Relation;
 use super::sessions::{Command, Session, SessionRef, Verdict};
-use super::{MAX_TAIL, OngoingCall, Staged, Step, Store, encode};
+use super::{CARETAKER, MAX_TAIL, OngoingCall, Staged, Step, Store, encode};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, Index, Payload, Position, Raft, Refused};
 
@@ -82,7 +82,7 @@ impl<S: Clone> Store<S> {
     /// Whether this node may judge performs while it leads: it knows the cluster's state.
     fn may_judge(&self) -> bool {
         let is_known = self.replica.meta.release.is_some() && self.relation() == Relation::Current;
-        self.is_fit() && self.may_reduce() && is_known || made(Mistake::OutdatedJudges)
+        self.is_fit() && self.may_reduce() && is_known || self.judges_outdated()
     }
 
     /// Begins to save the first state of the cluster, if the log has none. The state of a log that
@@ -90,7 +90,8 @@ impl<S: Clone> Store<S> {
     fn found(&mut self, raft: &Raft) -> Option<Call<S>> {
         // A state of any size has room behind a log that is committed to its end.
         let is_committed = raft.commit_index() == raft.log().last().index;
-        if self.replica.tip_meta.release.is_some() || !is_committed {
+        let may_found = is_committed && self.config.version != CARETAKER;
+        if self.replica.tip_meta.release.is_some() || !may_found {
             return None;
         }
         self.ongoing = OngoingCall::Founding;

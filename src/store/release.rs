@@ -13,6 +13,8 @@
 //! - A node with *older* code has become outdated. Its performs that may be in the log are settled
 //!   by what the log says of them, all others with `OUTDATED`. If it leads, it seeks a node that
 //!   can judge, and hands leadership to the first that offers.
+//! - A node that a host has adopted runs no code of the application, whatever the state's version
+//!   ([`super::CARETAKER`]): the host's own node reduces the same actions in the same tab.
 
 use super::replica::Meta;
 use super::sessions::Command;
@@ -44,8 +46,8 @@ pub(super) struct Releases<S> {
     /// `migrate` has failed, so this node does not try it again.
     pub(super) failed: bool,
     pub(super) replay: Option<Replay<S>>,
-    /// When to offer or to seek again.
-    pub(super) send_at: Time,
+    /// When to offer or to seek again. `None` when there is no need to.
+    pub(super) send_at: Option<Time>,
     /// The member to which leadership is to be handed.
     pub(super) successor: Option<NodeId>,
     /// The user was told that this node is outdated.
@@ -54,12 +56,12 @@ pub(super) struct Releases<S> {
 
 impl<S> Releases<S> {
     pub(super) fn new() -> Self {
-        Self { failed: false, replay: None, send_at: 0, successor: None, told: false }
+        Self { failed: false, replay: None, send_at: None, successor: None, told: false }
     }
 
     /// The term or the leader changed.
     pub(super) fn new_leader(&mut self) {
-        (self.replay, self.send_at, self.successor) = (None, 0, None);
+        (self.replay, self.send_at, self.successor) = (None, None, None);
     }
 }
 

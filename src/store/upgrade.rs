@@ -8,7 +8,7 @@ use super::release::{Relation, Replay};
 use super::replica::Meta;
 use super::sessions::{Command, Sessions};
 use super::snapshot::decode_snapshot;
-use super::{Fault, OngoingCall, Step, Store, encode};
+use super::{CARETAKER, Fault, OngoingCall, Step, Store, encode};
 use crate::mistakes::{Mistake, made};
 use crate::raft::{Index, NodeId, Payload, Raft, Time};
 
@@ -18,6 +18,7 @@ const ATTEMPTS: usize = 5;
 impl<S: Clone> Store<S> {
     fn relation_to(&self, release: Option<u32>) -> Relation {
         match release {
+            _ if self.config.version == CARETAKER => Relation::Outdated,
             Some(release) if release < self.config.version => Relation::Ahead,
             Some(release) if release > self.config.version => Relation::Outdated,
             _ => Relation::Current,
@@ -32,8 +33,11 @@ impl<S: Clone> Store<S> {
     /// Whether this node makes states behind entries: their version is its own.
     pub(super) fn may_reduce(&self) -> bool {
         let relation = self.relation_to(self.replica.tip_meta.release);
-        relation == Relation::Current
-            || (relation == Relation::Outdated && made(Mistake::OutdatedJudges))
+        relation == Relation::Current || (relation == Relation::Outdated && self.judges_outdated())
+    }
+
+    pub(super) fn judges_outdated(&self) -> bool {
+        made(Mistake::OutdatedJudges) && self.config.version != CARETAKER
     }
 
     /// Whether the state was made by a newer version of the application.
@@ -52,7 +56,7 @@ impl<S: Clone> Store<S> {
     /// A state of a newer version is committed.
     fn become_outdated(&mut self, release: u32) {
         let own = self.config.version;
-        if made(Mistake::OutdatedJudges) {
+        if self.judges_outdated() {
             return;
         }
         // Its state stands still, so it does not matter any more whether it is right.
@@ -72,30 +76,33 @@ impl<S: Clone> Store<S> {
 
     /// Offers to lead, and on a leader that cannot judge, seeks a node that can.
     pub(super) fn take_release_messages(&mut self, now: Time, raft: &Raft) {
-        let relation = self.relation();
-        let Some(leader) = raft.leader().filter(|_| relation != Relation::Current) else { return };
-        if now < self.releases.send_at {
+        self.fetch_snapshot(raft);
+        let Some((to, body)) = self.release_message(raft) else {
+            self.releases.send_at = None;
+            return;
+        };
+        if self.releases.send_at.is_some_and(|at| now < at) {
             return;
         }
-        self.releases.send_at = now + self.config.retry;
-        let (term, version) = (raft.term(), self.config.version);
-        if leader != raft.id() {
-            if relation == Relation::Ahead
-                && self.can_migrate()
-                && raft.members().is_voter(raft.id())
-            {
-                self.outbox.push((leader, Message { term, body: Body::Offer { version } }));
-            }
-        } else if !self.can_migrate() {
-            let others = raft.members().iter().map(|(id, _)| id).filter(|id| *id != raft.id());
-            self.outbox.extend(others.map(|to| (to, Message { term, body: Body::Seek })));
+        self.releases.send_at = Some(now + self.config.retry);
+        let message = Message { term: raft.term(), body };
+        self.outbox.extend(to.into_iter().map(|to| (to, message.clone())));
+    }
+
+    /// What to send, and to whom, as long as this node's version is not that of the state.
+    fn release_message(&self, raft: &Raft) -> Option<(Vec<NodeId>, Body)> {
+        let leader = raft.leader().filter(|_| self.relation() != Relation::Current)?;
+        if leader == raft.id() {
+            let others = raft.members().iter().map(|(id, _)| id).filter(|id| *id != leader);
+            return (!self.can_migrate()).then(|| (others.collect(), Body::Seek));
         }
-        self.fetch_snapshot(raft);
+        let may_offer = self.can_migrate() && raft.members().is_voter(raft.id());
+        may_offer.then(|| (vec![leader], Body::Offer { version: self.config.version }))
     }
 
     /// When [`Self::take_release_messages`] has something to send again.
     pub(super) fn release_deadline(&self) -> Option<Time> {
-        (self.relation() != Relation::Current).then_some(self.releases.send_at)
+        self.releases.send_at
     }
 
     /// Whether this node's code is newer than the state, and can make the state its own.
@@ -253,7 +260,8 @@ impl<S: Clone> Store<S> {
     /// Asks for the leader's snapshot when the log has grown: a caretaker has no state of its own
     /// of which to make one.
     fn fetch_snapshot(&mut self, raft: &Raft) {
-        if self.fetch.is_none()
+        if self.relation() != Relation::Current
+            && self.fetch.is_none()
             && !raft.is_leader()
             && self.checks.log_bytes >= 2 * self.snapshot_threshold()
         {
