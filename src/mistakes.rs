@@ -90,6 +90,9 @@ pub enum Mistake {
     DivergedLeads,
     /// A node makes a snapshot of its state before a majority has found it right.
     SnapshotUnconfirmed,
+    /// A state that mends a diverged node is installed like a snapshot of the leader's. That resets
+    /// the log of the node, although the state may be older than what it has acknowledged.
+    MendResetsLog,
     /// A node whose code is older than the state reduces and judges.
     OutdatedJudges,
     /// Every node runs `migrate` itself instead of loading the state that one of them has made.
@@ -114,7 +117,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// Every deliberate bug.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::MajorityOffByOne,
         Self::VoteNotPersisted,
         Self::VoteNotReset,
@@ -154,6 +157,7 @@ impl Mistake {
         Self::FirstStateLocal,
         Self::DivergedLeads,
         Self::SnapshotUnconfirmed,
+        Self::MendResetsLog,
         Self::OutdatedJudges,
         Self::MigrationRecomputed,
         Self::ClientRevived,
