@@ -1,7 +1,5 @@
 //! The program behind `cargo xtask sim --tabs`.
 
-use std::io::{self, Write as _};
-use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use conflux_sim::parallel::{for_each_seed, quiet_panics};
 use conflux_sim::tabs::{Plan, Report, Stats, run};
-use conflux_sim::traces;
+use conflux_sim::traces::{self, Shown};
 
 #[cfg(not(target_family = "wasm"))]
 #[global_allocator]
@@ -44,7 +42,8 @@ fn main() -> ExitCode {
     let plan = |seed| Plan { seed, steps: cli.steps, trace: false };
     let seeds = cli.seed.map_or(cli.from..cli.from + cli.seeds, |seed| seed..seed + 1);
     if cli.trace {
-        return match print_traces(seeds, plan) {
+        let run = |seed| run(&Plan { trace: true, ..plan(seed) });
+        return match traces::print(seeds, run, shown) {
             Ok(None) => ExitCode::SUCCESS,
             Ok(Some(failed)) => explain(&failed),
             // Nobody reads the trace any more.
@@ -74,18 +73,9 @@ fn main() -> ExitCode {
     failed.map_or(ExitCode::SUCCESS, |failed| explain(&failed))
 }
 
-/// Prints everything that happens, up to the first seed that fails.
-fn print_traces(seeds: Range<u64>, plan: impl Fn(u64) -> Plan) -> io::Result<Option<Report>> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    for seed in seeds {
-        let report = run(&Plan { trace: true, ..plan(seed) });
-        traces::print(&mut out, seed, &report.trace, &numbers(&report.stats))?;
-        if report.failure.is_some() {
-            out.flush()?;
-            return Ok(Some(report));
-        }
-    }
-    out.flush().map(|()| None)
+fn shown(report: &Report) -> Shown<'_> {
+    let numbers = numbers(&report.stats);
+    Shown { trace: &report.trace, numbers, failed: report.failure.is_some() }
 }
 
 fn numbers(stats: &Stats) -> String {
