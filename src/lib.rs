@@ -22,7 +22,7 @@
 pub mod elastic;
 pub mod formation;
 pub mod host;
-#[cfg(target_arch = "wasm32")]
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 pub mod js;
 pub mod mistakes;
 pub mod node;

@@ -90,6 +90,9 @@ pub enum Mistake {
     DivergedLeads,
     /// A node makes a snapshot of its state before a majority has found it right.
     SnapshotUnconfirmed,
+    /// A state that mends a diverged node is installed like a snapshot of the leader's. That resets
+    /// the log of the node, although the state may be older than what it has acknowledged.
+    MendResetsLog,
     /// A node whose code is older than the state reduces and judges.
     OutdatedJudges,
     /// A node that its host has adopted reduces, as the host's own node does.
@@ -156,6 +159,7 @@ impl Mistake {
         Self::FirstStateLocal,
         Self::DivergedLeads,
         Self::SnapshotUnconfirmed,
+        Self::MendResetsLog,
         Self::OutdatedJudges,
         Self::AdoptedReduces,
         Self::MigrationRecomputed,

@@ -6,6 +6,7 @@
 //! - [`tabs`]: the simulator of elastic clusters in one [`browser`].
 //! - [`invariants`] and [`history`]: what must hold after every step, and for what clients saw.
 //! - [`shrink`]: finds a smaller run that also fails.
+//! - [`traces`]: prints what happens, to compare it with what happens in WebAssembly.
 //! - [`model`]: visits every state of small clusters.
 //! - [`fuzz`]: the functions that a fuzzer calls.
 
@@ -19,8 +20,10 @@ pub mod invariants;
 pub mod machine;
 #[cfg(feature = "mistakes")]
 pub mod mistakes;
+#[cfg(not(target_family = "wasm"))]
 pub mod model;
 pub mod parallel;
 pub mod shrink;
 pub mod tabs;
+pub mod traces;
 pub mod world;

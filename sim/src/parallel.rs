@@ -12,8 +12,12 @@ thread_local! {
 }
 
 /// Keeps panics from being printed. Each is reported by `failure`, with the place where it
-/// happened.
+/// happened. Where a panic ends the process, as in WebAssembly, nothing can report it later, so it
+/// is printed.
 pub fn quiet_panics() {
+    if cfg!(panic = "abort") {
+        return;
+    }
     std::panic::set_hook(Box::new(|info| {
         PANIC.with(|panic| *panic.borrow_mut() = Some(info.to_string()));
     }));
@@ -41,9 +45,10 @@ pub fn for_each_seed(
 ) {
     let next = AtomicU64::new(seeds.start);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.unwrap_or(cores) {
-            scope.spawn(|| while each(next.fetch_add(1, Ordering::Relaxed)) {});
-        }
-    });
+    let run = || while each(next.fetch_add(1, Ordering::Relaxed)) {};
+    match threads.unwrap_or(cores) {
+        // WebAssembly has no other threads.
+        1 => run(),
+        threads => std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(run)))),
+    }
 }

@@ -56,5 +56,5 @@ mod fixed;
 pub mod options;
 pub mod transport;
 pub mod types;
-#[cfg(target_arch = "wasm32")]
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 pub mod web;

@@ -410,6 +410,10 @@ impl<S: Clone> Node<S> {
             Step::Compact { last, data } => {
                 self.feed(now, raft::Input::Compact { last, data }, out);
             }
+            #[cfg(feature = "mistakes")]
+            Step::Reset { last, data } => {
+                self.feed(now, raft::Input::Reset { last, data }, out);
+            }
             Step::Idle => {}
         }
     }

@@ -225,6 +225,8 @@ impl Raft {
             Input::Persisted(seq) => self.persisted(seq),
             Input::Transfer(to) => self.transfer(to),
             Input::Compact { last, data } => self.compact(last, data),
+            #[cfg(feature = "mistakes")]
+            Input::Reset { last, data } => self.reset(last, data),
         }
         // Last: a leader's message that waited while this node was frozen puts the deadline off.
         if !self.role.is_leader() && self.now >= self.election_deadline {

@@ -48,6 +48,15 @@ pub enum Input {
         /// The state machine's bytes.
         data: Blob,
     },
+    /// Replace the log by this snapshot, whatever is in the log: only for
+    /// [`crate::mistakes::Mistake::MendResetsLog`].
+    #[cfg(feature = "mistakes")]
+    Reset {
+        /// The last entry that the snapshot covers.
+        last: Position,
+        /// The state machine's bytes.
+        data: Blob,
+    },
 }
 
 /// Everything that one call asks of its caller.

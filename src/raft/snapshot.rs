@@ -151,8 +151,24 @@ impl Raft {
 
     /// Replaces the log and the state by a snapshot, which is newer than the commit index.
     fn install(&mut self, snapshot: Snapshot) -> AppendResult {
+        debug_assert!(
+            snapshot.last.index > self.commit,
+            "`reply_if_not_needed` sorted the others out"
+        );
+        self.replace_log(snapshot)
+    }
+
+    /// What [`Mistake::MendResetsLog`] does: like [`Self::install`], at or below the commit index,
+    /// too.
+    #[cfg(feature = "mistakes")]
+    pub(super) fn reset(&mut self, last: Position, data: Blob) {
+        let members = self.log.members_at(last.index).1.clone();
+        self.commit = last.index;
+        self.replace_log(Snapshot { last, members, data });
+    }
+
+    fn replace_log(&mut self, snapshot: Snapshot) -> AppendResult {
         let last = snapshot.last;
-        debug_assert!(last.index > self.commit, "`reply_if_not_needed` sorted the others out");
         self.log.reset(snapshot.clone());
         self.durable = 0;
         self.unsaved.entries_from = None;

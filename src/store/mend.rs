@@ -7,6 +7,8 @@ use super::message::{Body, Message};
 use super::replica::Meta;
 use super::snapshot::{decode_snapshot, encode_checked};
 use super::{OngoingCall, Step, Store};
+#[cfg(feature = "mistakes")]
+use crate::mistakes::{Mistake, made};
 use crate::raft::{Blob, NodeId, Position, Raft, Time};
 
 /// A member that is asked so often for a chunk without an answer is asked no more.
@@ -98,6 +100,10 @@ impl<S: Clone> Store<S> {
             let ask_at = self.now + self.config.retry;
             self.fetch = Some(Fetch { ask_at, ..Fetch::new(Purpose::Mend) });
             return None;
+        }
+        #[cfg(feature = "mistakes")]
+        if made(Mistake::MendResetsLog) {
+            return Some(Step::Reset { last: at, data: fetch.data.into() });
         }
         match decode_snapshot(&fetch.data) {
             Some(snapshot) => {

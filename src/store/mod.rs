@@ -173,6 +173,15 @@ pub enum Step<S> {
         /// The snapshot: the state and the sessions behind that entry.
         data: Blob,
     },
+    /// Replace the log by this snapshot, whatever is in the log: only for
+    /// [`crate::mistakes::Mistake::MendResetsLog`].
+    #[cfg(feature = "mistakes")]
+    Reset {
+        /// The last entry that the snapshot covers.
+        last: Position,
+        /// The snapshot.
+        data: Blob,
+    },
     /// Hand leadership to this member.
     Transfer(NodeId),
     /// Nothing, until the next input.

@@ -14,7 +14,7 @@ use crate::tools::{self, cargo, command, npm_tool, output, run, step};
 
 /// Builds and packs the package. Returns its folder.
 pub(crate) fn package() -> Result<PathBuf> {
-    tools::ensure_wasm_target()?;
+    tools::ensure_target(tools::WASM)?;
     tools::ensure_node()?;
     step("building the core for wasm");
     let small = std_for_size()?;

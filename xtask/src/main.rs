@@ -4,6 +4,7 @@ mod build;
 mod mutants;
 mod serve;
 mod tools;
+mod traces;
 mod verify;
 
 use std::process::ExitCode;
@@ -47,7 +48,7 @@ enum Command {
     /// Try the packed package in the tools of other people: bundlers, frameworks, checkers.
     Packaging,
     /// Run the core under faults that a seed decides; with `--tabs` elastic clusters, with `--package` the built
-    /// package. `--help` says what there is.
+    /// package; with `--wasm` natively and as WebAssembly, which must do the same. `--help` says what there is.
     #[command(disable_help_flag = true)]
     Sim {
         /// For the simulator.

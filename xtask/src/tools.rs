@@ -67,16 +67,18 @@ pub(crate) fn rustlib() -> Result<PathBuf> {
     Ok(Path::new(sysroot.trim()).join("lib/rustlib"))
 }
 
-/// Adds Rust's wasm target if it is missing.
-pub(crate) fn ensure_wasm_target() -> Result<()> {
-    if rustlib()?.join(WASM).exists() {
+/// Adds a target of Rust's if it is missing.
+pub(crate) fn ensure_target(target: &str) -> Result<()> {
+    if rustlib()?.join(target).exists() {
         return Ok(());
     }
-    step("adding the wasm target");
-    run(command("rustup", ["target", "add", WASM])).context(
-        "Rust's wasm target is missing and rustup cannot add it: install rustup \
-         (https://rustup.rs), or the target by your system's means",
-    )
+    step(&format!("adding the target {target}"));
+    run(command("rustup", ["target", "add", target])).with_context(|| {
+        format!(
+            "Rust's target {target} is missing and rustup cannot add it: install rustup \
+             (https://rustup.rs), or the target by your system's means"
+        )
+    })
 }
 
 /// Adds the source of the standard library if it is missing. Returns whether it is there.
@@ -98,13 +100,19 @@ pub(crate) fn accepts(flags: &[&str]) -> bool {
     rustc.status().is_ok_and(|status| status.success())
 }
 
-/// Checks the version of Node.js, and installs the tools from npm if they are missing or outdated.
-pub(crate) fn ensure_node() -> Result<()> {
+/// Checks the version of Node.js.
+pub(crate) fn check_node() -> Result<()> {
     let version = output(command("node", ["--version"]))
         .context("Node.js is missing: install version 20 or newer (https://nodejs.org)")?;
     let major = version.trim().trim_start_matches('v').split('.').next();
     let major: u32 = major.unwrap_or_default().parse().unwrap_or_default();
     ensure!(major >= 20, "Node.js {} is too old: install 20 or newer", version.trim());
+    Ok(())
+}
+
+/// Checks the version of Node.js, and installs the tools from npm if they are missing or outdated.
+pub(crate) fn ensure_node() -> Result<()> {
+    check_node()?;
     let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
     let installed = modified(&root().join("node_modules/.package-lock.json"));
     if installed < modified(&root().join("package-lock.json")) {

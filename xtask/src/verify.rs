@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::tools::{self, cargo, command, npm_tool, output, run, step};
-use crate::{build, serve};
+use crate::{build, serve, traces};
 
 /// The browsers in which to test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -30,6 +30,8 @@ pub(crate) fn test(engines: Engines) -> Result<PathBuf> {
     run(cargo(["test", "--workspace"]))?;
     step("known mistakes, which the simulator must find");
     mistakes()?;
+    step("the simulators do the same as WebAssembly");
+    traces::check()?;
     let package = build::package()?;
     let site = serve::site(&package)?;
     step("types");
@@ -177,11 +179,19 @@ pub(crate) fn sim(options: &[String]) -> Result<()> {
         tools::ensure_node()?;
         return package_sim(&build::package()?, &others);
     }
+    // Elastic clusters have a simulator of their own.
+    let (own, others): (Vec<&str>, Vec<&str>) = options
+        .iter()
+        .map(String::as_str)
+        .partition(|option| ["--tabs", "--wasm"].contains(option));
+    let tabs = own.contains(&"--tabs");
+    if own.contains(&"--wasm") {
+        tools::check_node()?;
+        return traces::compare(tabs, &others);
+    }
     let arguments = ["run", "--quiet", "--profile", "sim", "-p", "conflux-sim", "--bin"];
     let mut simulator = cargo(arguments);
-    // Elastic clusters have a simulator of their own.
-    let (tabs, others): (Vec<_>, Vec<_>) = options.iter().partition(|option| *option == "--tabs");
-    let binary = if tabs.is_empty() { "conflux-sim" } else { "conflux-tabs" };
+    let binary = if tabs { "conflux-tabs" } else { "conflux-sim" };
     simulator.args([binary, "--"]).args(others);
     run(simulator)
 }
@@ -339,7 +349,7 @@ pub(crate) fn bench() -> Result<()> {
 pub(crate) fn ci() -> Result<()> {
     step("formatting");
     run(cargo(["fmt", "--all", "--check"]))?;
-    tools::ensure_wasm_target()?;
+    tools::ensure_target(tools::WASM)?;
     step("clippy");
     run(cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     let wasm = ["clippy", "-p", "conflux-wasm", "--lib", "--target", tools::WASM];

@@ -8,9 +8,11 @@ use clap::Parser;
 use conflux_sim::conditions::{Fault, Faults};
 use conflux_sim::parallel::{for_each_seed, quiet_panics};
 use conflux_sim::shrink::shrink;
+use conflux_sim::traces::{self, Shown};
 use conflux_sim::world::{Plan, Report, Stats, run};
 
 /// Faster than the default allocator: it saves a sixth of the time.
+#[cfg(not(target_family = "wasm"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -38,7 +40,7 @@ struct Cli {
     /// Kinds of faults that must not happen, separated by commas.
     #[arg(long, value_delimiter = ',')]
     without: Vec<Fault>,
-    /// Print everything that happens. Only with `--seed`.
+    /// Print everything that happens, one seed after the other.
     #[arg(long)]
     trace: bool,
     /// How many threads to use; otherwise one for each core.
@@ -56,19 +58,19 @@ fn main() -> ExitCode {
         without: cli.without.iter().copied().collect(),
         trace: false,
     };
-    if let Some(seed) = cli.seed {
-        let report = run(&Plan { trace: cli.trace, ..plan(seed) });
-        report.trace.iter().for_each(|line| println!("{line}"));
-        print_stats(&report.stats, None);
-        return match report.failure.is_some() {
-            true => explain(report),
-            false => ExitCode::SUCCESS,
+    let seeds = cli.seed.map_or(cli.from..cli.from + cli.seeds, |seed| seed..seed + 1);
+    if cli.trace {
+        let run = |seed| run(&Plan { trace: true, ..plan(seed) });
+        return match traces::print(seeds, run, shown) {
+            Ok(None) => ExitCode::SUCCESS,
+            Ok(Some(failed)) => explain(failed),
+            // Nobody reads the trace any more.
+            Err(_) => ExitCode::FAILURE,
         };
     }
-    let end = cli.from + cli.seeds;
     let result = Mutex::new((Stats::default(), Duration::ZERO, None::<Report>));
-    for_each_seed(cli.from.., cli.threads, |seed| {
-        if seed >= end || result.lock().expect("no panic").2.is_some() {
+    for_each_seed(seeds.start.., cli.threads, |seed| {
+        if seed >= seeds.end || result.lock().expect("no panic").2.is_some() {
             return false;
         }
         let began = Instant::now();
@@ -82,12 +84,20 @@ fn main() -> ExitCode {
         true
     });
     let (stats, busy, failed) = result.into_inner().expect("no panic");
-    print_stats(&stats, Some(busy));
+    println!("{}", numbers(&stats));
+    if !busy.is_zero() {
+        println!("{:.0} events/s on one core", stats.events as f64 / busy.as_secs_f64());
+    }
     failed.map_or(ExitCode::SUCCESS, explain)
 }
 
-fn print_stats(stats: &Stats, busy: Option<Duration>) {
-    println!(
+fn shown(report: &Report) -> Shown<'_> {
+    let numbers = numbers(&report.stats);
+    Shown { trace: &report.trace, numbers, failed: report.failure.is_some() }
+}
+
+fn numbers(stats: &Stats) -> String {
+    format!(
         "{} runs, {} events, {:.1} h simulated; {} performs and reads, {} entries committed, {} \
          leaders elected, {} crashes, {} snapshots, {} divergences reported, {} membership changes requested; {} \
          clusters lost while forming",
@@ -102,11 +112,7 @@ fn print_stats(stats: &Stats, busy: Option<Duration>) {
         stats.divergences,
         stats.changes,
         stats.lost,
-    );
-    if let Some(busy) = busy.filter(|busy| !busy.is_zero()) {
-        let rate = stats.events as f64 / busy.as_secs_f64();
-        println!("{rate:.0} events/s on one core");
-    }
+    )
 }
 
 /// Prints a failure, a smaller run that also fails, the commands that repeat both, and the last

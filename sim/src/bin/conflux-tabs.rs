@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use conflux_sim::parallel::{for_each_seed, quiet_panics};
 use conflux_sim::tabs::{Plan, Report, Stats, run};
+use conflux_sim::traces::{self, Shown};
 
+#[cfg(not(target_family = "wasm"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -29,7 +31,7 @@ struct Cli {
     /// How many events there are before the faults stop.
     #[arg(long, default_value_t = 4_000)]
     steps: u64,
-    /// Print everything that happens. Only with `--seed`.
+    /// Print everything that happens, one seed after the other.
     #[arg(long)]
     trace: bool,
 }
@@ -38,16 +40,19 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     quiet_panics();
     let plan = |seed| Plan { seed, steps: cli.steps, trace: false };
-    if let Some(seed) = cli.seed {
-        let report = run(&Plan { trace: cli.trace, ..plan(seed) });
-        report.trace.iter().for_each(|line| println!("{line}"));
-        print_stats(&report.stats, None);
-        return if report.failure.is_some() { explain(&report) } else { ExitCode::SUCCESS };
+    let seeds = cli.seed.map_or(cli.from..cli.from + cli.seeds, |seed| seed..seed + 1);
+    if cli.trace {
+        let run = |seed| run(&Plan { trace: true, ..plan(seed) });
+        return match traces::print(seeds, run, shown) {
+            Ok(None) => ExitCode::SUCCESS,
+            Ok(Some(failed)) => explain(&failed),
+            // Nobody reads the trace any more.
+            Err(_) => ExitCode::FAILURE,
+        };
     }
-    let end = cli.from + cli.seeds;
     let result = Mutex::new((Stats::default(), Duration::ZERO, None::<Report>));
-    for_each_seed(cli.from.., None, |seed| {
-        if seed >= end || result.lock().expect("no panic").2.is_some() {
+    for_each_seed(seeds.start.., None, |seed| {
+        if seed >= seeds.end || result.lock().expect("no panic").2.is_some() {
             return false;
         }
         let began = Instant::now();
@@ -61,12 +66,20 @@ fn main() -> ExitCode {
         true
     });
     let (stats, busy, failed) = result.into_inner().expect("no panic");
-    print_stats(&stats, Some(busy));
+    println!("{}", numbers(&stats));
+    if !busy.is_zero() {
+        println!("{:.0} events/s on one core", stats.events as f64 / busy.as_secs_f64());
+    }
     failed.map_or(ExitCode::SUCCESS, |failed| explain(&failed))
 }
 
-fn print_stats(stats: &Stats, busy: Option<Duration>) {
-    println!(
+fn shown(report: &Report) -> Shown<'_> {
+    let numbers = numbers(&report.stats);
+    Shown { trace: &report.trace, numbers, failed: report.failure.is_some() }
+}
+
+fn numbers(stats: &Stats) -> String {
+    format!(
         "{} runs, {} events, {:.1} h simulated; {} performs and reads, {} entries committed, {} \
          leaders elected; {} tabs opened, {} died, {} froze; {} nodes loaded, {} locks stolen, {} \
          times all tabs died; {} clusters founded, {} times destroyed, {} times site data cleared",
@@ -85,10 +98,7 @@ fn print_stats(stats: &Stats, busy: Option<Duration>) {
         stats.founded,
         stats.destroyed,
         stats.cleared,
-    );
-    if let Some(busy) = busy.filter(|busy| !busy.is_zero()) {
-        println!("{:.0} events/s on one core", stats.events as f64 / busy.as_secs_f64());
-    }
+    )
 }
 
 /// Prints a failure, a shorter run that also fails, the commands that repeat both, and the last
