@@ -119,7 +119,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// Every deliberate bug.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 49] = [
         Self::MajorityOffByOne,
         Self::VoteNotPersisted,
         Self::VoteNotReset,

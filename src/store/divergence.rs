@@ -80,13 +80,13 @@ impl<S: Clone> Store<S> {
         at: Position,
         result: Result<Vec<u8>, Failure>,
     ) -> Step<S> {
-        let none = made(Mistake::SessionsNotInSnapshot).then(Sessions::default);
         match result {
             Ok(bytes) => {
-                let sessions = &self.replica.meta.sessions;
-                let (_, hash) = encode_checked(self.config.version, sessions, &bytes);
-                let sessions = none.as_ref().unwrap_or(sessions);
-                let (data, _) = encode_checked(self.config.version, sessions, &bytes);
+                let (version, sessions) = (self.config.version, &self.replica.meta.sessions);
+                let (mut data, hash) = encode_checked(version, sessions, &bytes);
+                if made(Mistake::SessionsNotInSnapshot) {
+                    (data, _) = encode_checked(version, &Sessions::default(), &bytes);
+                }
                 if made(Mistake::SnapshotUnconfirmed) {
                     return self.compact(at, data);
                 }
@@ -133,7 +133,8 @@ impl<S: Clone> Store<S> {
                 // Nodes do not count exactly alike, and all should make their snapshots at the
                 // checks that the leader proposes for this purpose.
                 if 2 * own.log_bytes >= self.snapshot_threshold() {
-                    self.checks.log_bytes -= own.log_bytes;
+                    // A snapshot from the leader may have begun the count anew since the check.
+                    self.checks.log_bytes = self.checks.log_bytes.saturating_sub(own.log_bytes);
                     self.checks.confirmed = Some((own.at, own.data));
                 }
             }

@@ -18,13 +18,12 @@ impl<S: Clone> Store<S> {
         match decode_snapshot(snapshot.data.as_slice()) {
             Some(contents) => {
                 let meta = contents.meta(self.config.max_sessions, snapshot.last.index);
+                self.checks.snapshot_bytes = snapshot.data.len();
                 if contents.version != self.config.version {
-                    self.checks.snapshot_bytes = snapshot.data.len();
                     self.checks.log_bytes = 0;
                     self.skip_state(snapshot.last.index, meta);
                     return None;
                 }
-                self.checks.snapshot_bytes = snapshot.data.len();
                 self.ongoing = OngoingCall::Loading(snapshot.last, meta);
                 Some(Call::Load(contents.state))
             }

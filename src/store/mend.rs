@@ -20,6 +20,12 @@ impl<S: Clone> Store<S> {
         self.fetch = Some(Fetch::new(Purpose::Mend));
     }
 
+    /// Begins anew to ask for a good state, but not at once.
+    fn fetch_state_later(&mut self) {
+        let ask_at = self.now + self.config.retry;
+        self.fetch = Some(Fetch { ask_at, ..Fetch::new(Purpose::Mend) });
+    }
+
     /// When to ask for the next chunk.
     pub(super) fn fetch_deadline(&self) -> Option<Time> {
         self.fetch.as_ref().filter(|fetch| !fetch.complete).map(|fetch| fetch.ask_at)
@@ -90,15 +96,13 @@ impl<S: Clone> Store<S> {
         let fetch = self.fetch.take()?;
         if fetch.purpose == Purpose::Compact {
             let is_newer = at.index > raft.log().base().index && raft.log().contains(at);
-            return is_newer.then(|| {
-                self.checks.log_bytes = 0;
-                self.compact(at, fetch.data.into())
-            });
+            // If the leader has no newer one, this node asks again when the log has grown as much.
+            self.checks.log_bytes = 0;
+            return is_newer.then(|| self.compact(at, fetch.data.into()));
         }
         if at.index < self.replica.applied || !raft.log().contains(at) {
             // The other node had not applied so much. It will have by the next time.
-            let ask_at = self.now + self.config.retry;
-            self.fetch = Some(Fetch { ask_at, ..Fetch::new(Purpose::Mend) });
+            self.fetch_state_later();
             return None;
         }
         #[cfg(feature = "mistakes")]
@@ -116,8 +120,7 @@ impl<S: Clone> Store<S> {
                 Some(Step::Call(Call::Load(snapshot.state)))
             }
             None => {
-                let ask_at = self.now + self.config.retry;
-                self.fetch = Some(Fetch { ask_at, ..Fetch::new(Purpose::Mend) });
+                self.fetch_state_later();
                 None
             }
         }
@@ -188,8 +191,7 @@ impl<S: Clone> Store<S> {
         self.outbox.push((asked.from, Message { term: raft.term(), body }));
     }
 
-    /// The term or the leader changed, or a check has come: a state that nobody asked for since is
-    /// not kept.
+    /// The term or the leader changed: a state that nobody asked for since is not kept.
     pub(super) fn forget_given(&mut self) {
         self.giving = Giving::default();
     }

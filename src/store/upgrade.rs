@@ -96,13 +96,15 @@ impl<S: Clone> Store<S> {
             let others = raft.members().iter().map(|(id, _)| id).filter(|id| *id != leader);
             return (!self.can_migrate()).then(|| (others.collect(), Body::Seek));
         }
-        let may_offer = self.can_migrate() && raft.members().is_voter(raft.id());
+        let may_offer = self.can_migrate()
+            && raft.members().is_voter(raft.id())
+            && self.releases.gave_way_to != Some(leader);
         may_offer.then(|| (vec![leader], Body::Offer { version: self.config.version }))
     }
 
     /// When [`Self::take_release_messages`] has something to send again.
     pub(super) fn release_deadline(&self) -> Option<Time> {
-        self.releases.send_at
+        [self.releases.send_at, self.releases.wait_until].into_iter().flatten().min()
     }
 
     /// Whether this node's code is newer than the state, and can make the state its own.
@@ -126,8 +128,11 @@ impl<S: Clone> Store<S> {
     /// A member offers to lead.
     pub(super) fn handle_offer(&mut self, raft: &Raft, from: NodeId, version: u32) {
         let cannot_judge = self.relation() != Relation::Current && !self.can_migrate();
-        if raft.members().is_voter(from) && (version > self.config.version || cannot_judge) {
+        let gives_way = self.releases.wait_until.is_some() && version == self.config.version;
+        let is_better = version > self.config.version || cannot_judge || gives_way;
+        if raft.members().is_voter(from) && is_better {
             self.releases.successor = Some(from);
+            self.releases.gave_way_to = Some(from).filter(|_| gives_way);
         }
     }
 
@@ -166,14 +171,15 @@ impl<S: Clone> Store<S> {
         let sessions = || Sessions::with_limit(self.config.max_sessions);
         let state = self.initial.clone();
         let Some(snapshot) = raft.log().snapshot() else {
-            self.releases.replay = Some(Replay { at: 0, meta: Meta::new(sessions()), state });
+            self.releases.replay =
+                Some(Replay { at: 0, meta: Meta::new(sessions()), state, failed: false });
             return self.replay_next(raft, from);
         };
         let at = snapshot.last.index;
         let Some(contents) = decode_snapshot(snapshot.data.as_slice()) else { return Step::Idle };
         let meta = contents.meta(self.config.max_sessions, at);
-        self.releases.replay = Some(Replay { at, meta, state });
-        self.ongoing = OngoingCall::Replaying;
+        self.releases.replay = Some(Replay { at, meta, state, failed: false });
+        self.ongoing = OngoingCall::Replaying { loads: true };
         Step::Call(Call::LoadOld(contents.state))
     }
 
@@ -196,19 +202,41 @@ impl<S: Clone> Store<S> {
                 }
                 _ => continue,
             };
-            self.ongoing = OngoingCall::Replaying;
+            self.ongoing = OngoingCall::Replaying { loads: matches!(call, Call::LoadOld(_)) };
             return Step::Call(call);
         }
-        let state = replay.state.clone();
-        self.releases.replay = None;
-        self.run_migrate(state, from)
+        if replay.failed && self.waits_for_offer(raft) {
+            return Step::Idle;
+        }
+        self.releases.wait_until = None;
+        match self.releases.replay.take() {
+            Some(replay) => self.run_migrate(replay.state, from),
+            None => Step::Idle,
+        }
+    }
+
+    /// Whether another node may compute the old state without a failure. The first one of this
+    /// version that offers to lead is to try it, but each node gives way only once: the reducer may
+    /// fail on all of them.
+    fn waits_for_offer(&mut self, raft: &Raft) -> bool {
+        let waits = raft.members().len() > 1 && self.releases.gave_way_to.is_none();
+        let until = self.now + ATTEMPTS as Time * self.config.retry;
+        waits && self.now < *self.releases.wait_until.get_or_insert(until)
     }
 
     /// A step of the computation returned. An action on which the reducer fails changes nothing.
-    pub(super) fn replayed(&mut self, result: Result<S, Failure>) {
-        if let (Some(replay), Ok(state)) = (&mut self.releases.replay, result) {
-            replay.state = state;
+    pub(super) fn replayed(&mut self, result: Result<S, Failure>, loads: bool) -> Step<S> {
+        let Some(replay) = &mut self.releases.replay else { return Step::Idle };
+        match result {
+            Ok(state) => replay.state = state,
+            // Everything that comes after it would be computed from another state.
+            Err(failure) if loads => {
+                self.releases.replay = None;
+                return self.migration_failed(&failure);
+            }
+            Err(_) => replay.failed = true,
         }
+        Step::Idle
     }
 
     /// The state of the old version was loaded.

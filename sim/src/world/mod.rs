@@ -301,13 +301,10 @@ impl World {
             }
         };
         let newest = self.versions[process];
-        // Only a voter can judge. In these runs, nothing makes the processes with newer code voters.
-        // A process whose reducer fails may be the one that computes an old state, if no process
-        // with the old code is left. What it computes counts then, although it is not what the
-        // others would.
+        // Only a voter can judge. In runs with both, nothing makes the processes with newer code
+        // voters.
         let faults = self.conditions.faults;
-        let is_alone = !faults.has(Fault::Membership) && !faults.has(Fault::Divergence);
-        let releases = faults.has(Fault::Release) && is_alone;
+        let releases = faults.has(Fault::Release) && !faults.has(Fault::Membership);
         let is_new = start > 0 && newest < 3 && releases;
         let version = newest + u32::from(is_new && self.rng.random_ratio(1, 4));
         self.versions[process] = version;
