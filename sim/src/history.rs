@@ -139,7 +139,8 @@ impl History {
             }
             (_, Outcome::Failed(failure)) => match failure.code.as_str() {
                 VALUE => Answer::Value(failure.message.parse().expect("a value")),
-                "TIMEOUT" | "CLOSED" | "OUTCOME_UNKNOWN" | "DIVERGED" => Answer::Unknown,
+                "TIMEOUT" | "CLOSED" | "OUTCOME_UNKNOWN" => Answer::Unknown,
+                "DIVERGED" | "MIGRATION_FAILED" => Answer::Unknown,
                 "DESTROYED" | "STORAGE_LOST" => Answer::Unknown,
                 "BUSY" | "TOO_LARGE" | "REDUCER_FAILED" | "OUTDATED" => Answer::Refused,
                 "CLUSTER_FULL" | "AMNESIA" | "NOT_A_MEMBER" => Answer::Refused,

@@ -128,8 +128,8 @@ impl Checks {
     }
 
     /// The right hash, once it is known: the one that a majority of the voters has. If there is
-    /// none, the one that most have, once every voter has answered, or a majority and the check is
-    /// `overdue`. Of several that equally many have, the one that fewer voters suspect; and of
+    /// none, the one that most have, once every voter has answered; or a majority, if the check is
+    /// `overdue` and a voter has this hash that does not suspect it. Of several that equally many have, the one that fewer voters suspect; and of
     /// those the leader's own.
     pub(super) fn right_hash(&self, check: Index, raft: &Raft, overdue: bool) -> Option<u64> {
         let voters = raft.members().iter().filter(|(_, member)| member.voter);
@@ -146,10 +146,11 @@ impl Checks {
             (*count, *sound) = (*count + 1, *sound + usize::from(!suspect));
         }
         let own = hashes.get(&raft.id()).copied().flatten().map(|own| own.hash);
-        let (hash, (count, _)) =
+        let (hash, (count, sound)) =
             counts.iter().max_by_key(|(hash, counts)| (**counts, Some(**hash) == own))?;
-        let is_decided =
-            *count >= quorum || answered == voters.len() || (overdue && answered >= quorum);
+        let is_decided = *count >= quorum
+            || answered == voters.len()
+            || (overdue && answered >= quorum && *sound > 0);
         is_decided.then_some(*hash)
     }
 }
@@ -221,6 +222,14 @@ mod tests {
         assert_eq!(right(3, &[(1, Some(5)), (2, None)], SOUND), [None, Some(5)]);
         assert_eq!(right(3, &[(1, None), (2, Some(4)), (3, None)], SOUND), [Some(4); 2]);
         assert_eq!(right(3, &[(1, None), (2, None), (3, None)], SOUND), [None; 2]);
+    }
+
+    #[test]
+    fn a_hash_that_is_only_suspected_is_not_right_because_others_abstain() {
+        let abstain = [(1, Some(5)), (2, None), (3, None)];
+        assert_eq!(right(5, &abstain, SOUND), [None, Some(5)]);
+        assert_eq!(right(5, &abstain, SUSPECT), [None; 2], "the right one may be to come");
+        assert_eq!(right(3, &abstain, SUSPECT), [Some(5); 2], "no other one is to come");
     }
 
     #[test]

@@ -244,9 +244,8 @@ enum OngoingCall {
     Mending(Position, Meta),
     /// A mistake: the user's `migrate`, run for this entry on every node.
     Recomputing(TailEntry<()>),
-    /// A step of the computation of an older version's state: the deserialization of one that the
-    /// log carries, or an action.
-    Replaying { loads: bool },
+    /// A step of the computation of an older version's state.
+    Replaying,
     /// The deserialization of a state of this older version.
     LoadingOld(u32),
     /// The user's `migrate`, on a state of this older version.
@@ -657,9 +656,7 @@ impl<S: Clone> Store<S> {
                 self.ongoing = OngoingCall::Reducing(entry);
                 return Step::Call(Call::Load(state.into()));
             }
-            (OngoingCall::Replaying { loads }, Return::State(result)) => {
-                return self.replayed(result, loads);
-            }
+            (OngoingCall::Replaying, Return::State(result)) => return self.replayed(result),
             (OngoingCall::LoadingOld(from), Return::State(result)) => {
                 return self.old_state_loaded(result, from);
             }
@@ -708,7 +705,7 @@ impl OngoingCall {
             Self::Staging(..) => "an action",
             Self::Founding | Self::Checking(_) | Self::Giving(_) => "a state to save",
             Self::Loading(..) | Self::Mending(..) | Self::LoadingOld(_) => "a state to load",
-            Self::Replaying { .. } | Self::Migrating(_) | Self::Recomputing(_) => "an old state",
+            Self::Replaying | Self::Migrating(_) | Self::Recomputing(_) => "an old state",
             Self::Notifying => "a notice",
         }
     }

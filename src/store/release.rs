@@ -9,8 +9,8 @@
 //!   stands still. It fetches the state from a node of the old version ([`super::mend`]), runs the
 //!   user's `migrate` once, and appends the result ([`super::Command::Upgrade`]); every node of its
 //!   version loads that. If no node of the old version answers, it computes the old state itself,
-//!   from its snapshot and its log, with its own reducer. If the reducer fails on an action, another
-//!   node of its version may try first.
+//!   from its snapshot and its log, with its own reducer. If that fails on an action, nothing is
+//!   appended, because the action was acknowledged.
 //! - A node with *older* code has become outdated. Its performs that may be in the log are settled
 //!   by what the log says of them, all others with `OUTDATED`. If it leads, it seeks a node that
 //!   can judge, and hands leadership to the first that offers.
@@ -39,46 +39,30 @@ pub(super) struct Replay<S> {
     pub(super) at: Index,
     pub(super) meta: Meta,
     pub(super) state: S,
-    /// The reducer failed on an action.
-    pub(super) failed: bool,
 }
 
 /// What a node knows of the releases of the application.
 #[derive(Debug)]
 pub(super) struct Releases<S> {
-    /// `migrate` has failed, so this node does not try it again.
+    /// This node cannot make the old version's state its own, so it does not try again.
     pub(super) failed: bool,
     pub(super) replay: Option<Replay<S>>,
     /// When to offer or to seek again. `None` when there is no need to.
     pub(super) send_at: Option<Time>,
     /// The member to which leadership is to be handed.
     pub(super) successor: Option<NodeId>,
-    /// Until when another node of this version may offer to compute the old state, because the
-    /// reducer has failed here.
-    pub(super) wait_until: Option<Time>,
-    /// The node to which leadership was handed for that reason.
-    pub(super) gave_way_to: Option<NodeId>,
     /// The user was told that this node is outdated.
     pub(super) told: bool,
 }
 
 impl<S> Releases<S> {
     pub(super) fn new() -> Self {
-        Self {
-            failed: false,
-            replay: None,
-            send_at: None,
-            successor: None,
-            wait_until: None,
-            gave_way_to: None,
-            told: false,
-        }
+        Self { failed: false, replay: None, send_at: None, successor: None, told: false }
     }
 
     /// The term or the leader changed.
     pub(super) fn new_leader(&mut self) {
         (self.replay, self.send_at, self.successor) = (None, None, None);
-        self.wait_until = None;
     }
 }
 

@@ -96,15 +96,13 @@ impl<S: Clone> Store<S> {
             let others = raft.members().iter().map(|(id, _)| id).filter(|id| *id != leader);
             return (!self.can_migrate()).then(|| (others.collect(), Body::Seek));
         }
-        let may_offer = self.can_migrate()
-            && raft.members().is_voter(raft.id())
-            && self.releases.gave_way_to != Some(leader);
+        let may_offer = self.can_migrate() && raft.members().is_voter(raft.id());
         may_offer.then(|| (vec![leader], Body::Offer { version: self.config.version }))
     }
 
     /// When [`Self::take_release_messages`] has something to send again.
     pub(super) fn release_deadline(&self) -> Option<Time> {
-        [self.releases.send_at, self.releases.wait_until].into_iter().flatten().min()
+        self.releases.send_at
     }
 
     /// Whether this node's code is newer than the state, and can make the state its own.
@@ -128,11 +126,8 @@ impl<S: Clone> Store<S> {
     /// A member offers to lead.
     pub(super) fn handle_offer(&mut self, raft: &Raft, from: NodeId, version: u32) {
         let cannot_judge = self.relation() != Relation::Current && !self.can_migrate();
-        let gives_way = self.releases.wait_until.is_some() && version == self.config.version;
-        let is_better = version > self.config.version || cannot_judge || gives_way;
-        if raft.members().is_voter(from) && is_better {
+        if raft.members().is_voter(from) && (version > self.config.version || cannot_judge) {
             self.releases.successor = Some(from);
-            self.releases.gave_way_to = Some(from).filter(|_| gives_way);
         }
     }
 
@@ -171,15 +166,14 @@ impl<S: Clone> Store<S> {
         let sessions = || Sessions::with_limit(self.config.max_sessions);
         let state = self.initial.clone();
         let Some(snapshot) = raft.log().snapshot() else {
-            self.releases.replay =
-                Some(Replay { at: 0, meta: Meta::new(sessions()), state, failed: false });
+            self.releases.replay = Some(Replay { at: 0, meta: Meta::new(sessions()), state });
             return self.replay_next(raft, from);
         };
         let at = snapshot.last.index;
         let Some(contents) = decode_snapshot(snapshot.data.as_slice()) else { return Step::Idle };
         let meta = contents.meta(self.config.max_sessions, at);
-        self.releases.replay = Some(Replay { at, meta, state, failed: false });
-        self.ongoing = OngoingCall::Replaying { loads: true };
+        self.releases.replay = Some(Replay { at, meta, state });
+        self.ongoing = OngoingCall::Replaying;
         Step::Call(Call::LoadOld(contents.state))
     }
 
@@ -202,39 +196,25 @@ impl<S: Clone> Store<S> {
                 }
                 _ => continue,
             };
-            self.ongoing = OngoingCall::Replaying { loads: matches!(call, Call::LoadOld(_)) };
+            self.ongoing = OngoingCall::Replaying;
             return Step::Call(call);
         }
-        if replay.failed && self.waits_for_offer(raft) {
-            return Step::Idle;
-        }
-        self.releases.wait_until = None;
         match self.releases.replay.take() {
             Some(replay) => self.run_migrate(replay.state, from),
             None => Step::Idle,
         }
     }
 
-    /// Whether another node may compute the old state without a failure. The first one of this
-    /// version that offers to lead is to try it, but each node gives way only once: the reducer may
-    /// fail on all of them.
-    fn waits_for_offer(&mut self, raft: &Raft) -> bool {
-        let waits = raft.members().len() > 1 && self.releases.gave_way_to.is_none();
-        let until = self.now + ATTEMPTS as Time * self.config.retry;
-        waits && self.now < *self.releases.wait_until.get_or_insert(until)
-    }
-
-    /// A step of the computation returned. An action on which the reducer fails changes nothing.
-    pub(super) fn replayed(&mut self, result: Result<S, Failure>, loads: bool) -> Step<S> {
-        let Some(replay) = &mut self.releases.replay else { return Step::Idle };
-        match result {
-            Ok(state) => replay.state = state,
-            // Everything that comes after it would be computed from another state.
-            Err(failure) if loads => {
+    /// A step of the computation returned. An action that had an effect on the nodes of the old
+    /// version must have one here, too: it was acknowledged.
+    pub(super) fn replayed(&mut self, result: Result<S, Failure>) -> Step<S> {
+        match (result, &mut self.releases.replay) {
+            (Ok(state), Some(replay)) => replay.state = state,
+            (Ok(_), None) => {}
+            (Err(failure), _) => {
                 self.releases.replay = None;
-                return self.migration_failed(&failure);
+                return self.migration_failed("the reducer failed on an older action", &failure);
             }
-            Err(_) => replay.failed = true,
         }
         Step::Idle
     }
@@ -243,7 +223,7 @@ impl<S: Clone> Store<S> {
     pub(super) fn old_state_loaded(&mut self, result: Result<S, Failure>, from: u32) -> Step<S> {
         match result {
             Ok(state) => self.run_migrate(state, from),
-            Err(failure) => self.migration_failed(&failure),
+            Err(failure) => self.migration_failed("the older state cannot be loaded", &failure),
         }
     }
 
@@ -268,15 +248,14 @@ impl<S: Clone> Store<S> {
                 let (version, state) = (self.config.version, state.into());
                 Step::Propose(vec![encode(&Command::Upgrade { version, state })])
             }
-            Err(failure) => self.migration_failed(&failure),
+            Err(failure) => self.migration_failed("`migrate` failed", &failure),
         }
     }
 
-    fn migration_failed(&mut self, failure: &Failure) -> Step<S> {
+    fn migration_failed(&mut self, why: &str, failure: &Failure) -> Step<S> {
         self.releases.failed = true;
         let message = format!(
-            "`migrate` failed, so the cluster stays at its version, and this node cannot take part: \
-             {}",
+            "{why}, so the cluster stays at its version, and this node cannot take part: {}",
             failure.message
         );
         let failure = Failure::new("MIGRATION_FAILED", message);
