@@ -203,6 +203,10 @@ impl<S: Clone> Store<S> {
             None if self.is_suspect() => Body::Check,
             None => return,
         };
+        // A node with newer code may compute the right state, and then it is the one to come.
+        if self.can_migrate() && matches!(body, Body::Hash { hash: None, .. }) {
+            return;
+        }
         let Some(leader) = raft.leader() else { return };
         let is_voter = raft.members().is_voter(raft.id());
         if now < self.checks.send_at {
@@ -216,7 +220,7 @@ impl<S: Clone> Store<S> {
 
     /// When [`Self::take_check_messages`] has something to send again.
     pub(super) fn check_deadline(&self) -> Option<Time> {
-        let waits = self.replica.meta.open_check.is_some() || self.is_suspect();
-        waits.then_some(self.checks.send_at)
+        let answers = self.replica.meta.open_check.is_some() && !self.can_migrate();
+        (answers || self.is_suspect()).then_some(self.checks.send_at)
     }
 }

@@ -106,7 +106,7 @@ impl<S: Clone> Store<S> {
     }
 
     /// Whether this node's code is newer than the state, and can make the state its own.
-    fn can_migrate(&self) -> bool {
+    pub(super) fn can_migrate(&self) -> bool {
         self.relation() == Relation::Ahead && self.is_fit() && !self.releases.failed
     }
 
