@@ -62,10 +62,13 @@ fn package_sim(package: &Path, options: &[&str]) -> Result<()> {
 /// simulator nor the tests in Node.js notice.
 pub(crate) fn package_mutants(only: Option<&str>) -> Result<()> {
     tools::ensure_node()?;
+    tools::ensure_redis()?;
+    run(cargo(["build", "-p", "conflux-relay"]))?;
     let package = build::package()?;
     let mut mutants = command("node", ["tests/package-sim/mutants.mjs"]);
     mutants.args(only.into_iter().flat_map(|only| ["--only", only]));
     mutants.env("CONFLUX_PACKAGE", package);
+    mutants.env("CONFLUX_RELAY", tools::target().join("debug/conflux-relay"));
     run(mutants)
 }
 

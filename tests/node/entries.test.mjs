@@ -1,0 +1,44 @@
+// Tests of the entries that bring the WebAssembly module along in another way: `conflux-wasm/slim`, to which the
+// application gives the module, and `conflux-wasm/inline`, whose script contains it.
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { describe, it } from 'node:test'
+import { pathToFileURL } from 'node:url'
+import { methods, packageDir, reduce } from './support.mjs'
+
+const entry = (name) => pathToFileURL(path.join(packageDir, `${name}.js`)).href
+const bytes = await readFile(path.join(packageDir, 'conflux_bg.wasm'))
+
+const works = async (conflux, channel) => {
+  const node = conflux({ id: 'a', clusterSize: 1, channel: { name: 'memory', channel }, methods, reduce })
+  assert.equal(await node.perform('append', ['x']), 'x')
+  await node.close()
+}
+
+describe('load() of conflux-wasm/slim', () => {
+  it('refuses nothing as the module', async () => {
+    const { load } = await import(entry('slim'))
+    for (const nothing of [undefined, null]) {
+      await assert.rejects(load(nothing), { code: 'INVALID_ARGUMENT', message: /and got nothing/ })
+    }
+  })
+
+  it('tries again after a module that cannot be loaded, and then loads it once', async () => {
+    const { load } = await import(entry('slim'))
+    await assert.rejects(load(new Uint8Array([1, 2, 3])), { code: 'CANNOT_LOAD', message: /cannot be loaded: ./ })
+    await assert.rejects(load(Promise.reject(new Error('no line'))), { code: 'CANNOT_LOAD', message: /no line$/ })
+    const conflux = await load(bytes)
+    await works(conflux, 'slim')
+    // The module is there, so what is given now is not looked at.
+    await works(await load(new Uint8Array([1, 2, 3])), 'slim-again')
+  })
+})
+
+describe('conflux-wasm/inline', () => {
+  it('needs nothing but its script', async () => {
+    const { conflux, default: same } = await import(entry('inline'))
+    assert.equal(conflux, same)
+    await works(conflux, 'inline')
+  })
+})
