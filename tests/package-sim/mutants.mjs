@@ -29,7 +29,7 @@ const FILES = {
   'tabs.js': ['few', 'all'],
   'timer.js': ['few', 'all'],
   'browser.js': ['few'],
-  'files.cjs': ['files'],
+  'files.cjs': ['files-alone', 'files'],
   'shell.js': ['storage-faults', 'api', 'crash', 'few', 'cluster', 'bindings', 'files', 'parity', 'all'],
   'channels.js': ['few', 'api', 'cluster', 'channels', 'all'],
   'react.js': ['bindings'],

@@ -22,7 +22,9 @@ export const mutantsOf = (file, source) => {
   }
   const negate = (condition) => {
     const text = condition.getText(tree)
-    if (!ts.isBinaryExpression(condition)) add(condition.getStart(tree), condition.end, `!(${text})`, `not: ${text}`)
+    // Comparisons have mutants of their own, and so has `!`.
+    const isOther = ts.isBinaryExpression(condition) || ts.isPrefixUnaryExpression(condition)
+    if (!isOther) add(condition.getStart(tree), condition.end, `!(${text})`, `not: ${text}`)
   }
   const visit = (node) => {
     if (ts.isBinaryExpression(node)) {
