@@ -26,8 +26,8 @@ const memory = path.join(work, 'package.jsonl')
 
 /** For each file what runs it, the quickest first: the harness with a few seeds, tests of tests/node, and all seeds. */
 const FILES = {
-  'tabs.js': ['few', 'all'],
-  'timer.js': ['few', 'all'],
+  'tabs.js': ['tabs-alone', 'few', 'all'],
+  'timer.js': ['tabs-alone', 'few', 'all'],
   'browser.js': ['few'],
   'files.cjs': ['files-alone', 'files'],
   'shell.js': ['storage-faults', 'api', 'crash', 'few', 'cluster', 'bindings', 'files', 'parity', 'all'],
@@ -55,23 +55,31 @@ const { values: options } = parseArgs({
   },
 })
 
+/** The processes that run now. Each has a group of its own, so that what it has started ends with it. */
+const children = new Set()
+const kill = (child) => {
+  try {
+    process.kill(-child.pid, 'SIGKILL')
+  } catch {
+    // All of it has ended already.
+  }
+}
+process.on('exit', () => children.forEach(kill))
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1))
+
 /**
  * Runs Node.js until it ends, or prints what `failure` finds. Resolves with what was found, `undefined` if all is well.
- * The process has a group of its own, so that what it has started ends with it.
  */
 const failureOf = (args, failure, env = {}) =>
   new Promise((resolve) => {
     const child = spawn(process.execPath, args, {
       cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'ignore'], detached: true,
     })
+    children.add(child)
     let [printed, found, timer] = ['']
     const end = (why) => {
       found ??= why
-      try {
-        process.kill(-child.pid, 'SIGKILL')
-      } catch {
-        // All of it has ended already.
-      }
+      kill(child)
     }
     const wait = () => {
       clearTimeout(timer)
@@ -86,6 +94,7 @@ const failureOf = (args, failure, env = {}) =>
     })
     child.on('close', (code) => {
       clearTimeout(timer)
+      children.delete(child)
       end(code === 0 ? undefined : 'it ends with an error')
       resolve(found)
     })
