@@ -31,7 +31,7 @@ const FILES = {
   'browser.js': ['few'],
   'files.cjs': ['files-alone', 'files'],
   'shell.js': ['storage-faults', 'api', 'crash', 'few', 'cluster', 'bindings', 'files', 'parity', 'all'],
-  'channels.js': ['few', 'api', 'cluster', 'channels', 'all'],
+  'channels.js': ['channels-alone', 'few', 'api', 'cluster', 'channels', 'all'],
   'react.js': ['bindings'],
   'redux.js': ['bindings'],
   'socket.io.cjs': ['channels'],
