@@ -1,10 +1,12 @@
 // Tests of the entries that bring the WebAssembly module along in another way: `conflux-wasm/slim`, to which the
 // application gives the module, and `conflux-wasm/inline`, whose script contains it.
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, it } from 'node:test'
 import { pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
 import { methods, packageDir, reduce } from './support.mjs'
 
 const entry = (name) => pathToFileURL(path.join(packageDir, `${name}.js`)).href
@@ -37,8 +39,13 @@ describe('load() of conflux-wasm/slim', () => {
 
 describe('conflux-wasm/inline', () => {
   it('needs nothing but its script', async () => {
-    const { conflux, default: same } = await import(entry('inline'))
-    assert.equal(conflux, same)
-    await works(conflux, 'inline')
+    // In a process of its own, because the entries share the module once one of them has loaded it.
+    const program = `
+      import { conflux, default as same } from ${JSON.stringify(entry('inline'))}
+      const node = conflux({ id: 'a', clusterSize: 1, channel: { name: 'memory' }, methods: { append: (x) => x }, reduce: (s = [], a) => (a ? [...s, a] : s) })
+      console.log(conflux === same, await node.perform('append', ['x']))
+      await node.close()`
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program], { timeout: 20_000 })
+    assert.equal(stdout.trim(), 'true x')
   })
 })

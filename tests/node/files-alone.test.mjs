@@ -140,6 +140,20 @@ describe('records', () => {
     })
   }
 
+  it('are in one file, and older ones are not kept open', async () => {
+    const opened = []
+    fs.open = async (...args) => opened[opened.push(await real.open(...args)) - 1]
+    const isOpen = () => opened.filter(({ fd }) => fd >= 0).length
+    const { files, heard, write } = await begun()
+    for (const seq of [2, 3]) {
+      write(seq, true, 'anew')
+      await heard()
+      assert.equal(isOpen(), 1)
+    }
+    await files.close()
+    assert.equal(isOpen(), 0)
+  })
+
   it('that are queued when the folder is closed are still written, and not reported', async () => {
     const { files, told, write } = await begun()
     write(2, false, ' two')
@@ -241,11 +255,15 @@ describe('a folder', () => {
   it('that is damaged is refused', async () => {
     await fs.mkdir(folder, { recursive: true })
     await fs.writeFile(file(1, 'log'), 'damaged')
-    const { files, heard } = open()
+    const { files, told, heard, write } = open()
     const [what, code, message] = await heard()
     assert.deepEqual([what, code], ['broken', 'STORAGE_CORRUPT'])
     assert.match(message, /00000001\.log is damaged: restore it from a copy/)
+    // Even if the core wrote all the same.
+    write(1, true, 'one')
     await files.close()
+    assert.deepEqual(await left(), ['00000001.log', '00000002.own'])
+    assert.equal(told.length, 1)
   })
 
   it('in which another process claims a number at the same moment goes to one of the two', async () => {
