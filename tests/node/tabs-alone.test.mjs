@@ -214,6 +214,22 @@ describe('a node in storage', () => {
     assert.deepEqual(keys('conflux:c:a', 'log'), [1, 2, 3, 4])
   })
 
+  it('loses replaced entries also right after it was loaded', async () => {
+    const one = await founded()
+    for (const first of [2, 3, 4]) one.write(1, 'a', 1, first, undefined, undefined, first, [`e${first}`])
+    await settle()
+    const other = open()
+    await other.ask('load', 1, 'a')
+    other.write(1, 'a', 2, 1, undefined, undefined, 3, ['new-3'])
+    await settle()
+    assert.deepEqual(keys('conflux:c:a', 'log'), [1, 2, 3])
+    // The page that has made the node knows its log, too.
+    await one.ask('create', 1, 'b', [7, 'hard', ['e1']])
+    one.write(1, 'b', 1, 1, undefined, undefined, 1, undefined)
+    await settle()
+    assert.deepEqual(keys('conflux:c:b', 'log'), [])
+  })
+
   it('loses its log with a snapshot, and keeps what comes after', async () => {
     const one = await founded()
     one.write(1, 'a', 1, 1, undefined, undefined, 2, ['e2'])
@@ -244,8 +260,12 @@ describe('a node in storage', () => {
     one.write(1, 'a', 1, 4, undefined, 'snap-3', 4, ['e4'])
     one.write(1, 'a', 1, 5, undefined, undefined, 5, ['e5'])
     await settle()
+    one.write(1, 'a', 1, 6, undefined, 'snap-3')
+    one.write(1, 'a', 1, 7, undefined, undefined, 4, ['e4'])
+    one.write(1, 'a', 1, 8, undefined, undefined, 5, ['e5'])
+    await settle()
     assert.deepEqual(deleted, [])
-    one.write(1, 'a', 1, 6, undefined, undefined, 5, ['new-5'])
+    one.write(1, 'a', 1, 9, undefined, undefined, 5, ['new-5'])
     await settle()
     assert.deepEqual(deleted, [5])
     const other = open()
@@ -333,6 +353,34 @@ describe('writes', () => {
     assert.equal(stored('conflux:c:a', 'meta').get('hard'), 'hard-1')
   })
 
+  it('are made again once the node was loaded again, or another one made in its place', async () => {
+    const one = await founded()
+    const fail = async (node, epoch) => {
+      one.page.faults.quota = 1
+      one.write(1, node, epoch, 1, 'fails')
+      await settle()
+      assert.deepEqual(one.heard().map(([what]) => what), ['failed'])
+    }
+    const works = async (node, epoch) => {
+      one.write(1, node, epoch, 2, 'works')
+      await settle()
+      assert.deepEqual(one.heard(), [['persisted', 1, node, 2]])
+    }
+    await fail('a', 1)
+    await one.ask('unlockAll', 1)
+    await one.ask('load', 1, 'a')
+    await works('a', 2)
+    await one.ask('create', 1, 'x', [6, undefined, undefined])
+    await fail('x', 1)
+    assert.equal((await one.ask('register', 1, 'x', 6))[0][0], 'lost')
+    await one.ask('create', 1, 'x', [7, undefined, undefined])
+    await works('x', 1)
+    await fail('x', 1)
+    await one.ask('delete', 1, 'x')
+    await one.ask('create', 1, 'x', [7, undefined, undefined])
+    await works('x', 1)
+  })
+
   it('that fail for a moment are tried again, after longer and longer pauses', async () => {
     for (const [failures, last] of [[3, 'persisted'], [4, 'failed']]) {
       site()
@@ -379,6 +427,18 @@ describe('writes', () => {
     assert.deepEqual(databases(), ['conflux:c'])
   })
 
+  it('that wait when the page releases everything are not made, and no connection stays', async () => {
+    const one = await founded()
+    one.page.enter(() => {
+      one.tabs.write(1, 'a', 1, 1, 'hard-2')
+      one.tabs.write(1, 'a', 1, 2, 'hard-3')
+      one.tabs.ask('unlockAll', 2)
+    })
+    await settle()
+    assert.notEqual(stored('conflux:c:a', 'meta').get('hard'), 'hard-3')
+    assert.equal(one.page.connections.size, 0)
+  })
+
   it('of a former owner are dropped once it is known', async () => {
     const one = await founded()
     await open().ask('load', 1, 'a')
@@ -416,6 +476,32 @@ describe('a connection', () => {
     world.storage.clear()
     await settle()
     assert.deepEqual(one.heard(), [['storageLost', 1, 'a', undefined]], 'it is not, and nothing else either')
+  })
+
+  it('that is lost is replaced at once when it is needed, also if nobody has said that it is lost', async () => {
+    const one = await founded()
+    close(one.page, 'conflux:c')
+    await settle()
+    one.page.enter(() => one.tabs.ask('read', 1, 'a'))
+    await world.pass(20)
+    assert.equal(one.heard().length, 1)
+    for (const { front } of one.page.connections) front.isClosed = true
+    assert.equal((await one.ask('read', 1, 'a'))[0][0], 'registry')
+  })
+
+  it('that is refused for good is asked for anew the next time', async () => {
+    const one = open()
+    const { indexedDB } = one.page.global
+    one.page.global.indexedDB = {
+      open() {
+        const request = { error: new DOMException('not here', 'SecurityError') }
+        one.page.task('storage', 0, () => request.onerror())
+        return request
+      },
+    }
+    assert.deepEqual(await one.ask('read', 1, 'a'), [['failed', 1, 'a', 'SecurityError: not here']])
+    one.page.global.indexedDB = indexedDB
+    assert.deepEqual(await one.ask('read', 1, 'a'), [['registry', 1, 'a', undefined]])
   })
 
   it('that cannot be had is tried again, four times', async () => {
@@ -571,6 +657,14 @@ describe('locks', () => {
     assert.deepEqual(other.heard(), [['lost', 1, 'a', undefined]])
     await one.ask('unlock', 1, 'a')
     assert.deepEqual(world.locks.names(), [])
+  })
+
+  it('that were let go can be stolen back', async () => {
+    const [one, other] = [open(), open()]
+    await one.ask('try', 1, 'a')
+    await one.ask('unlock', 1, 'a')
+    await other.ask('try', 1, 'a')
+    assert.deepEqual(await one.ask('steal', 1, 'a'), [['lock', 1, 'a', true]])
   })
 
   it('that were let go are not reported as lost, nor are those that come back later', async () => {

@@ -30,7 +30,7 @@ const FILES = {
   'timer.js': ['tabs-alone', 'few', 'all'],
   'browser.js': ['few'],
   'files.cjs': ['files-alone', 'files'],
-  'shell.js': ['storage-faults', 'api', 'crash', 'few', 'cluster', 'bindings', 'files', 'parity', 'all'],
+  'shell.js': ['shell-alone', 'storage-faults', 'api', 'crash', 'few', 'cluster', 'bindings', 'files', 'parity', 'all'],
   'channels.js': ['channels-alone', 'few', 'api', 'cluster', 'channels', 'all'],
   'react.js': ['bindings'],
   'redux.js': ['bindings'],
