@@ -1,7 +1,24 @@
 // Mutants that nothing notices. Each is known by its file, what it is, and a part of its line.
 
 /** Those that nothing can notice, or need notice, and why. */
-export const UNNOTICED = []
+export const UNNOTICED = [
+  {
+    file: 'tabs.js', what: '!== for ===', line: 'if (this.#waiting.get(node) === controller)',
+    why: 'A request that was granted stays in the map, and to abort it then does nothing. Another one that goes was aborted before.',
+  },
+  {
+    file: 'tabs.js', what: 'without: this.#waiting.delete(node)', line: 'if (this.#waiting.get(node) === controller)',
+    why: 'A request that was granted stays in the map, and to abort it then does nothing.',
+  },
+  {
+    file: 'tabs.js', what: 'without: this.#waiting.delete(node)', line: 'this.#waiting.delete(node)',
+    why: 'The request was aborted one line before, and to abort it again does nothing.',
+  },
+  {
+    file: 'files.cjs', what: "without: socket.once('close', () => resolve(false))", line: "socket.once('close'",
+    why: 'A socket says `connect` or `error` before it says `close`. This is a second line of defence, so that the lock is never waited for.',
+  },
+]
 
 /** Those for which a test is still missing. */
 export const OPEN = []

@@ -220,7 +220,6 @@ class Tabs {
       case 'unlockAll':
         this.#registry.close()
         for (const stored of this.#nodes.values()) {
-          stored.queue.length = 0
           stored.database.close()
           stored.database.isOver = true
         }
