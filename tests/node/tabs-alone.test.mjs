@@ -777,6 +777,29 @@ describe('page events', () => {
     assert.deepEqual(heard(), [])
   })
 
+  it('stop the timers of a node that has ended, also one whose message is under way', async () => {
+    const { page, watched, heard } = watch(true)
+    const posted = []
+    const { Worker } = page.global
+    page.global.Worker = class extends Worker {
+      constructor(...args) {
+        super(...args)
+        const post = this.postMessage
+        this.postMessage = (message) => {
+          posted.push(message.ms)
+          post(message)
+        }
+      }
+    }
+    page.enter(() => watched.wake(10))
+    // The worker gets its message after 0.05 ms, and its answer takes as long.
+    await world.pass(10.07)
+    assert.deepEqual(heard(), [])
+    page.enter(() => watched.end())
+    await settle()
+    assert.deepEqual([heard(), posted], [[], [10, -1]])
+  })
+
   it('have one worker for all nodes of a page', async () => {
     const { page, browser, watched, heard } = watch(true)
     let workers = 0
@@ -803,12 +826,16 @@ describe('page events', () => {
     it(`need no worker: it may be ${how}`, async () => {
       const { page, watched, heard } = watch(true)
       world.conditions.worker = how
-      let workers = 0
+      let [workers, posted] = [0, 0]
       const { Worker } = page.global
       page.global.Worker = class extends Worker {
         constructor(...args) {
           workers += 1
           super(...args)
+        }
+
+        postMessage() {
+          posted += 1
         }
       }
       page.enter(() => watched.wake(10))
@@ -817,6 +844,7 @@ describe('page events', () => {
       await world.pass(20)
       assert.deepEqual([heard(), workers], [[], 1], 'none is tried again')
       page.enter(() => watched.end())
+      assert.equal(posted, how === 'broken' ? 1 : 0, 'nothing is sent to one that has failed')
     })
   }
 })

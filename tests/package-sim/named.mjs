@@ -186,6 +186,14 @@ export const NAMED = [
     to: '',
   },
   {
+    name: 'database-opened-after-release',
+    seed: 45,
+    why: 'a page that may be frozen holds a database that others want to delete',
+    file: 'tabs.js',
+    from: '          stored.database.isOver = true\n',
+    to: '',
+  },
+  {
     name: 'claim-not-looked-at',
     why: 'two processes write to one folder',
     file: 'files.cjs',

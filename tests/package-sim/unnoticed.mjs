@@ -15,6 +15,10 @@ export const UNNOTICED = [
     why: 'The request was aborted one line before, and to abort it again does nothing.',
   },
   {
+    file: 'timer.js', what: 'without: timers.delete(id)', line: 'timers.delete(id)',
+    why: 'What stays in the map is the number of a timer that was cleared or has fired, and to clear it again does nothing.',
+  },
+  {
     file: 'files.cjs', what: "without: socket.once('close', () => resolve(false))", line: "socket.once('close'",
     why: 'A socket says `connect` or `error` before it says `close`. This is a second line of defence, so that the lock is never waited for.',
   },
