@@ -1,9 +1,11 @@
 // Tests of shell.js by itself: what it hands to the core, and what it makes of what the core says. The core is made up: it
 // keeps what it is asked, and a test calls the hooks that it was given.
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import path from 'node:path'
 import { afterEach, describe, it } from 'node:test'
 import { pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
 import { packageDir } from './support.mjs'
 
 const { createConflux } = await import(pathToFileURL(path.join(packageDir, 'shell.js')))
@@ -785,6 +787,52 @@ describe('a crash of the core', () => {
     assert.equal(get(trapped).code, 'CRASHED')
     assert.equal(get(trapped).cause, trapped)
     assert.equal(get(coded).code, 'CRASHED', 'nothing enters this instance again')
+  })
+
+  it('when it is made disconnects the channel, and nothing that is sent from then on gets through', () => {
+    const calls = []
+    const own = { name: 'custom', connect() {}, disconnect: () => calls.push('disconnect'), send: () => calls.push('send'), broadcast() {} }
+    let kept
+    class Core {
+      constructor(options, transport) {
+        kept = transport
+        throw new WebAssembly.RuntimeError('unreachable')
+      }
+    }
+    assert.throws(() => createConflux(() => Core, { missing: () => 'a browser' })({ ...good, channel: own }), { code: 'CRASHED' })
+    kept.send('b', Uint8Array.of(1))
+    kept.disconnect()
+    assert.deepEqual(calls, ['disconnect'])
+  })
+
+  it('keeps the core in memory as long as the node: to free it would be to call it', async () => {
+    const program = `
+      import { createConflux } from ${JSON.stringify(pathToFileURL(path.join(packageDir, 'shell.js')).href)}
+      const refs = []
+      class Core {
+        constructor() {
+          refs.push(new WeakRef(this))
+        }
+        status() {
+          return {}
+        }
+        close() {}
+        state() {
+          throw new Error('unreachable')
+        }
+      }
+      const options = { id: 'a', clusterSize: 1, channel: { name: 'memory' }, methods: {}, reduce: (state = 0) => state }
+      const node = createConflux(() => Core, { missing: () => 'a browser' })(options)
+      node.on('error', async () => {
+        for (let time = 0; time < 5; time++) {
+          await new Promise((resolve) => setTimeout(resolve, 1))
+          gc()
+        }
+        console.log(refs[0].deref() !== undefined, node.status().phase)
+      })
+      node.getState()`
+    const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '-e', program], { timeout: 20_000 })
+    assert.equal(stdout.trim(), 'true refused')
   })
 
   it('releases what the node had, and mutes the channel and the hooks', async () => {
