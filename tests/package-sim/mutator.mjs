@@ -32,7 +32,11 @@ export const mutantsOf = (file, source) => {
       const symbol = operator.getText(tree)
       const isSum = symbol === '+' && (isText(left) || isText(right))
       for (const other of isSum ? [] : OTHERS[symbol] ?? []) {
-        add(operator.getStart(tree), operator.end, other, `${other} for ${symbol}`)
+        const what = `${other} for ${symbol}`
+        // `??` may not stand beside `&&` without parentheses.
+        const both = `((${left.getText(tree)}) ${other} (${right.getText(tree)}))`
+        if (symbol === '??') add(node.getStart(tree), node.end, both, what)
+        else add(operator.getStart(tree), operator.end, other, what)
       }
     } else if (ts.isPrefixUnaryExpression(node) && node.operator === ts.SyntaxKind.ExclamationToken) {
       add(node.getStart(tree), node.operand.getStart(tree), '', 'without !')
