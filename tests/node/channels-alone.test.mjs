@@ -112,6 +112,8 @@ describe('broadcast', () => {
       }
 
       close() {
+        // One that is closed twice was kept after it was closed.
+        assert.ok(open.includes(this), `${this.name} is closed once`)
         open.splice(open.indexOf(this), 1)
       }
     }

@@ -109,6 +109,20 @@ describe('the registry', () => {
     assert.deepEqual(await one.ask('found', 1, 'a', 7), [['registry', 1, 'a', { incarnation: 7, nodes: ['a'] }]])
   })
 
+  it('is not founded when storage was deleted after the page has made its node, of which it looks what is left', async () => {
+    const one = open()
+    await one.ask('read', 1, 'a')
+    await one.ask('create', 1, 'a', [7, 'hard', ['e1']])
+    world.storage.clear()
+    // The page looks whether the node is still there, and so makes an empty registry itself.
+    await settle()
+    assert.deepEqual(one.heard(), [['storageLost', 1, 'a', undefined]])
+    assert.deepEqual(await one.ask('found', 1, 'a', 7), [['registry', 1, 'a', undefined]])
+    assert.equal(stored('conflux:c', 'registry').has('cluster'), false)
+    await one.ask('load', 1, 'a')
+    assert.deepEqual(await one.ask('found', 1, 'a', 7), [['registry', 1, 'a', undefined]])
+  })
+
   it('asks the browser to keep what is stored, once a page has founded the cluster', async () => {
     const one = open()
     let asked = 0

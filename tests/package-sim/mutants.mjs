@@ -207,8 +207,8 @@ const open = unexplained.filter((mutant) => listed(OPEN, mutant))
 const counts = [all.length - missed.length, missed.length - unexplained.length, open.length]
 for (const mutant of unexplained) console.log(`missed${open.includes(mutant) ? ' (open)' : ''}: ${say(mutant)}`)
 console.log(`${all.length} mutants: ${counts[0]} noticed, ${counts[1]} that cannot be, ${counts[2]} open, ${unexplained.length - open.length} new ones missed, ${minutes()} min`)
-for (const mutant of all.filter((mutant) => known.get(keyOf(mutant)))) {
-  // What is listed may have become noticeable since.
-  if (listed([...UNNOTICED, ...OPEN], mutant)) console.log(`listed, and noticed by ${known.get(keyOf(mutant))}: ${say(mutant)}`)
+// What is listed may have become noticeable since.
+for (const entry of options.named ? [] : [...UNNOTICED, ...OPEN].filter(({ file }) => isWanted(file))) {
+  if (!missed.some((mutant) => listed([entry], mutant))) console.log(`listed, and not missed: ${entry.file}: ${entry.what}    ${entry.line}`)
 }
 process.exitCode = unexplained.length > open.length ? 1 : 0

@@ -108,6 +108,14 @@ export const NAMED = [
 `,
   },
   {
+    name: 'look-counts-as-read',
+    seed: 932,
+    why: 'a cluster is founded on a node that was deleted, and never has a leader',
+    file: 'tabs.js',
+    from: 'if (node) this.#empty = read[1]',
+    to: 'this.#empty = read[1]',
+  },
+  {
     name: 'write-after-failed-write',
     seed: 197,
     why: 'the log has a gap where a write has failed, and no page can load the node any more',

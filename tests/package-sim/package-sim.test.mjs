@@ -7,9 +7,12 @@ import { World } from './world.mjs'
 
 const script = await bundle()
 
+/** Seeds that have failed once: docs/VERIFICATION.md says why. */
+const FAILED = [932]
+
 describe('the shipped package, for the pages of a made-up browser', () => {
   it('holds under the faults of some seeds', async () => {
-    for (let seed = 1; seed <= 60; seed++) {
+    for (const seed of [...FAILED, ...Array.from({ length: 60 }, (_, at) => at + 1)]) {
       const { failure } = await new World(script, { seed }).run()
       assert.equal(failure, undefined, `seed ${seed}`)
     }

@@ -287,7 +287,8 @@ class Tabs {
           }
           return undefined
         })
-        this.#empty = read[1]
+        // Only if the core has asked: a cluster must not be founded on what was read to see whether a node is still there.
+        if (node) this.#empty = read[1]
         return ['registry', read[0]]
       }
       case 'found': {
