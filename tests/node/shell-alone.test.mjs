@@ -595,6 +595,8 @@ describe('the end of a node', () => {
     core.pending = ['x', 'y']
     core.now = { ...core.now, phase: 'closed' }
     const end = core.now
+    node.close()
+    assert.deepEqual(core.heard(), [['close']])
     hooks.notice('closed')
     core.committed = core.pending = core.now = 'freed'
     assert.deepEqual([node.getState(), node.getProvisionalState(), node.status()], [['x'], ['x', 'y'], end])
