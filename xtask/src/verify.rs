@@ -39,6 +39,8 @@ pub(crate) fn test(engines: Engines) -> Result<PathBuf> {
     step("the built package under its simulator");
     package_sim(&package, &["--seeds", PACKAGE_SEEDS])?;
     package_sim(&package, &["--seeds", "5", "--twice"])?;
+    step("known mistakes in the package's JavaScript, which its simulator must find");
+    node_tests("package-sim", &package, &site, &chromium)?;
     step("real tabs in a real browser");
     node_tests("browser", &package, &site, &chromium)?;
     if engines == Engines::All {
