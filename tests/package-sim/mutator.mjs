@@ -20,6 +20,8 @@ export const mutantsOf = (file, source) => {
     const line = tree.getLineAndCharacterOfPosition(from).line + 1
     mutants.push({ line, what, source: source.slice(0, from) + text + source.slice(to) })
   }
+  const start = (node) => node.getText(tree).split('\n')[0].slice(0, 70)
+  const isNothing = (node) => node.getText(tree) === 'undefined'
   const negate = (condition) => {
     const text = condition.getText(tree)
     // Comparisons have mutants of their own, and so has `!`.
@@ -46,9 +48,15 @@ export const mutantsOf = (file, source) => {
       negate(node.condition)
     } else if (ts.isExpressionStatement(node)) {
       const text = node.getText(tree)
-      const what = `without: ${text.split('\n')[0].slice(0, 70)}`
+      const what = `without: ${start(node)}`
       // A constructor must call `super` first, and a directive does nothing here.
       if (!text.startsWith('super(') && !isText(node.expression)) add(node.getStart(tree), node.end, ';', what)
+    } else if (ts.isThrowStatement(node)) {
+      add(node.getStart(tree), node.end, ';', `without: ${start(node)}`)
+    } else if (ts.isReturnStatement(node) && node.expression && !isNothing(node.expression)) {
+      add(node.expression.getStart(tree), node.expression.end, 'undefined', `nothing for: ${start(node.expression)}`)
+    } else if (ts.isArrowFunction(node) && !ts.isBlock(node.body) && !isNothing(node.body)) {
+      add(node.body.getStart(tree), node.body.end, 'undefined', `nothing for: ${start(node.body)}`)
     }
     ts.forEachChild(node, visit)
   }
