@@ -358,6 +358,24 @@ describe('the lock of a folder', () => {
     }
   })
 
+  it('is a named pipe on Windows', async () => {
+    const platform = Object.getOwnPropertyDescriptor(process, 'platform')
+    const before = process.cwd()
+    await fs.mkdir(folder, { recursive: true })
+    // Elsewhere such a name is that of a file in the working folder.
+    process.chdir(folder)
+    Object.defineProperty(process, 'platform', { value: 'win32' })
+    try {
+      const { files } = await begun()
+      const [pipe] = (await left()).filter((name) => name.includes('pipe'))
+      assert.match(pipe, /^\\\\\.\\pipe\\conflux-[0-9a-f]{32}$/)
+      await files.close()
+    } finally {
+      Object.defineProperty(process, 'platform', platform)
+      process.chdir(before)
+    }
+  })
+
   /** Leaves a lock behind, as a process does that is killed. */
   const leaveLock = async () => {
     await fs.mkdir(folder, { recursive: true })
@@ -394,6 +412,22 @@ describe('the lock of a folder', () => {
     const { files, heard } = open()
     assert.deepEqual((await heard()).slice(0, 2), ['broken', 'STORAGE_FAILED'])
     await files.close()
+  })
+
+  it('for which there is no place stops the node, with the reason', async () => {
+    folder = path.join(root, 'y'.repeat(120))
+    const before = process.env.TMPDIR
+    process.env.TMPDIR = path.join(root, 'nowhere')
+    try {
+      const { files, heard } = open()
+      const [what, code, message] = await heard()
+      assert.deepEqual([what, code], ['broken', 'STORAGE_FAILED'])
+      assert.match(message, /does not take what must be written \(E[A-Z]+: listen/)
+      await files.close()
+    } finally {
+      if (before === undefined) delete process.env.TMPDIR
+      else process.env.TMPDIR = before
+    }
   })
 
   it('does not keep the process running', async () => {

@@ -429,6 +429,36 @@ describe('writes', () => {
     assert.equal(stored('conflux:c:a', 'meta').get('hard'), 'hard-2')
   })
 
+  it('that begin while the connection is made anew are in storage when they are reported', async () => {
+    const one = await founded()
+    one.write(1, 'a', 1, 1, 'hard-2')
+    await settle()
+    one.heard()
+    close(one.page, 'conflux:c:a')
+    await world.pass(0.01)
+    assert.equal([...one.page.connections].length, 1, 'the new connection is not there yet')
+    one.write(1, 'a', 1, 2, 'hard-3')
+    await settle()
+    assert.deepEqual(one.heard(), [['persisted', 1, 'a', 2]])
+    assert.equal(stored('conflux:c:a', 'meta').get('hard'), 'hard-3')
+  })
+
+  it('that are under way when the page is frozen end without it, so that others need not wait', async () => {
+    const one = await founded()
+    one.write(1, 'a', 1, 1, 'hard-2')
+    await settle()
+    one.heard()
+    one.write(1, 'a', 1, 2, 'hard-3')
+    await world.pass(0)
+    one.page.freeze('all')
+    const other = open()
+    const [[what, , , record]] = await other.ask('load', 1, 'a')
+    assert.deepEqual([what, record.epoch, record.hard], ['loaded', 2, 'hard-3'])
+    one.page.thaw()
+    await settle()
+    assert.deepEqual(one.heard(), [['persisted', 1, 'a', 2]])
+  })
+
   it('do not go to a database that was made anew in the meantime', async () => {
     const one = await founded()
     one.write(1, 'a', 1, 1, 'hard-2')
