@@ -700,6 +700,18 @@ describe('destroy', () => {
   })
 })
 
+describe('what storage reports', () => {
+  it('is an error of the node', () => {
+    const reports = []
+    const platform = { missing: () => undefined, tabs: (...args) => reports.push(args[2]) && { close() {}, destroyed: new Promise(() => {}) } }
+    const { node } = make({ clusterSize: undefined, channel: { name: 'broadcast' } }, platform)
+    const errors = []
+    node.on('error', ({ code, message }) => errors.push([code, message]))
+    reports[0]('STORAGE_BLOCKED', 'words')
+    assert.deepEqual(errors, [['STORAGE_BLOCKED', 'words']])
+  })
+})
+
 describe('the core’s questions', () => {
   it('go to storage, timers and itself', async () => {
     const asked = []
