@@ -186,7 +186,8 @@ describe('a Redux store', () => {
     const [store] = stores
     const key = Symbol.observable ?? '@@observable'
     const seen = []
-    assert.equal(typeof store[key]()[key], 'function', 'what it gives is observable, too')
+    const observable = store[key]()
+    assert.equal(observable[key](), observable, 'what it gives is observable, too')
     const { unsubscribe } = store[key]().subscribe({ next: (state) => seen.push(state.filter) })
     await store.perform({ type: 'filter/set', filter: 'done' })
     unsubscribe()
