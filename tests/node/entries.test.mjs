@@ -2,7 +2,9 @@
 // application gives the module, and `conflux-wasm/inline`, whose script contains it.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { cp, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import os from 'node:os'
 import path from 'node:path'
 import { describe, it } from 'node:test'
 import { pathToFileURL } from 'node:url'
@@ -34,6 +36,19 @@ describe('load() of conflux-wasm/slim', () => {
     await works(conflux, 'slim')
     // The module is there, so what is given now is not looked at.
     await works(await load(new Uint8Array([1, 2, 3])), 'slim-again')
+  })
+})
+
+describe('the entry for require', () => {
+  it('says what to do if a bundler has left the WebAssembly module behind', async () => {
+    const folder = await mkdtemp(path.join(os.tmpdir(), 'conflux-entries-'))
+    await cp(packageDir, folder, { recursive: true })
+    await rm(path.join(folder, 'conflux_bg.wasm'))
+    const require = createRequire(path.join(folder, 'index.js'))
+    const conflux = require('./node.cjs')
+    const make = () => conflux({ id: 'a', clusterSize: 1, channel: { name: 'memory' }, methods, reduce })
+    assert.throws(make, { code: 'CANNOT_LOAD', message: /^the WebAssembly module cannot be loaded: .*ENOENT.*; if a bundler has moved the package/s })
+    await rm(folder, { recursive: true })
   })
 })
 
