@@ -1,5 +1,5 @@
-// Tests of the entries that bring the WebAssembly module along in another way: `conflux-wasm/slim`, to which the
-// application gives the module, and `conflux-wasm/inline`, whose script contains it.
+// Tests of the package's entries: of how each gets the WebAssembly module, and of what it offers to nodes.
+// `conflux-wasm/slim` is given the module by the application, and the script of `conflux-wasm/inline` contains it.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { cp, mkdtemp, readFile, rm } from 'node:fs/promises'
@@ -9,7 +9,7 @@ import path from 'node:path'
 import { describe, it } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
-import { methods, packageDir, reduce } from './support.mjs'
+import { methods, packageDir, reduce, required } from './support.mjs'
 
 const entry = (name) => pathToFileURL(path.join(packageDir, `${name}.js`)).href
 const bytes = await readFile(path.join(packageDir, 'conflux_bg.wasm'))
@@ -40,6 +40,11 @@ describe('load() of conflux-wasm/slim', () => {
 })
 
 describe('the entry for require', () => {
+  it('has no clusters that outlive their pages', () => {
+    const make = () => required({ cluster: 'c', channel: { name: 'broadcast' }, methods, reduce })
+    assert.throws(make, { code: 'UNSUPPORTED', message: /which needs a browser, and this is none: give a `clusterSize`$/ })
+  })
+
   it('says what to do if a bundler has left the WebAssembly module behind', async () => {
     const folder = await mkdtemp(path.join(os.tmpdir(), 'conflux-entries-'))
     await cp(packageDir, folder, { recursive: true })

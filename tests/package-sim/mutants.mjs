@@ -37,7 +37,7 @@ const FILES = {
   'socket.io.cjs': ['channels'],
   'slim.js': ['entries'],
   'inline.js': ['entries'],
-  'node.cjs': ['api', 'entries'],
+  'node.cjs': ['entries', 'api', 'files'],
 }
 /** How many seeds are few. */
 const FEW = 12
