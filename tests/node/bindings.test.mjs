@@ -179,6 +179,15 @@ describe('a Redux store', () => {
       store.dispatch({ type: 'todos/add', text: () => {} })
     })
     assert.deepEqual(await failed, ['NOT_JSON', 'todos/add'])
+    // Without onError, the console tells of it.
+    const { error } = console
+    const told = new Promise((resolve) => {
+      console.error = (...words) => resolve(words)
+    })
+    createStore(node).dispatch({ type: 'todos/add', text: () => {} })
+    const [name, { code }] = await told
+    console.error = error
+    assert.deepEqual([name, code], ['conflux:', 'NOT_JSON'])
     await node.close()
   })
 

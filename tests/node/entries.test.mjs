@@ -57,6 +57,24 @@ describe('the entry for require', () => {
   })
 })
 
+describe('conflux-wasm/socket.io', () => {
+  it('names the npm package that it needs, if that is not installed', async () => {
+    const folder = await mkdtemp(path.join(os.tmpdir(), 'conflux-entries-'))
+    await cp(path.join(packageDir, 'socket.io.cjs'), path.join(folder, 'socket.io.cjs'))
+    const program = `
+      try {
+        require('./socket.io.cjs').enhanceServerForSocketIOChannel({})
+      } catch (error) {
+        console.log(error.code + ': ' + error.message)
+      }`
+    // Without NODE_PATH, with which packages are found that are not installed next to this one.
+    const env = { ...process.env, NODE_PATH: '' }
+    const { stdout } = await promisify(execFile)(process.execPath, ['-e', program], { cwd: folder, env, timeout: 20_000 })
+    assert.equal(stdout.trim(), 'MISSING_PEER: a server for the channel `socket.io` needs the npm package socket.io: npm install socket.io')
+    await rm(folder, { recursive: true })
+  })
+})
+
 describe('conflux-wasm/inline', () => {
   it('needs nothing but its script', async () => {
     // In a process of its own, because the entries share the module once one of them has loaded it.

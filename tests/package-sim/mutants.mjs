@@ -34,7 +34,7 @@ const FILES = {
   'channels.js': ['channels-alone', 'few', 'api', 'cluster', 'channels', 'all'],
   'react.js': ['bindings'],
   'redux.js': ['bindings'],
-  'socket.io.cjs': ['channels'],
+  'socket.io.cjs': ['entries', 'channels'],
   'slim.js': ['entries'],
   'inline.js': ['entries'],
   'node.cjs': ['entries', 'api', 'files'],
