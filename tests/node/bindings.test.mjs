@@ -156,12 +156,20 @@ describe('a Redux store', () => {
 
   it('refuses actions that Redux refuses, and a change of the reducer, and says why', () => {
     const [store] = stores
-    for (const action of [undefined, null, 7, 'x', [], {}, { type: 7 }, new Date()]) {
+    class Action {
+      type = 'todos/add'
+    }
+    for (const action of [undefined, null, 7, 'x', [], {}, { type: 7 }, new Date(), new Action()]) {
       assert.throws(() => store.dispatch(action), { code: 'INVALID_ARGUMENT', message: /plain object/ })
     }
     assert.throws(() => store.dispatch(() => {}), /add a middleware for thunks/)
     assert.throws(() => store.replaceReducer(reducer), { code: 'UNSUPPORTED', message: /same reducer/ })
     assert.throws(() => reduxOptions({}, {}), /must be a function/)
+  })
+
+  it('takes an action without a prototype', async () => {
+    const action = Object.assign(Object.create(null), { type: 'nobody/knows' })
+    assert.deepEqual(await stores[0].perform(action), { type: 'nobody/knows' })
   })
 
   it('calls onError with an action that was not committed', async () => {
@@ -171,6 +179,15 @@ describe('a Redux store', () => {
       store.dispatch({ type: 'todos/add', text: () => {} })
     })
     assert.deepEqual(await failed, ['NOT_JSON', 'todos/add'])
+    // Without onError, the console tells of it.
+    const { error } = console
+    const told = new Promise((resolve) => {
+      console.error = (...words) => resolve(words)
+    })
+    createStore(node).dispatch({ type: 'todos/add', text: () => {} })
+    const [name, { code }] = await told
+    console.error = error
+    assert.deepEqual([name, code], ['conflux:', 'NOT_JSON'])
     await node.close()
   })
 
@@ -178,6 +195,8 @@ describe('a Redux store', () => {
     const [store] = stores
     const key = Symbol.observable ?? '@@observable'
     const seen = []
+    const observable = store[key]()
+    assert.equal(observable[key](), observable, 'what it gives is observable, too')
     const { unsubscribe } = store[key]().subscribe({ next: (state) => seen.push(state.filter) })
     await store.perform({ type: 'filter/set', filter: 'done' })
     unsubscribe()
@@ -326,5 +345,32 @@ describe('Redux DevTools', () => {
     assert.deepEqual(store.getState().todos, [])
     connection.dispatch({ type: 'COMMIT' })
     assert.deepEqual([connection.shown.length, store.getState()], [1, store.node.getState()])
+  })
+  it('keeps the hundred states that were shown last as they were, and tells no listener that has gone', () => {
+    let state
+    let commit
+    const node = { getState: () => state, on: (event, listener) => (commit = listener), subscribe: () => () => {} }
+    const states = Array.from({ length: 102 }, (_, number) => ({ number }))
+    state = states[0]
+    const store = createStore(node, {})
+    const connection = connections().at(-1)
+    let told = 0
+    store.subscribe(() => told++)()
+    const show = (next) => {
+      state = next
+      commit({ index: 1, term: 1, nodeId: 'a', action: { type: 'next' } })
+    }
+    const isKept = ({ number }) => {
+      connection.dispatch({ type: 'JUMP_TO_STATE', index: number })
+      assert.equal(store.getState().number, number)
+      return store.getState() === states[number]
+    }
+    for (const next of states.slice(1, 100)) show(next)
+    assert.ok(isKept(states[0]), 'it is the hundredth')
+    // The first state comes back, so the second one was shown longest ago.
+    show(states[0])
+    show(states[100])
+    assert.deepEqual([states[0], states[1], states[2]].map(isKept), [true, false, true])
+    assert.equal(told, 0)
   })
 })

@@ -157,4 +157,54 @@ describe('a socket.io server', () => {
     }
     await stop()
   })
+  it('takes names of up to 256 bytes and frames of up to a mebibyte, and passes them on within a channel', async () => {
+    const port = await freePort()
+    const stop = await startSocketIo(port)
+    const { io } = require('socket.io-client')
+    const connect = async () => {
+      const socket = io(`http://127.0.0.1:${port}`, { forceNew: true, reconnection: false, transports: ['websocket'] })
+      await once(socket, 'connect')
+      return socket
+    }
+    const join = async (channel, id) => {
+      const socket = await connect()
+      socket.emit('conflux:join', channel, id)
+      return socket
+    }
+    const long = 'é'.repeat(128)
+    const a = await join(long, 'a')
+    // Each of the others says that it is there: the server has then done what it was asked before.
+    const greet = async (socket) => {
+      const heard = once(a, 'conflux:frame')
+      socket.emit('conflux:frame', null, Buffer.alloc(1))
+      await heard
+      return socket
+    }
+    const [b, c] = [await greet(await join(long, long)), await greet(await join(long, 'c'))]
+    const other = await join('other', 'a')
+    const lengths = [b, c, other].map((socket) => {
+      const list = []
+      socket.on('conflux:frame', (frame) => list.push(frame.length))
+      return list
+    })
+    const last = (socket) => new Promise((resolve) => socket.on('conflux:frame', (frame) => frame.length === 3 && resolve()))
+    const all = [last(b), last(c)]
+    a.emit('conflux:frame', long, Buffer.alloc(1 << 20))
+    a.emit('conflux:frame', null, Buffer.alloc(3))
+    await Promise.all(all)
+    assert.deepEqual(lengths, [[1 << 20, 3], [3], []])
+    for (const words of [
+      [['conflux:join', `${long}x`, 'a']],
+      [['conflux:join', 'x', '']],
+      [['conflux:join', '', 'x']],
+      [['conflux:join', 'x', 'a'], ['conflux:frame', '', Buffer.from('x')]],
+      [['conflux:join', 'x', 'a'], ['conflux:frame', null, Buffer.alloc((1 << 20) + 1)]],
+    ]) {
+      const socket = await connect()
+      const gone = once(socket, 'disconnect')
+      for (const word of words) socket.emit(...word)
+      await gone
+    }
+    await stop()
+  })
 })

@@ -139,6 +139,7 @@ export class Faults {
       if (page.waiting.size > 0 && page.frozen === 'no') {
         world.fail(page, `has stopped, and op ${[...page.waiting][0].id} never ends`)
       }
+      this.#checkConnections(page)
       if (page.frozen === 'no') page.dispatch('window', 'pagehide', { persisted: false })
       world.kill(page, 'is closed')
       world.schedule(world.random.between(1_000, 300_000), () => world.open())
@@ -155,6 +156,16 @@ export class Faults {
       const kept = [...label('the lock', locks.heldBy(page)), ...label('the channel', channels.openedBy(page))]
       if (kept.length > 0) this.world.fail(page, `keeps after ${what}: ${kept.join(', ')}`)
     })
+  }
+
+  /** A page whose node has closed has no node's database open: in a page that is frozen later, that would be in the way. */
+  #checkConnections(page) {
+    if (page.frozen !== 'no' || page.node?.status().phase !== 'closed') return
+    const { ledger, now } = this.world
+    // One that was being opened when the node closed is closed as soon as it is there.
+    const isKept = ({ front, database, since }) => !front.isClosed && database.name !== ledger.cluster && since < now - 100_000
+    const [kept] = [...page.connections].filter(isKept)
+    if (kept) this.world.fail(page, `keeps a connection to ${kept.database.name} after its node has closed`)
   }
 
   #freeze(page) {

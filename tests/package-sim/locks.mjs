@@ -36,8 +36,13 @@ export class Locks {
   #request(request) {
     const { page, name, options, reject } = request
     const { signal } = options
+    if (signal && (options.steal || options.ifAvailable)) {
+      return reject(new DOMException('such a request cannot be aborted', 'NotSupportedError'))
+    }
     if (signal?.aborted) return reject(signal.reason)
     signal?.addEventListener('abort', () => {
+      // A lock that the page has been given cannot be taken from it like this.
+      if (request.isSeen) return
       request.isAborted = true
       const queue = this.#queues.get(name) ?? []
       // The lock may have been granted, and the page not know it yet: then the page gives it back when it hears of it.

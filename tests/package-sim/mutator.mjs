@@ -20,9 +20,13 @@ export const mutantsOf = (file, source) => {
     const line = tree.getLineAndCharacterOfPosition(from).line + 1
     mutants.push({ line, what, source: source.slice(0, from) + text + source.slice(to) })
   }
+  const start = (node) => node.getText(tree).split('\n')[0].slice(0, 70)
+  const isNothing = (node) => node.getText(tree) === 'undefined'
   const negate = (condition) => {
     const text = condition.getText(tree)
-    if (!ts.isBinaryExpression(condition)) add(condition.getStart(tree), condition.end, `!(${text})`, `not: ${text}`)
+    // Comparisons have mutants of their own, and so has `!`.
+    const isOther = ts.isBinaryExpression(condition) || ts.isPrefixUnaryExpression(condition)
+    if (!isOther) add(condition.getStart(tree), condition.end, `!(${text})`, `not: ${text}`)
   }
   const visit = (node) => {
     if (ts.isBinaryExpression(node)) {
@@ -30,7 +34,11 @@ export const mutantsOf = (file, source) => {
       const symbol = operator.getText(tree)
       const isSum = symbol === '+' && (isText(left) || isText(right))
       for (const other of isSum ? [] : OTHERS[symbol] ?? []) {
-        add(operator.getStart(tree), operator.end, other, `${other} for ${symbol}`)
+        const what = `${other} for ${symbol}`
+        // `??` may not stand beside `&&` without parentheses.
+        const both = `((${left.getText(tree)}) ${other} (${right.getText(tree)}))`
+        if (symbol === '??') add(node.getStart(tree), node.end, both, what)
+        else add(operator.getStart(tree), operator.end, other, what)
       }
     } else if (ts.isPrefixUnaryExpression(node) && node.operator === ts.SyntaxKind.ExclamationToken) {
       add(node.getStart(tree), node.operand.getStart(tree), '', 'without !')
@@ -40,9 +48,15 @@ export const mutantsOf = (file, source) => {
       negate(node.condition)
     } else if (ts.isExpressionStatement(node)) {
       const text = node.getText(tree)
-      const what = `without: ${text.split('\n')[0].slice(0, 70)}`
+      const what = `without: ${start(node)}`
       // A constructor must call `super` first, and a directive does nothing here.
       if (!text.startsWith('super(') && !isText(node.expression)) add(node.getStart(tree), node.end, ';', what)
+    } else if (ts.isThrowStatement(node)) {
+      add(node.getStart(tree), node.end, ';', `without: ${start(node)}`)
+    } else if (ts.isReturnStatement(node) && node.expression && !isNothing(node.expression)) {
+      add(node.expression.getStart(tree), node.expression.end, 'undefined', `nothing for: ${start(node.expression)}`)
+    } else if (ts.isArrowFunction(node) && !ts.isBlock(node.body) && !isNothing(node.body)) {
+      add(node.body.getStart(tree), node.body.end, 'undefined', `nothing for: ${start(node.body)}`)
     }
     ts.forEachChild(node, visit)
   }

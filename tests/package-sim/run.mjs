@@ -1,6 +1,6 @@
 // Runs the shipped package, WebAssembly and JavaScript, in pages of a browser of its own making, under faults.
 //
-//   node tests/package-sim/run.mjs [--seeds N] [--seed S] [--trace] [--twice] [--keep-going]
+//   node tests/package-sim/run.mjs [--seeds N] [--seed S] [--trace] [--twice] [--keep-going] [--progress]
 //                                  [--mutant name] [--change tabs.js=path]
 //
 // The package is that in $CONFLUX_PACKAGE, or else what `cargo xtask build` has built.
@@ -18,6 +18,7 @@ const { values: options } = parseArgs({
     trace: { type: 'boolean', default: false },
     twice: { type: 'boolean', default: false },
     'keep-going': { type: 'boolean', default: false },
+    progress: { type: 'boolean', default: false },
     mutant: { type: 'string' },
     change: { type: 'string' },
   },
@@ -56,6 +57,8 @@ for (let seed = first; seed < first + Number(options.seeds); seed++) {
     failed += 1
     console.log(`seed ${seed}: ${report.failure}`)
     if (!options['keep-going']) break
+  } else if (options.progress) {
+    console.log(`seed ${seed}: passed`)
   }
 }
 

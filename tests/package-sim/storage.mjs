@@ -128,7 +128,7 @@ export class Storage {
 
   #connect(page, database) {
     const front = new Connection(page, database.name)
-    const connection = { page, database, front, isLost: false, isClosing: false }
+    const connection = { page, database, front, since: this.world.now, isLost: false, isClosing: false }
     // A connection knows the stores that were there when it was made.
     const names = new Set(database.stores.keys())
     database.connections.add(connection)

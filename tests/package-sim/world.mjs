@@ -111,11 +111,7 @@ export class World {
     try {
       this.faults.begin()
       while (!this.isDone && !this.failure) {
-        const event = this.#next()
-        this.now = event.at
-        this.events += 1
-        event.run()
-        await this.#settle()
+        await this.#step()
         if (this.events >= this.steps && this.healed === undefined) this.faults.heal()
       }
       await turn()
@@ -126,6 +122,22 @@ export class World {
     }
     this.note(`the run ends after ${this.events} events`)
     return { seed: this.seed, failure: this.failure, hash: this.hash, events: this.events, trace: this.trace, stats: this.stats }
+  }
+
+  async #step() {
+    const event = this.#next()
+    this.now = event.at
+    this.events += 1
+    event.run()
+    await this.#settle()
+  }
+
+  /** Lets so many ms pass, for tests that decide themselves what happens. */
+  async pass(ms) {
+    const until = this.now + ms * 1000
+    await this.#settle()
+    while (this.#queue.length > 0 && this.#queue[0].at <= until) await this.#step()
+    this.now = until
   }
 
   async #settle() {

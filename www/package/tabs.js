@@ -65,6 +65,8 @@ class Database {
   }
 
   #open() {
+    // What was under way when everything was released must not hold the database in a page that may be frozen.
+    if (this.isOver) throw new Error('storage is closed')
     this.#db ??= open(this.#name, this.#stores, this.#blocked).then((db) => {
       // The database is being deleted, or the browser has lost the connection. The next transaction opens a new
       // connection and finds out what is left.
@@ -218,8 +220,8 @@ class Tabs {
       case 'unlockAll':
         this.#registry.close()
         for (const stored of this.#nodes.values()) {
-          stored.queue.length = 0
           stored.database.close()
+          stored.database.isOver = true
         }
         this.#nodes.clear()
         for (const node of [...this.#waiting.keys(), ...this.#held.keys()]) this.#unlock(node)
@@ -285,7 +287,8 @@ class Tabs {
           }
           return undefined
         })
-        this.#empty = read[1]
+        // Only if the core has asked: a cluster must not be founded on what was read to see whether a node is still there.
+        if (node) this.#empty = read[1]
         return ['registry', read[0]]
       }
       case 'found': {

@@ -41,6 +41,8 @@ pub(crate) fn test(engines: Engines) -> Result<PathBuf> {
     step("the built package under its simulator");
     package_sim(&package, &["--seeds", PACKAGE_SEEDS])?;
     package_sim(&package, &["--seeds", "5", "--twice"])?;
+    step("known mistakes in the package's JavaScript, which its simulator must find");
+    node_tests("package-sim", &package, &site, &chromium)?;
     step("real tabs in a real browser");
     node_tests("browser", &package, &site, &chromium)?;
     if engines == Engines::All {
@@ -64,10 +66,13 @@ fn package_sim(package: &Path, options: &[&str]) -> Result<()> {
 /// simulator nor the tests in Node.js notice.
 pub(crate) fn package_mutants(only: Option<&str>) -> Result<()> {
     tools::ensure_node()?;
+    tools::ensure_redis()?;
+    run(cargo(["build", "-p", "conflux-relay"]))?;
     let package = build::package()?;
     let mut mutants = command("node", ["tests/package-sim/mutants.mjs"]);
     mutants.args(only.into_iter().flat_map(|only| ["--only", only]));
     mutants.env("CONFLUX_PACKAGE", package);
+    mutants.env("CONFLUX_RELAY", tools::target().join("debug/conflux-relay"));
     run(mutants)
 }
 
