@@ -89,14 +89,13 @@ impl Rig {
     }
 
     fn hello_from(&mut self, nodes: &[NodeId], visible: bool) -> Vec<String> {
-        let body = Body::Hello {
-            own: Some(nodes[0]),
-            nodes: nodes.to_vec(),
-            visible,
-            ask: false,
-            version: 1,
-        };
-        self.receive(nodes[0] * 10, body)
+        self.hello_of(nodes, visible, 1)
+    }
+
+    fn hello_of(&mut self, nodes: &[NodeId], visible: bool, version: u32) -> Vec<String> {
+        let (own, nodes) = (Some(nodes[0]), nodes.to_vec());
+        let host = nodes[0] * 10;
+        self.receive(host, Body::Hello { own, nodes, visible, ask: false, version })
     }
 
     fn receive(&mut self, host: u64, body: Body) -> Vec<String> {
@@ -524,6 +523,24 @@ fn a_hidden_leader_hands_leadership_to_a_voter_of_a_visible_tab() {
     rig.hello_from(&[3], false);
     rig.nodes.rafts.insert(1, raft);
     assert_eq!(rig.give(Input::Visible(false)), [promote(2)]);
+}
+
+#[test]
+fn the_leader_demotes_the_voter_with_the_oldest_code_when_there_are_too_many() {
+    let six = || leader(1, members(&[1, 2, 3, 4, 5, 6], &[]), &[2, 3, 4, 5, 6]);
+    let rig = |versions: [u32; 5]| {
+        let mut rig = Rig::started(&[1], &[]);
+        for (node, version) in (2..).zip(versions) {
+            rig.hello_of(&[node], true, version);
+        }
+        rig.nodes.rafts.insert(1, six());
+        rig
+    };
+    let demoted = |id| [hello_of(&[1], false), change(raft::Change::Demote(id))];
+    assert_eq!(rig([1; 5]).at(BEGIN, Input::Tick), demoted(2));
+    // A leader does not demote itself: it first hands leadership to one with newer code.
+    let expected = [hello_of(&[1], false), transfer(1, Some(4))];
+    assert_eq!(rig([2, 2, 3, 2, 2]).at(BEGIN, Input::Tick), expected);
 }
 
 #[test]

@@ -104,6 +104,9 @@ impl Elastic {
             Some(NextStep::Change(change)) => {
                 self.act_and_pause(Effect::Change { node: leader, change });
             }
+            Some(NextStep::Transfer(to)) => {
+                self.act_and_pause(Effect::Transfer { node: leader, to: Some(to) });
+            }
             Some(NextStep::Wait) => {
                 self.out.push(Effect::Wake(leader));
                 self.next_control = Some(self.now + HELLO_INTERVAL);
@@ -160,9 +163,12 @@ impl Elastic {
         // Only a voter can judge, so a node with newer code takes the place of one with older code.
         let order = |id: &NodeId| (self.version_of(*id), *id == raft.id(), *id);
         let oldest = staying.iter().copied().min_by_key(order);
-        let surplus = oldest.filter(|id| staying.len() > self.max_voters && *id != raft.id());
-        if let Some(surplus) = surplus {
-            return Some(NextStep::Change(Change::Demote(surplus)));
+        if let Some(surplus) = oldest.filter(|_| staying.len() > self.max_voters) {
+            let newest = staying.iter().copied().max_by_key(order);
+            return Some(match newest.filter(|_| surplus == raft.id()) {
+                Some(to) => NextStep::Transfer(to),
+                None => NextStep::Change(Change::Demote(surplus)),
+            });
         }
         let has_room = |learner: NodeId| {
             let is_newer = |oldest| self.version_of(oldest) < self.version_of(learner);

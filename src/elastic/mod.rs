@@ -112,6 +112,8 @@ enum Phase {
 pub(super) enum NextStep {
     /// Propose this change.
     Change(Change),
+    /// Hand leadership to this voter, because the leader is to be a learner.
+    Transfer(NodeId),
     /// Nothing yet: a change is wanted, but members that do not answer now must answer first.
     Wait,
 }
