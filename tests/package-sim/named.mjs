@@ -5,7 +5,7 @@
 export const NAMED = [
   {
     name: 'no-fence',
-    seed: 16,
+    seed: 124,
     why: 'a page that was frozen while its node was taken over goes on writing to it',
     file: 'tabs.js',
     from: `      meta.add(true, fence(epoch))
