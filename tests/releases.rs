@@ -95,16 +95,36 @@ fn a_node_without_a_state_of_its_own_asks_for_each_snapshot_once() {
     cluster.config.version = CARETAKER;
     cluster.start(2, Disk::default());
     cluster.run(1000);
-    // The leader makes no snapshot.
+    let append = |cluster: &mut Cluster, times: usize| {
+        (0..times).for_each(|_| cluster.append(1, &"x".repeat(400)));
+    };
+    append(&mut cluster, 30);
+    cluster.run(1000);
+    assert!(!cluster.node(1).snapshots.is_empty() && !cluster.node(2).snapshots.is_empty());
+    // From now on the leader makes no more.
     cluster.machine(1).cannot_save = true;
-    for _ in 0..30 {
-        cluster.append(1, &"x".repeat(400));
-    }
+    cluster.sent.clear();
+    append(&mut cluster, 100);
     cluster.run(10_000);
     let is_fetch = |body: &Body| matches!(body, Body::Fetch { snapshot: true, .. });
     let asked = cluster.sent.iter().filter(|(from, _, body)| *from == 2 && is_fetch(body)).count();
-    assert!((1..=40).contains(&asked), "it asked {asked} times");
-    assert_eq!(cluster.node(1).snapshots, [] as [u64; 0]);
+    assert!((1..=50).contains(&asked), "it asked {asked} times");
+}
+
+#[test]
+fn a_node_that_runs_no_code_gives_no_first_state() {
+    let mut cluster = Cluster::new(3);
+    cluster.config.version = CARETAKER;
+    cluster.start(2, Disk::default());
+    cluster.start(3, Disk::default());
+    cluster.run(2000);
+    assert!(cluster.leader().is_some());
+    assert_eq!(cluster.node(2).node.store().release(), None);
+    cluster.config.version = 1;
+    cluster.initial.insert(1, vec!["first".into()]);
+    cluster.start(1, Disk::default());
+    cluster.run(5000);
+    assert_eq!((cluster.leader(), cluster.node(1).state()), (Some(1), vec!["first".into()]));
 }
 
 #[test]
@@ -113,9 +133,9 @@ fn a_node_with_newer_code_does_not_abstain_at_a_check() {
     cluster.append(2, "a");
     // Its offer to lead is lost, so the state stays at the version of the others.
     let is_offer = |body: &Body| matches!(body, Body::Offer { .. });
-    cluster.loses = Box::new(move |_, _, packet| {
-        matches!(packet, Packet::Store(message) if is_offer(&message.body))
-    });
+    cluster.loses = Box::new(
+        move |_, _, packet| matches!(packet, Packet::Store(message) if is_offer(&message.body)),
+    );
     cluster.config.version = 2;
     cluster.restart(3);
     cluster.run(1000);

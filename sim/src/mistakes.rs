@@ -24,6 +24,7 @@ fn needs_tabs(mistake: Mistake) -> bool {
         mistake,
         Mistake::ZombieRunsOn
             | Mistake::EpochUnchecked
+            | Mistake::AdoptedReduces
             | Mistake::EmptyStart
             | Mistake::FrozenKeepsLock
             | Mistake::RemovedRunsOn

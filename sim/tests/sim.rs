@@ -6,12 +6,15 @@ use conflux_sim::world::{Plan, Report, run};
 
 /// Seeds that once failed, and the bug that each showed. A change of the simulator also changes
 /// what happens in a seed, so each bug of the core also has a test of its own.
-const ONCE_FAILED: [(u64, &str); 6] = [
+const ONCE_FAILED: [(u64, &str); 9] = [
     (30, "an answer to an earlier leadership counted for a new round: stale reads"),
     (2659, "a late answer to an earlier leadership was reported as an impossible message"),
     (4257, "a client that learned of its closed session from a snapshot reported that nothing ran"),
     (9836, "an answer to a read of a node's former self counted for a new read"),
     (1206, "the simulator waited for a leader in a set that formed without the other members"),
+    (7177, "an old state was computed and migrated although the reducer failed on an action"),
+    (12130, "a suspected state counted as right because nodes with newer code abstained"),
+    (17669, "the same, and those nodes could have computed the right one"),
     (4873, "the simulator waited for a cluster that lost its majority while it formed"),
 ];
 

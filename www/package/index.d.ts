@@ -78,8 +78,8 @@ export type Methods = { [name: string]: Method }
  * - `CANNOT_SAVE`: the state cannot be saved as a snapshot, so the log keeps growing. If it is the first state, performs
  *   and reads fail with this code.
  * - `CANNOT_LOAD`: the cluster's state cannot be loaded. Performs and reads fail with this code.
- * - `MIGRATION_FAILED`: `migrate` failed. The cluster stays at its version, and performs and reads of this node fail
- *   with this code.
+ * - `MIGRATION_FAILED`: `migrate` failed, or the reducer failed on an action of the older version that nobody else could
+ *   compute. The cluster stays at its version, and performs and reads of this node fail with this code.
  * - `RELAY`: the relay closed the connection, for the reason in the message. The node connects again by itself.
  * - `REDIS`, `SOCKET_IO`: the server cannot be reached. The node tries again by itself.
  * - `CHANNEL_FAILED`: a function of a custom channel threw or rejected, which counts as a lost frame.
