@@ -29,7 +29,8 @@ pub fn number(id: &str) -> Option<NodeId> {
 pub(super) struct ElasticCluster(Elastic);
 
 impl ElasticCluster {
-    /// The cluster of a host that has not started and runs this version of the application. `seed` determines every random choice.
+    /// The cluster of a host that has not started and runs this version of the application. `seed`
+    /// determines every random choice.
     pub(super) fn new(
         max_voters: usize,
         version: u32,

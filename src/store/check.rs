@@ -1,12 +1,12 @@
 //! Checks: how nodes whose states differ find out.
 //!
 //! Reducers should be deterministic, but user code may not be: it may read a clock, or one tab may
-//! run other code than the rest. So from time to time the leader appends a [`super::Command::Check`]. When
-//! a node applies the entry, it computes a hash of its own state and sessions and sends it to the
-//! leader. The leader counts the hashes of the voters and appends the one that a majority has
-//! ([`super::Command::Checked`]). A node that has another hash has *diverged*: it hands leadership over
-//! and asks the leader for a good state ([`super::mend`]). Term, vote, log and commit index are
-//! not touched: they are right, and other nodes count on them.
+//! run other code than the rest. So from time to time the leader appends a
+//! [`super::Command::Check`]. When a node applies the entry, it computes a hash of its own state and
+//! sessions and sends it to the leader. The leader counts the hashes of the voters and appends the
+//! one that a majority has ([`super::Command::Checked`]). A node that has another hash has
+//! *diverged*: it hands leadership over and asks the leader for a good state ([`super::mend`]).
+//! Term, vote, log and commit index are not touched: they are right, and other nodes count on them.
 //!
 //! Each node keeps its state of a check until the right hash is known. Snapshots are made of these
 //! states only, so that no wrong state gets into a snapshot.
@@ -129,8 +129,8 @@ impl Checks {
 
     /// The right hash, once it is known: the one that a majority of the voters has. If there is
     /// none, the one that most have, once every voter has answered; or a majority, if the check is
-    /// `overdue` and a voter has this hash that does not suspect it. Of several that equally many have, the one that fewer voters suspect; and of
-    /// those the leader's own.
+    /// `overdue` and a voter has this hash that does not suspect it. Of several that equally many
+    /// have, the one that fewer voters suspect; and of those the leader's own.
     pub(super) fn right_hash(&self, check: Index, raft: &Raft, overdue: bool) -> Option<u64> {
         let voters = raft.members().iter().filter(|(_, member)| member.voter);
         let voters: Vec<_> = voters.map(|(id, _)| id).collect();

@@ -640,13 +640,12 @@ impl Client {
 
     /// Takes note of an outcome. The first one counts: later ones are repetitions.
     fn decide(&mut self, seq: Seq, index: Index, outcome: Outcome) {
-        let refusal = self.refusal.clone();
+        let never_ran = outcome == outcome_of(Recorded::Verdict(Verdict::Skipped));
+        let refusal = self.refusal.as_ref().filter(|_| never_ran).cloned();
         if let Some(pending) = self.get_mut(seq)
             && pending.outcome.is_none()
         {
-            let never_ran =
-                pending.withdrawn && outcome == outcome_of(Recorded::Verdict(Verdict::Skipped));
-            let outcome = match refusal.filter(|_| never_ran) {
+            let outcome = match refusal.filter(|_| pending.withdrawn) {
                 Some(failure) => Outcome::Failed(failure),
                 None => outcome,
             };

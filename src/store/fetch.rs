@@ -1,9 +1,9 @@
 //! A state from another node, in chunks, for a node that has diverged.
 //!
 //! The node asks the leader for one chunk after the other; if it leads itself, it asks the other
-//! members, and goes on with the first that answers. A member whose state is sound saves its committed state for the first chunk and
-//! keeps it while it is asked for. The state replaces that of the node once the node has committed
-//! the entry behind which it is the state.
+//! members, and goes on with the first that answers. A member whose state is sound saves its
+//! committed state for the first chunk and keeps it while it is asked for. The state replaces that
+//! of the node once the node has committed the entry behind which it is the state.
 
 use crate::raft::{Blob, NodeId, Position, Time};
 
@@ -60,6 +60,14 @@ pub(super) struct Asked {
     pub(super) snapshot: bool,
 }
 
+/// What a node gives to others that ask for its state.
+#[derive(Debug, Default)]
+pub(super) struct Giving {
+    pub(super) asked: Vec<Asked>,
+    /// The state, as a snapshot.
+    pub(super) state: Option<(Position, Blob)>,
+}
+
 impl Giving {
     /// The requests for a snapshot.
     pub(super) fn take_snapshot_requests(&mut self) -> Vec<Asked> {
@@ -68,12 +76,4 @@ impl Giving {
         self.asked = states;
         snapshots
     }
-}
-
-/// What a node gives to others that ask for its state.
-#[derive(Debug, Default)]
-pub(super) struct Giving {
-    pub(super) asked: Vec<Asked>,
-    /// The state, as a snapshot.
-    pub(super) state: Option<(Position, Blob)>,
 }

@@ -93,8 +93,10 @@ impl<S: Clone> Store<S> {
     fn release_message(&self, raft: &Raft) -> Option<(Vec<NodeId>, Body)> {
         let leader = raft.leader().filter(|_| self.relation() != Relation::Current)?;
         if leader == raft.id() {
-            let others = raft.members().iter().map(|(id, _)| id).filter(|id| *id != leader);
-            return (!self.can_migrate()).then(|| (others.collect(), Body::Seek));
+            let members = raft.members().iter().map(|(id, _)| id);
+            let others: Vec<_> = members.filter(|id| *id != leader).collect();
+            return Some((others, Body::Seek))
+                .filter(|(to, _)| !to.is_empty() && !self.can_migrate());
         }
         let may_offer = self.can_migrate() && raft.members().is_voter(raft.id());
         may_offer.then(|| (vec![leader], Body::Offer { version: self.config.version }))
